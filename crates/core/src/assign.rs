@@ -1,0 +1,1 @@
+//! Assignment: each rule's engine, and the reason in words.

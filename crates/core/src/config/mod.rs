@@ -1,0 +1,1 @@
+//! Config: the shape of the file, nothing more.

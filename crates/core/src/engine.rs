@@ -1,0 +1,90 @@
+//! What the controller asks of every engine. A contract only: engines live in crates of their own.
+//!
+//! An apply has two steps so that several engines change together: `prepare` does everything that can fail
+//! and nothing that traffic can notice; `commit` switches. The controller prepares all engines, then commits
+//! them in the order that never leaves a rule without a data plane (packets meet nf_tables before sockets, so
+//! sockets are ready before nf_tables lets go).
+
+use std::fmt;
+
+use crate::ruleset::{EngineKind, RuleName};
+use crate::snapshot::EngineSnapshot;
+
+/// A data plane.
+pub trait Engine {
+    /// The plain data that the engine applies.
+    type Plan;
+
+    /// Which engine this is.
+    fn kind(&self) -> EngineKind;
+
+    /// Makes everything ready for `plan` (sockets bound, the kernel asked for its verdict) without changing
+    /// what traffic meets. A second `prepare` replaces the first.
+    ///
+    /// # Errors
+    /// What stands in the way. The running state is untouched and nothing is left prepared.
+    fn prepare(&mut self, plan: &Self::Plan) -> Result<(), EngineError>;
+
+    /// Switches to what was prepared, without disturbing established flows.
+    ///
+    /// # Errors
+    /// The old state is still whole.
+    fn commit(&mut self) -> Result<Changed, EngineError>;
+
+    /// Forgets what was prepared.
+    fn abort(&mut self);
+
+    /// Reads counters and live flows.
+    ///
+    /// # Errors
+    /// What could not be read.
+    fn observe(&mut self) -> Result<EngineSnapshot, EngineError>;
+
+    /// Removes everything that the engine owns on this host and nothing else; ends the flows it carried.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    fn clear(&mut self) -> Result<(), EngineError>;
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Things added or replaced (map elements, sockets, rules: the engine's own unit).
+    pub added: usize,
+    /// Things removed.
+    pub removed: usize,
+    /// Whether state of an earlier run was taken over rather than made.
+    pub adopted: bool,
+}
+
+/// Why an engine could not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineError {
+    /// Which engine.
+    pub engine: EngineKind,
+    /// The rule concerned, where it is one.
+    pub rule: Option<RuleName>,
+    /// What was being done ("bind tcp/0.0.0.0:80").
+    pub doing: String,
+    /// What came back ("Address already in use (os error 98)").
+    pub reason: String,
+    /// What the user can do about it, where something is known.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.engine)?;
+        if let Some(rule) = &self.rule {
+            write!(f, ", rule {rule}")?;
+        }
+        write!(f, ": {}: {}", self.doing, self.reason)?;
+        if let Some(hint) = &self.hint {
+            write!(f, " (hint: {hint})")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for EngineError {}

@@ -1,0 +1,18 @@
+//! The pure core of Portway.
+//!
+//! Data flows one way: text is parsed to a [`config::Config`], built into a [`ruleset::Ruleset`], every rule
+//! gets an engine from what the host can do ([`caps`], [`assign`]), and the assignment becomes one plain-data
+//! [`plan`] per engine. Engines apply plans and answer with [`snapshot`]s.
+//!
+//! Deliberately absent: clocks, sockets, files, threads, async and `unsafe`. Time is an argument.
+#![forbid(unsafe_code)]
+
+pub mod address;
+pub mod assign;
+pub mod caps;
+pub mod config;
+pub mod diagnostic;
+pub mod engine;
+pub mod plan;
+pub mod ruleset;
+pub mod snapshot;

@@ -1,0 +1,365 @@
+//! The Ruleset: what the user asked for, in states that can exist.
+//!
+//! Values here come from [`build`] and are never half-valid: names are unique, no two rules claim the same
+//! traffic, every listener port has exactly one target port. Deliberately absent: which engine serves a rule
+//! ([`crate::assign`]) and anything the world decides at run time.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::address::{Family, InterfaceName, PortRange, Protocol};
+use crate::diagnostic::Span;
+
+/// The unique name of a rule: 1 to 64 printable ASCII bytes without white space, quotes and backslashes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct RuleName(String);
+
+impl RuleName {
+    /// The longest name, in bytes: it must fit in the comment of an nf_tables element (128 bytes).
+    pub const MAX: usize = 64;
+
+    /// The name, or `None` when it breaks the rules above.
+    pub fn new(name: &str) -> Option<Self> {
+        let printable = name.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\'' | b'\\'));
+        ((1..=Self::MAX).contains(&name.len()) && printable).then(|| Self(name.to_owned()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RuleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which destination addresses a listener answers for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// Exactly this address.
+    Address(IpAddr),
+    /// Every address of this host in one family (`0.0.0.0` or `[::]`).
+    Any(Family),
+    /// Every address of this host, for traffic that arrives on one interface.
+    Interface(InterfaceName, Family),
+}
+
+impl Scope {
+    /// The family of the traffic.
+    pub fn family(&self) -> Family {
+        match self {
+            Self::Address(address) => Family::of(*address),
+            Self::Any(family) | Self::Interface(_, family) => *family,
+        }
+    }
+}
+
+/// Where traffic comes in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Listener {
+    /// TCP or UDP; `tcp+udp/…` becomes two listeners.
+    pub protocol: Protocol,
+    /// Which addresses.
+    pub scope: Scope,
+    /// Which ports.
+    pub ports: PortRange,
+}
+
+impl fmt::Display for Listener {
+    /// The form a person writes, with the protocol always spelled out: `tcp/0.0.0.0:80`, `udp/[::]:53`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/", self.protocol)?;
+        match &self.scope {
+            Scope::Address(IpAddr::V4(address)) => write!(f, "{address}")?,
+            Scope::Address(IpAddr::V6(address)) => write!(f, "[{address}]")?,
+            Scope::Any(Family::V4) => f.write_str("0.0.0.0")?,
+            Scope::Any(Family::V6) => f.write_str("[::]")?,
+            Scope::Interface(name, _) => write!(f, "{name}")?,
+        }
+        write!(f, ":{}", self.ports)
+    }
+}
+
+impl Serialize for Listener {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Which port of the backend a listener port leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TargetPorts {
+    /// The port the client asked for (`forward = "10.0.0.1"`, or a range equal to the listener's).
+    Same,
+    /// One port, whatever the listener's.
+    One(u16),
+    /// A range as long as the listener's, port by port: the n-th leads to the n-th.
+    Shifted(PortRange),
+}
+
+/// Where traffic goes: one address and its port or ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Backend {
+    /// The address.
+    pub address: IpAddr,
+    /// The port or ports.
+    pub ports: TargetPorts,
+}
+
+impl Backend {
+    /// The backend's socket address for a connection to `port` of a listener with `ports`.
+    ///
+    /// `port` lies in `ports`, and a shifted range is as long as `ports`: [`build`] has checked both, so the
+    /// sum cannot pass 65,535.
+    pub fn target(&self, ports: PortRange, port: u16) -> SocketAddr {
+        let port = match self.ports {
+            TargetPorts::Same => port,
+            TargetPorts::One(one) => one,
+            TargetPorts::Shifted(range) => range.first() + (port - ports.first()),
+        };
+        SocketAddr::new(self.address, port)
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            IpAddr::V4(address) => write!(f, "{address}")?,
+            IpAddr::V6(address) => write!(f, "[{address}]")?,
+        }
+        match self.ports {
+            TargetPorts::Same => Ok(()),
+            TargetPorts::One(port) => write!(f, ":{port}"),
+            TargetPorts::Shifted(range) => write!(f, ":{range}"),
+        }
+    }
+}
+
+impl Serialize for Backend {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Which source address the backend sees.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SourceMode {
+    /// The address of this host on the way to the backend.
+    Masquerade,
+    /// One of these addresses, all of the backend's family; never empty.
+    Snat(Vec<IpAddr>),
+    /// The client's own; the backend must route its replies through this host.
+    Preserve,
+}
+
+impl fmt::Display for SourceMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Masquerade => f.write_str("masquerade"),
+            Self::Preserve => f.write_str("preserve"),
+            Self::Snat(pool) => {
+                let pool: Vec<_> = pool.iter().map(IpAddr::to_string).collect();
+                write!(f, "snat {}", pool.join(", "))
+            }
+        }
+    }
+}
+
+impl Serialize for SourceMode {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A kernel conntrack helper: it follows a protocol that opens further connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Helper {
+    /// FTP over TCP (active, passive, EPSV).
+    Ftp,
+    /// TFTP over UDP.
+    Tftp,
+    /// SIP over UDP or TCP.
+    Sip,
+}
+
+impl Helper {
+    /// The kernel's name of the helper, the word in the configuration as well.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ftp => "ftp",
+            Self::Tftp => "tftp",
+            Self::Sip => "sip",
+        }
+    }
+
+    /// Whether the kernel has the helper for this protocol.
+    pub const fn speaks(self, protocol: Protocol) -> bool {
+        matches!(
+            (self, protocol),
+            (Self::Ftp, Protocol::Tcp) | (Self::Tftp, Protocol::Udp) | (Self::Sip, Protocol::Tcp | Protocol::Udp)
+        )
+    }
+}
+
+impl fmt::Display for Helper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A data plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// NAT in the kernel by nf_tables.
+    Nftables,
+    /// A user-space relay.
+    Proxy,
+}
+
+impl EngineKind {
+    /// Every engine, the cheapest first: the order in which `auto` tries them.
+    pub const ALL: [Self; 2] = [Self::Nftables, Self::Proxy];
+}
+
+impl fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nftables => "nftables",
+            Self::Proxy => "proxy",
+        })
+    }
+}
+
+/// How long a proxied flow may stay in a state. Only the proxy engine keeps these clocks itself; a rule that
+/// sets one asks for the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From connect() to the backend's answer.
+    pub connect: Duration,
+    /// Without a byte in either direction, TCP.
+    pub idle: Duration,
+    /// Without a byte after one side has ended its direction, TCP.
+    pub half_closed: Duration,
+    /// Without a datagram in either direction, UDP.
+    pub udp_idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            idle: Duration::from_secs(3600),
+            half_closed: Duration::from_secs(60),
+            udp_idle: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Where in the text a rule's parts stand, for errors that are found later than the parse.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// The rule as a whole: its header, or its first word on a command line.
+    pub rule: Span,
+    /// The `listen` entry of each listener, in the order of [`Rule::listeners`].
+    pub listeners: Vec<Span>,
+    /// The value of `engine`, where written.
+    pub engine: Option<Span>,
+}
+
+/// One forwarding intent.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Unique in the ruleset.
+    pub name: RuleName,
+    /// Where traffic comes in; never empty, no two overlap.
+    pub listeners: Vec<Listener>,
+    /// Where it goes.
+    pub backend: Backend,
+    /// The engine that the user pinned, or `None` for `auto`.
+    pub engine: Option<EngineKind>,
+    /// Which source address the backend sees.
+    pub source: SourceMode,
+    /// The conntrack helper that follows this protocol, if any.
+    pub helper: Option<Helper>,
+    /// The most connections and UDP flows at a time, if bounded by the rule.
+    pub max_connections: Option<NonZeroU32>,
+    /// The proxy's clocks, where the rule sets any of them; the others are the file's or the defaults.
+    pub timeouts: Option<Timeouts>,
+    /// Where the rule stands in the text. Not part of what the rule means.
+    pub origin: Origin,
+}
+
+/// Whether Portway may change the host settings that the rules need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostSettings {
+    /// Set what is missing, record it, put it back on `clear`.
+    #[default]
+    Set,
+    /// Only report what is missing.
+    Check,
+}
+
+/// Conntrack limits that the file asks for, in the kernel's terms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Conntrack {
+    /// `nf_conntrack_max`, in entries.
+    pub max: Option<NonZeroU32>,
+    /// `nf_conntrack_tcp_timeout_established`.
+    pub tcp_established: Option<Duration>,
+    /// `nf_conntrack_udp_timeout`.
+    pub udp: Option<Duration>,
+    /// `nf_conntrack_udp_timeout_stream`.
+    pub udp_stream: Option<Duration>,
+}
+
+/// What the file says of the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Whether sysctls may be set.
+    pub settings: HostSettings,
+    /// Conntrack limits.
+    pub conntrack: Conntrack,
+}
+
+/// What the file says of the control socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// A group whose members may open the socket, besides the owner.
+    pub group: Option<String>,
+}
+
+/// What the file says of the proxy engine as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProxySettings {
+    /// Worker threads; default one per core.
+    pub workers: Option<NonZeroU32>,
+    /// The most TCP connections of the whole process; default from the open-file limit.
+    pub max_connections: Option<NonZeroU32>,
+    /// The most UDP flows of the whole process; default from the open-file limit.
+    pub max_flows: Option<NonZeroU32>,
+    /// The clocks of rules that set none.
+    pub timeouts: Timeouts,
+}
+
+/// Everything a file asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Ruleset {
+    /// The rules, in the order of the file.
+    pub rules: Vec<Rule>,
+    /// Host settings.
+    pub host: Host,
+    /// Control socket.
+    pub control: Control,
+    /// Proxy engine.
+    pub proxy: ProxySettings,
+}
