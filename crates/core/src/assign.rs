@@ -1,1 +1,224 @@
 //! Assignment: each rule's engine, and the reason in words.
+//!
+//! Every engine names what stands in its way for a rule; `auto` takes the first engine of
+//! [`EngineKind::ALL`] (the cheapest first) for which nothing does. A new engine is one more entry in
+//! [`obstacles`]. Deliberately absent: measuring or guessing load. The order is fixed, so that the same file
+//! on the same host always gives the same assignment.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+
+use serde::Serialize;
+
+use crate::address::PortRange;
+use crate::caps::Caps;
+use crate::diagnostic::Diagnostic;
+use crate::ruleset::{EngineKind, Rule, Ruleset, Scope, SourceMode};
+
+/// The most ports that one listener may have on the proxy: each port is a socket per worker, taken from the
+/// open-file limit.
+pub const PROXY_PORTS: u32 = 1024;
+
+/// One rule's engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Assigned {
+    /// The engine that serves the rule.
+    pub engine: EngineKind,
+    /// Why this one, in words, without the engine's name in front.
+    pub reason: String,
+}
+
+impl fmt::Display for Assigned {
+    /// `nftables: cheapest engine here, …`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.engine, self.reason)
+    }
+}
+
+/// Every rule's engine, in the order of [`Ruleset::rules`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Assignment {
+    /// One per rule.
+    pub rules: Vec<Assigned>,
+}
+
+/// Something that keeps an engine from serving a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Obstacle {
+    /// What it is, as a clause: "NAT cannot translate between families".
+    why: String,
+    /// What the user can do about it.
+    remedy: Option<String>,
+}
+
+impl Obstacle {
+    fn new(why: impl Into<String>) -> Self {
+        Self { why: why.into(), remedy: None }
+    }
+
+    fn remedy(self, remedy: impl Into<String>) -> Self {
+        Self { remedy: Some(remedy.into()), ..self }
+    }
+}
+
+/// Gives each rule the cheapest engine that can do all it asks for, or the one it pins.
+///
+/// # Errors
+/// One diagnostic per rule that no engine can serve, or whose pinned engine cannot; each names everything
+/// that stands in the way.
+pub fn assign(ruleset: &Ruleset, caps: &Caps) -> Result<Assignment, Vec<Diagnostic>> {
+    let mut rules = Vec::with_capacity(ruleset.rules.len());
+    let mut mistakes = Vec::new();
+    for rule in &ruleset.rules {
+        match assign_rule(rule, caps) {
+            Ok(assigned) => rules.push(assigned),
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    if mistakes.is_empty() { Ok(Assignment { rules }) } else { Err(mistakes) }
+}
+
+fn assign_rule(rule: &Rule, caps: &Caps) -> Result<Assigned, Diagnostic> {
+    if let Some(engine) = rule.engine {
+        let obstacles = obstacles(engine, rule, caps);
+        if obstacles.is_empty() {
+            return Ok(Assigned { engine, reason: "the rule asks for it".to_owned() });
+        }
+        let span = rule.origin.engine.clone().unwrap_or_else(|| rule.origin.rule.clone());
+        let able = EngineKind::ALL.into_iter().find(|other| self::obstacles(*other, rule, caps).is_empty());
+        let mut remedies = remedies(&obstacles);
+        if let Some(able) = able {
+            remedies.push(format!("the {able} engine can serve this rule: write engine = \"{able}\" or leave it out"));
+        }
+        return Err(Diagnostic::error(
+            span,
+            format!("rule {}: the {engine} engine cannot serve it: {}", rule.name, clauses(&obstacles)),
+        )
+        .label("pinned here")
+        .maybe_hint(sentence(remedies)));
+    }
+    let mut passed: Vec<(EngineKind, Vec<Obstacle>)> = Vec::new();
+    for engine in EngineKind::ALL {
+        let obstacles = obstacles(engine, rule, caps);
+        if obstacles.is_empty() {
+            let reason = match passed.as_slice() {
+                [] => format!("cheapest engine here, and the rule asks for nothing that {}", beyond(engine)),
+                passed => passed.iter().map(|(_, obstacles)| clauses(obstacles)).collect::<Vec<_>>().join("; "),
+            };
+            return Ok(Assigned { engine, reason });
+        }
+        passed.push((engine, obstacles));
+    }
+    let per_engine: Vec<_> =
+        passed.iter().map(|(engine, obstacles)| format!("{engine}: {}", clauses(obstacles))).collect();
+    let remedies = passed.iter().flat_map(|(_, obstacles)| remedies(obstacles)).collect();
+    Err(Diagnostic::error(
+        rule.origin.rule.clone(),
+        format!("rule {}: no engine here can serve it ({})", rule.name, per_engine.join("; ")),
+    )
+    .maybe_hint(sentence(remedies)))
+}
+
+/// What would take a rule away from an engine that is chosen first.
+fn beyond(engine: EngineKind) -> &'static str {
+    match engine {
+        EngineKind::Nftables => "needs a socket",
+        EngineKind::Proxy => "needs the kernel",
+    }
+}
+
+fn clauses(obstacles: &[Obstacle]) -> String {
+    obstacles.iter().map(|obstacle| obstacle.why.as_str()).collect::<Vec<_>>().join("; ")
+}
+
+fn remedies(obstacles: &[Obstacle]) -> Vec<String> {
+    obstacles.iter().filter_map(|obstacle| obstacle.remedy.clone()).collect()
+}
+
+fn sentence(remedies: Vec<String>) -> Option<String> {
+    (!remedies.is_empty()).then(|| remedies.join("; or "))
+}
+
+/// Everything that keeps `engine` from serving `rule` on a host with `caps`; empty when it can.
+fn obstacles(engine: EngineKind, rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
+    match engine {
+        EngineKind::Nftables => nftables(rule, caps),
+        EngineKind::Proxy => proxy(rule, caps),
+    }
+}
+
+fn nftables(rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
+    const LOOPBACK6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    let mut found = Vec::new();
+    let backend = crate::address::Family::of(rule.backend.address);
+    if let Some(listener) = rule.listeners.iter().find(|listener| listener.scope.family() != backend) {
+        let listener = listener.scope.family();
+        found.push(Obstacle::new(format!(
+            "{listener} listener to an {backend} backend; NAT cannot translate between families"
+        )));
+    }
+    // RFC 4291 2.5.3; the kernel drops a packet to ::1 that came over another interface (ip6_rcv_core), and
+    // IPv6 has no counterpart of route_localnet.
+    if rule.backend.address == LOOPBACK6 {
+        found.push(Obstacle::new("the backend is [::1], which the kernel delivers only to local senders"));
+    }
+    if rule.listeners.iter().any(|listener| listener.scope == Scope::Address(LOOPBACK6)) {
+        found.push(Obstacle::new("the listener is [::1], whose traffic the kernel does not route elsewhere"));
+    }
+    if rule.timeouts.is_some() {
+        found.push(Obstacle::new("the rule sets timeouts, which need a socket in the middle"));
+    }
+    if rule.max_connections.is_some() {
+        found.push(Obstacle::new("the rule sets max-connections, which needs a socket in the middle"));
+    }
+    match &caps.nftables {
+        Err(reason) => found.push(Obstacle::new(format!("nf_tables cannot be used here: {reason}"))),
+        Ok(offered) => {
+            if let Some(helper) = rule.helper.filter(|helper| !offered.helpers.contains(helper)) {
+                found.push(
+                    Obstacle::new(format!("this kernel has no conntrack helper for {helper}"))
+                        .remedy(format!("load it: modprobe nf_nat_{helper}")),
+                );
+            }
+        }
+    }
+    found
+}
+
+fn proxy(rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
+    let mut found = Vec::new();
+    if rule.source == SourceMode::Preserve {
+        found.push(Obstacle::new("source = \"preserve\" needs NAT; a relay's connection has its own source"));
+    }
+    if let Some(helper) = rule.helper {
+        found.push(Obstacle::new(format!("helper = \"{helper}\" is a conntrack helper, which a relay has not")));
+    }
+    let largest: Option<PortRange> =
+        rule.listeners.iter().map(|listener| listener.ports).max_by_key(|ports| ports.count());
+    if let Some(ports) = largest.filter(|ports| ports.count() > PROXY_PORTS) {
+        found.push(Obstacle::new(format!(
+            "{} ports are one socket each, and the proxy takes at most {PROXY_PORTS} in a listener",
+            ports.count()
+        )));
+    }
+    let lowest = rule.listeners.iter().map(|listener| listener.ports.first()).min();
+    if let Some(port) = lowest.filter(|port| *port < caps.first_port) {
+        found.push(
+            Obstacle::new(format!("port {port} needs privileges (CAP_NET_BIND_SERVICE)")).remedy(format!(
+                "run as root, listen on port {} or higher, or set net.ipv4.ip_unprivileged_port_start",
+                caps.first_port
+            )),
+        );
+    }
+    let interface = rule.listeners.iter().find_map(|listener| match &listener.scope {
+        Scope::Interface(name, _) => Some(name),
+        Scope::Address(_) | Scope::Any(_) => None,
+    });
+    if let Some(name) = interface.filter(|_| !caps.bind_to_interface) {
+        found.push(
+            Obstacle::new(format!("listening on interface {name} needs privileges (CAP_NET_RAW)"))
+                .remedy(format!("run as root, or listen on an address of {name}")),
+        );
+    }
+    found
+}
