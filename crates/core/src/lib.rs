@@ -9,7 +9,9 @@
 
 pub mod address;
 pub mod assign;
+pub mod build;
 pub mod caps;
+pub mod compare;
 pub mod config;
 pub mod diagnostic;
 pub mod engine;

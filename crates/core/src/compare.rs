@@ -1,0 +1,137 @@
+//! What a changed file would change, rule by rule: for `portway diff` and for the line that a reload prints.
+//!
+//! Deliberately absent: what an engine has to send for it; that is each plan's own diff.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::assign::Assignment;
+use crate::ruleset::{Rule, RuleName, Ruleset};
+
+/// What happens to one rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "change")]
+pub enum RuleChange {
+    /// The rule is new.
+    Added {
+        /// Its name.
+        rule: RuleName,
+        /// What it says.
+        fields: BTreeMap<&'static str, String>,
+    },
+    /// The rule is gone.
+    Removed {
+        /// Its name.
+        rule: RuleName,
+        /// What it said.
+        fields: BTreeMap<&'static str, String>,
+    },
+    /// The rule says something else.
+    Changed {
+        /// Its name.
+        rule: RuleName,
+        /// What differs.
+        fields: Vec<FieldChange>,
+    },
+}
+
+/// One difference between two states of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FieldChange {
+    /// Which key.
+    pub field: &'static str,
+    /// What it said, if anything.
+    pub from: Option<String>,
+    /// What it says, if anything.
+    pub to: Option<String>,
+}
+
+/// The changes from one assigned ruleset to another, ordered by rule name. Rules are the same when their names
+/// are; host and proxy settings are not rules and not compared here.
+pub fn compare(old: (&Ruleset, &Assignment), new: (&Ruleset, &Assignment)) -> Vec<RuleChange> {
+    let (old, mut new) = (fields_by_name(old), fields_by_name(new));
+    let mut changes = BTreeMap::new();
+    for (rule, before) in old {
+        match new.remove(&rule) {
+            None => {
+                changes.insert(rule.clone(), RuleChange::Removed { rule, fields: before });
+            }
+            Some(after) if after == before => {}
+            Some(after) => {
+                let fields = field_changes(before, after);
+                changes.insert(rule.clone(), RuleChange::Changed { rule, fields });
+            }
+        }
+    }
+    for (rule, fields) in new {
+        changes.insert(rule.clone(), RuleChange::Added { rule, fields });
+    }
+    changes.into_values().collect()
+}
+
+type Fields = BTreeMap<&'static str, String>;
+
+fn fields_by_name((ruleset, assignment): (&Ruleset, &Assignment)) -> BTreeMap<RuleName, Fields> {
+    let assigned = ruleset.rules.iter().zip(&assignment.rules);
+    assigned.map(|(rule, assigned)| (rule.name.clone(), fields(rule, assigned.engine.to_string()))).collect()
+}
+
+fn fields(rule: &Rule, engine: String) -> Fields {
+    let listeners: Vec<_> = rule.listeners.iter().map(ToString::to_string).collect();
+    let mut fields = Fields::from([
+        ("listen", listeners.join(", ")),
+        ("forward", rule.backend.to_string()),
+        ("source", rule.source.to_string()),
+        ("engine", engine),
+    ]);
+    if let Some(helper) = rule.helper {
+        fields.insert("helper", helper.to_string());
+    }
+    if let Some(max) = rule.max_connections {
+        fields.insert("max-connections", max.to_string());
+    }
+    if let Some(timeouts) = rule.timeouts {
+        let text = format!(
+            "connect {:?}, idle {:?}, half-closed {:?}, udp-idle {:?}",
+            timeouts.connect, timeouts.idle, timeouts.half_closed, timeouts.udp_idle
+        );
+        fields.insert("timeouts", text);
+    }
+    fields
+}
+
+fn field_changes(mut before: Fields, after: Fields) -> Vec<FieldChange> {
+    let mut changes = Vec::new();
+    for (field, to) in after {
+        let from = before.remove(field);
+        if from.as_ref() != Some(&to) {
+            changes.push(FieldChange { field, from, to: Some(to) });
+        }
+    }
+    changes.extend(before.into_iter().map(|(field, from)| FieldChange { field, from: Some(from), to: None }));
+    changes.sort_by_key(|change| change.field);
+    changes
+}
+
+impl fmt::Display for RuleChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = |f: &mut fmt::Formatter<'_>, sign, rule, fields: &Fields| {
+            let said = |field| fields.get(field).map_or("", String::as_str);
+            write!(f, "{sign} {rule}: {} -> {} ({})", said("listen"), said("forward"), said("engine"))
+        };
+        match self {
+            Self::Added { rule, fields } => whole(f, '+', rule, fields),
+            Self::Removed { rule, fields } => whole(f, '-', rule, fields),
+            Self::Changed { rule, fields } => {
+                write!(f, "~ {rule}:")?;
+                for change in fields {
+                    let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".to_owned());
+                    write!(f, " {}: {} => {};", change.field, shown(&change.from), shown(&change.to))?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
