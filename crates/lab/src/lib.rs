@@ -1,1 +1,25 @@
-//! TODO
+//! The lab: networks made of namespaces, real programs as peers, and scenarios that put Portway between them.
+//!
+//! The lab knows Portway only from the outside: the `portway` binary, its file, its output. So what passes
+//! here works for a user, and nothing here has to change when the inside does. Everything panics with a
+//! sentence: the callers are tests and a benchmark.
+//!
+//! Deliberately absent: any Portway crate as a dependency, and any way to skip. A missing program, or no
+//! root, is a failure that says what to install.
+
+pub mod engine;
+pub mod netns;
+pub mod peer;
+pub mod portway;
+pub mod process;
+pub mod scenario;
+pub mod scratch;
+pub mod topology;
+pub mod traffic;
+
+pub use engine::Engine;
+pub use netns::Namespace;
+pub use portway::Portway;
+pub use process::Process;
+pub use scratch::Scratch;
+pub use topology::Topology;

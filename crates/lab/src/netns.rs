@@ -1,0 +1,237 @@
+//! One network namespace: made, entered, removed.
+//!
+//! Names carry the process id, so that a namespace left by a killed run is recognised and removed by the
+//! next one.
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::process;
+
+/// How long anything may take to become ready, and how long a peer may stay silent.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+static SWEEP: Once = Once::new();
+const PREFIX: &str = "pwlab";
+
+/// A network namespace, removed on drop.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// Makes a namespace with `lo` up and no other interface.
+    ///
+    /// # Panics
+    /// Without root, or without iproute2.
+    pub fn new(role: &str) -> Self {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "network namespaces need root: run the tests with sudo"
+        );
+        SWEEP.call_once(remove_orphans);
+        let name = format!("{PREFIX}-{}-{}-{role}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        process::run(process::program("ip").args(["netns", "add", &name]));
+        let namespace = Self { name };
+        namespace.ip("link set lo up");
+        namespace
+    }
+
+    /// The name, as `ip netns` knows it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file that stands for the namespace.
+    pub fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+
+    /// Runs `f` on a thread in this namespace. Sockets that it makes stay in the namespace wherever they
+    /// are used later.
+    ///
+    /// # Panics
+    /// When `f` does, or the namespace cannot be entered.
+    pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        let file = fs::File::open(self.path()).expect("the namespace lives as long as self");
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                use std::os::fd::AsFd;
+                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                    .unwrap_or_else(|e| panic!("enter namespace {}: {e}", self.name));
+                f()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// A command that will run in this namespace, under its own process id (nsenter and setpriv exec), and
+    /// that dies with the thread that starts it.
+    ///
+    /// # Panics
+    /// When the program is not installed.
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        let found = process::find(program.as_ref());
+        let mut command = process::program("nsenter");
+        command.arg(format!("--net={}", self.path().display()));
+        command.arg(process::find(Path::new("setpriv"))).args(["--pdeathsig", "KILL", "--"]).arg(found);
+        command
+    }
+
+    /// Runs a command line (words split at white space) to its end and returns what it printed.
+    ///
+    /// # Panics
+    /// When it fails; the message has all that it printed.
+    pub fn run(&self, line: &str) -> String {
+        let mut words = line.split_whitespace();
+        let program = words.next().expect("a command line has a program");
+        process::run(self.command(program).args(words))
+    }
+
+    /// Runs a shell script to its end and returns what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn shell(&self, script: &str) -> String {
+        process::run(self.command("sh").args(["-ec", script]))
+    }
+
+    /// Runs `ip` commands, one per line, in one go.
+    ///
+    /// # Panics
+    /// When one fails.
+    pub fn ip(&self, lines: &str) {
+        process::feed(process::program("ip").args(["-n", &self.name, "-batch", "-"]), lines);
+    }
+
+    /// Loads an nft script.
+    ///
+    /// # Panics
+    /// When nft refuses it.
+    pub fn nft(&self, script: &str) {
+        process::feed(self.command("nft").args(["-f", "-"]), script);
+    }
+
+    /// Sets a sysctl, with dots or slashes.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn sysctl(&self, key: &str, value: &str) {
+        let path = Path::new("/proc/sys").join(key.replace('.', "/"));
+        self.enter(|| fs::write(&path, value)).unwrap_or_else(|e| panic!("sysctl {key} = {value}: {e}"));
+    }
+
+    /// Connects over TCP. Reads and writes give up after [`PATIENCE`].
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn connect(&self, to: &str) -> io::Result<TcpStream> {
+        let to: SocketAddr = to.parse().unwrap_or_else(|_| panic!("{to} is no socket address"));
+        let stream = self.enter(|| TcpStream::connect_timeout(&to, PATIENCE))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    }
+
+    /// Listens on TCP.
+    ///
+    /// # Panics
+    /// When the address cannot be bound.
+    pub fn listen(&self, on: &str) -> TcpListener {
+        self.enter(|| TcpListener::bind(on))
+            .unwrap_or_else(|e| panic!("listen on {on} in {}: {e}", self.name))
+    }
+
+    /// A UDP socket bound to `on`; receiving gives up after two seconds.
+    ///
+    /// # Panics
+    /// When the address cannot be bound.
+    pub fn bind(&self, on: &str) -> UdpSocket {
+        let socket = self
+            .enter(|| UdpSocket::bind(on))
+            .unwrap_or_else(|e| panic!("bind udp {on} in {}: {e}", self.name));
+        socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a positive time");
+        socket
+    }
+
+    /// A UDP socket connected to `to`; receiving gives up after two seconds.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn dial(&self, to: &str) -> UdpSocket {
+        let socket = self.bind(if to.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" });
+        self.enter(|| socket.connect(to)).unwrap_or_else(|e| panic!("connect udp to {to}: {e}"));
+        socket
+    }
+
+    /// Waits until something listens on a TCP port, on any address, without touching it.
+    ///
+    /// # Panics
+    /// After [`PATIENCE`].
+    pub fn await_tcp(&self, port: u16) {
+        wait_for(&format!("tcp port {port} in {}", self.name), || self.has_socket("tcp", port, "0A"));
+    }
+
+    /// Waits until a UDP port is bound.
+    ///
+    /// # Panics
+    /// After [`PATIENCE`].
+    pub fn await_udp(&self, port: u16) {
+        wait_for(&format!("udp port {port} in {}", self.name), || self.has_socket("udp", port, "07"));
+    }
+
+    /// Whether /proc/net/{tcp,udp}{,6} lists a socket with that local port and state (hexadecimal, proc(5)).
+    fn has_socket(&self, protocol: &str, port: u16, state: &str) -> bool {
+        let suffix = format!(":{port:04X}");
+        self.enter(|| {
+            [protocol.to_owned(), format!("{protocol}6")].iter().any(|file| {
+                let table = fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
+                table.lines().skip(1).any(|line| {
+                    let mut words = line.split_whitespace().skip(1);
+                    let local = words.next().is_some_and(|local| local.ends_with(&suffix));
+                    local && words.nth(1) == Some(state)
+                })
+            })
+        })
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "delete", &self.name]).stderr(Stdio::null()).status();
+    }
+}
+
+/// Polls until `ready`.
+///
+/// # Panics
+/// After [`PATIENCE`], naming `what`.
+pub fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !ready() {
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Removes namespaces whose process is gone.
+fn remove_orphans() {
+    let Ok(entries) = fs::read_dir("/run/netns") else { return };
+    for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+        let Some(pid) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').nth(1)) else { continue };
+        if !Path::new("/proc").join(pid).exists() {
+            let _ = Command::new("ip").args(["netns", "delete", &name]).status();
+            let _ = writeln!(io::stderr(), "removed namespace {name}, left by a killed run");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The proxy's bounds: many held connections, full tables, clocks, memory.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::netns::{PATIENCE, wait_for};
+use crate::traffic::{Server, echo};
+use crate::{Engine, Portway, Scratch, Topology, peer};
+
+/// The descriptors that the test itself needs.
+fn raise_own_limit() {
+    let hard = getrlimit(Resource::Nofile).maximum;
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard });
+}
+
+/// Asks for a page on an open connection; true when all of the answer comes.
+fn asks(stream: &mut TcpStream) -> std::io::Result<bool> {
+    stream.write_all(b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n")?;
+    let mut answer = Vec::new();
+    let mut chunk = [0; 1024];
+    while !answer.ends_with(b"the page\n") {
+        match stream.read(&mut chunk)? {
+            0 => return Ok(false),
+            n => answer.extend_from_slice(&chunk[..n]),
+        }
+    }
+    Ok(true)
+}
+
+/// CPU time that the daemon uses in a second in which nothing should happen.
+fn idle_cpu(portway: &Portway) -> Duration {
+    let before = portway.process().cpu_time();
+    thread::sleep(Duration::from_secs(1));
+    portway.process().cpu_time() - before
+}
+
+/// 9,000 connections held through one process: memory per idle connection at most 4 KiB; the next ones wait
+/// at the limit without a spin, the held ones still work, and the waiting ones are served when there is room.
+pub fn nine_thousand(engine: Engine) {
+    const HELD: usize = 9000;
+    raise_own_limit();
+    let net = Topology::new();
+    let files = Scratch::new();
+    files.write("page", "the page\n");
+    let _nginx = peer::nginx(net.server(), "10.2.0.10:80", files.path());
+    let file = format!("[proxy]\nmax-connections = {HELD}\n")
+        + &engine.rule("name = 'web'\nlisten = '0.0.0.0:8000'\nforward = '10.2.0.10:80'");
+    let portway = Portway::start(&net.gateway, &file);
+    let connect = |count: usize| -> Vec<TcpStream> {
+        let connected = net.client().enter(|| {
+            (0..count)
+                .map(|i| TcpStream::connect("10.1.0.1:8000").unwrap_or_else(|e| panic!("number {i}: {e}")))
+                .collect()
+        });
+        let connected: Vec<TcpStream> = connected;
+        connected.iter().for_each(|stream| stream.set_read_timeout(Some(PATIENCE)).expect("a positive time"));
+        connected
+    };
+    // The first connections pay for what is there once.
+    let warm = connect(100);
+    wait_for("100 connections", || portway.figure("web", "live") == 100);
+    let empty = portway.process().status_kib("RssAnon");
+    let mut held = connect(HELD - 100);
+    wait_for("9,000 connections", || portway.figure("web", "live") == HELD as u64);
+    let each = (portway.process().status_kib("RssAnon") - empty) as f64 / (HELD - 100) as f64;
+    eprintln!("memory per idle connection: {each:.2} KiB");
+    assert!(each <= 4.0, "{each:.2} KiB per idle connection");
+    let mut waiting = connect(50);
+    assert!(idle_cpu(&portway) < Duration::from_millis(150), "at the limit the daemon sleeps");
+    assert!(asks(&mut held[0]).expect("a held connection works"), "a held connection works");
+    assert_eq!(portway.figure("web", "live"), HELD as u64);
+    drop(warm);
+    for stream in &mut waiting {
+        assert!(asks(stream).expect("served when there is room"));
+    }
+    assert!(asks(&mut held[5000]).expect("a held connection works"));
+}
+
+/// The same at a low open-file limit: nothing crashes or spins, the served ones work, the others follow.
+pub fn few_descriptors(engine: Engine) {
+    let net = Topology::new();
+    let _server = Server::tcp_echo(net.server(), "10.2.0.10:7000");
+    let file = engine.forward("0.0.0.0:8000", "10.2.0.10:7000");
+    let portway = Portway::start_under(&net.gateway, &["prlimit", "--nofile=160"], &file)
+        .unwrap_or_else(|log| panic!("portway did not start:\n{log}"));
+    let mut streams: Vec<_> =
+        (0..200).map(|_| net.client().connect("10.1.0.1:8000").expect("connects")).collect();
+    echo(&mut streams[0], b"first").expect("the first is served");
+    assert!(idle_cpu(&portway) < Duration::from_millis(150), "at the limit the daemon sleeps");
+    echo(&mut streams[0], b"still").expect("the first lives on");
+    // In turn, each gives its place to one that waits.
+    for (i, mut stream) in streams.into_iter().enumerate() {
+        echo(&mut stream, b"my turn").unwrap_or_else(|e| panic!("connection {i}: {e}"));
+    }
+}
+
+/// A rule's own bound: what is beyond it is not carried until one ends.
+pub fn rule_limit(engine: Engine) {
+    let net = Topology::new();
+    let server = Server::tcp_echo(net.server(), "10.2.0.10:7000");
+    let file = engine
+        .rule("name = 'small'\nlisten = '0.0.0.0:8000'\nforward = '10.2.0.10:7000'\nmax-connections = 3")
+        + &engine.forward("0.0.0.0:8001", "10.2.0.10:7000");
+    let portway = Portway::start(&net.gateway, &file);
+    let mut streams: Vec<_> =
+        (0..3).map(|_| net.client().connect("10.1.0.1:8000").expect("connects")).collect();
+    for stream in &mut streams {
+        echo(stream, b"one of three").expect("echoes");
+    }
+    let mut fourth = net.client().connect("10.1.0.1:8000").expect("the kernel's queue takes it");
+    fourth.set_read_timeout(Some(Duration::from_millis(300))).expect("a positive time");
+    assert!(echo(&mut fourth, b"me too").is_err(), "the fourth is not carried");
+    assert_eq!(server.peers().len(), 3);
+    crate::traffic::tcp_works(net.client(), "10.1.0.1:8001");
+    assert!(idle_cpu(&portway) < Duration::from_millis(150), "at the limit the daemon sleeps");
+    drop(streams);
+    wait_for("room", || {
+        net.client().connect("10.1.0.1:8000").and_then(|mut stream| echo(&mut stream, b"now")).is_ok()
+    });
+}
+
+/// The rule's clocks: idle, and half-closed.
+pub fn timeouts(engine: Engine) {
+    let net = Topology::new();
+    let _server = Server::tcp_echo(net.server(), "10.2.0.10:7000");
+    let file = engine.rule(
+        "listen = '0.0.0.0:8000'\nforward = '10.2.0.10:7000'\ntimeouts = { idle = '1s', half-closed = '1s' }",
+    );
+    let _portway = Portway::start(&net.gateway, &file);
+    let mut stream = net.client().connect("10.1.0.1:8000").expect("connects");
+    for _ in 0..4 {
+        echo(&mut stream, b"busy").expect("traffic keeps it alive");
+        thread::sleep(Duration::from_millis(500));
+    }
+    echo(&mut stream, b"last").expect("echoes");
+    let start = Instant::now();
+    let end = stream.read(&mut [0; 1]);
+    let took = start.elapsed();
+    assert!(!matches!(end, Ok(1)), "nothing more comes");
+    assert!((900..3000).contains(&took.as_millis()), "idle for a second, ended after {took:?}");
+}
+
+/// A backend that does not answer is given up after the connect timeout, and the client is told.
+pub fn connect_timeout(engine: Engine) {
+    let net = Topology::new();
+    net.server()
+        .nft("table ip filter { chain input { type filter hook input priority 0; tcp dport 7000 drop; } }\n");
+    let file =
+        engine.rule("listen = '0.0.0.0:8000'\nforward = '10.2.0.10:7000'\ntimeouts = { connect = '1s' }");
+    let _portway = Portway::start(&net.gateway, &file);
+    let took = crate::traffic::refusal(net.client(), "10.1.0.1:8000");
+    assert!((900..3000).contains(&took.as_millis()), "ended after {took:?}");
+}

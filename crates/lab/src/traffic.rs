@@ -1,0 +1,234 @@
+//! Simple traffic in Rust: servers on threads, and a client that never stops asking.
+//!
+//! Only what a real program would not do better; real programs are in [`crate::peer`].
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::Namespace;
+use crate::netns::PATIENCE;
+
+/// A server on a thread, ended on drop. It remembers who came.
+#[derive(Debug)]
+pub struct Server {
+    peers: Arc<Mutex<Vec<SocketAddr>>>,
+    stop: Arc<AtomicBool>,
+    listener: Option<TcpListener>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// A TCP server that runs `serve` on a thread for every connection.
+    pub fn tcp(ns: &Namespace, on: &str, serve: impl Fn(TcpStream) + Clone + Send + 'static) -> Self {
+        let listener = ns.listen(on);
+        let accepting = listener.try_clone().expect("a descriptor is free");
+        Self::run(Some(listener), move |peers, stop| {
+            while let Ok((stream, peer)) = accepting.accept() {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                peers.lock().expect("no holder panics").push(peer);
+                let serve = serve.clone();
+                let _ = stream.set_read_timeout(Some(Duration::from_secs(120)));
+                thread::spawn(move || serve(stream));
+            }
+        })
+    }
+
+    /// A TCP server that returns every byte.
+    pub fn tcp_echo(ns: &Namespace, on: &str) -> Self {
+        Self::tcp(ns, on, |mut stream| {
+            let mut back = stream.try_clone().expect("a descriptor is free");
+            let _ = io::copy(&mut stream, &mut back);
+        })
+    }
+
+    /// A TCP server that sends its greeting first, then returns every byte.
+    pub fn tcp_greeting(ns: &Namespace, on: &str, greeting: &'static str) -> Self {
+        Self::tcp(ns, on, move |mut stream| {
+            if stream.write_all(greeting.as_bytes()).is_ok() {
+                let mut back = stream.try_clone().expect("a descriptor is free");
+                let _ = io::copy(&mut stream, &mut back);
+            }
+        })
+    }
+
+    /// A UDP server that returns every datagram.
+    pub fn udp_echo(ns: &Namespace, on: &str) -> Self {
+        let socket = ns.bind(on);
+        Self::run(None, move |peers, stop| serve_udp(&socket, &peers, &stop))
+    }
+
+    fn run(
+        listener: Option<TcpListener>,
+        serve: impl FnOnce(Arc<Mutex<Vec<SocketAddr>>>, Arc<AtomicBool>) + Send + 'static,
+    ) -> Self {
+        let (peers, stop) = (Arc::<Mutex<Vec<SocketAddr>>>::default(), Arc::<AtomicBool>::default());
+        let thread = thread::spawn({
+            let (peers, stop) = (peers.clone(), stop.clone());
+            move || serve(peers, stop)
+        });
+        Self { peers, stop, listener, thread: Some(thread) }
+    }
+
+    /// The addresses that traffic came from, oldest first.
+    ///
+    /// # Panics
+    /// Never: no holder of the lock panics.
+    pub fn peers(&self) -> Vec<IpAddr> {
+        self.peers.lock().expect("no holder panics").iter().map(SocketAddr::ip).collect()
+    }
+}
+
+fn serve_udp(socket: &UdpSocket, peers: &Mutex<Vec<SocketAddr>>, stop: &AtomicBool) {
+    socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a positive time");
+    let mut datagram = vec![0; 65_536];
+    while !stop.load(Ordering::Relaxed) {
+        if let Ok((length, peer)) = socket.recv_from(&mut datagram) {
+            peers.lock().expect("no holder panics").push(peer);
+            let _ = socket.send_to(&datagram[..length], peer);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(listener) = &self.listener {
+            // Wakes accept(), which then fails with EINVAL (Linux).
+            let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Sends `message` and reads as many bytes back.
+///
+/// # Errors
+/// What the kernel says, or that other bytes came back.
+pub fn echo(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+    stream.write_all(message)?;
+    let mut answer = vec![0; message.len()];
+    stream.read_exact(&mut answer)?;
+    if answer == message { Ok(()) } else { Err(io::Error::other("other bytes came back")) }
+}
+
+/// Connects and echoes once.
+///
+/// # Panics
+/// When that fails.
+pub fn tcp_works(ns: &Namespace, to: &str) {
+    let result = ns.connect(to).and_then(|mut stream| echo(&mut stream, b"is anybody there?"));
+    result.unwrap_or_else(|e| panic!("tcp echo from {} by {to}: {e}", ns.name()));
+}
+
+/// Sends a datagram and waits for its echo; sends again, as every UDP client does, for five tries.
+///
+/// # Panics
+/// When none comes back, or another one.
+pub fn udp_works(ns: &Namespace, to: &str) {
+    let socket = ns.dial(to);
+    let mut answer = [0; 64];
+    for attempt in 0..5 {
+        let message = format!("datagram {attempt}");
+        match socket.send(message.as_bytes()).and_then(|_| socket.recv(&mut answer)) {
+            Ok(length) => return assert_eq!(&answer[..length], message.as_bytes()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => panic!("udp echo from {} by {to}: {e}", ns.name()),
+        }
+    }
+    panic!("udp echo from {} by {to}: no answer", ns.name());
+}
+
+/// Whether a TCP connection ends in a refusal (at connect, or by reset before any byte) rather than in
+/// silence; and how long that took.
+///
+/// # Panics
+/// When bytes come back or the connection ends cleanly.
+pub fn refusal(ns: &Namespace, to: &str) -> Duration {
+    let start = Instant::now();
+    let result = ns.connect(to).and_then(|mut stream| stream.read(&mut [0; 1]));
+    match result {
+        Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset) => {
+            start.elapsed()
+        }
+        other => panic!("{to} should have refused: {other:?}"),
+    }
+}
+
+/// A client that connects, echoes and closes over and over, until it is stopped.
+#[derive(Debug)]
+pub struct Load {
+    done: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<String>>,
+}
+
+impl Load {
+    /// Starts it in a namespace.
+    ///
+    /// # Panics
+    /// When the first connection fails: then there is nothing to watch.
+    pub fn start(ns: &Namespace, to: &str) -> Self {
+        tcp_works(ns, to);
+        let to: SocketAddr = to.parse().expect("checked by the first connection");
+        let (done, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+        // The thread outlives the call, so it enters the namespace by itself.
+        let file = std::fs::File::open(ns.path()).expect("the namespace lives");
+        let thread = thread::spawn({
+            let (done, stop) = (done.clone(), stop.clone());
+            move || {
+                use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+                use std::os::fd::AsFd;
+                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                    .expect("the namespace can be entered");
+                let mut failures = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let result = TcpStream::connect_timeout(&to, PATIENCE).and_then(|mut stream| {
+                        stream.set_read_timeout(Some(PATIENCE))?;
+                        echo(&mut stream, b"again")
+                    });
+                    match result {
+                        Ok(()) => done.fetch_add(1, Ordering::Relaxed),
+                        Err(e) => {
+                            failures.push(e.to_string());
+                            done.load(Ordering::Relaxed)
+                        }
+                    };
+                    // A pace that leaves ports and CPU to spare.
+                    thread::sleep(Duration::from_millis(1));
+                }
+                failures
+            }
+        });
+        Self { done, stop, thread }
+    }
+
+    /// Waits until so many more connections are done.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub fn pass(&self, more: u64) {
+        let goal = self.done.load(Ordering::Relaxed) + more;
+        crate::netns::wait_for(&format!("{more} more connections"), || {
+            self.done.load(Ordering::Relaxed) >= goal
+        });
+    }
+
+    /// Stops it, and insists that no connection failed.
+    ///
+    /// # Panics
+    /// When one did.
+    pub fn stop_without_loss(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let failures = self.thread.join().expect("the load does not panic");
+        let done = self.done.load(Ordering::Relaxed);
+        assert!(failures.is_empty(), "{} of {} connections failed: {failures:?}", failures.len(), done);
+    }
+}

@@ -1,0 +1,120 @@
+//! The conformance suite: which engine claims which scenario, and one test for each pair.
+//!
+//! Needs root and the `portway` binary: `cargo build -p portway && sudo cargo test -p portway-lab`, or
+//! `./test` in the root of the repository, which also installs the programs that serve as peers.
+
+macro_rules! claims {
+    ($($area:ident { $($scenario:ident: $($engine:ident)+;)+ })+) => {
+        $(mod $area { $(mod $scenario { $(
+            #[test]
+            fn $engine() {
+                portway_lab::scenario::$area::$scenario(portway_lab::Engine::named(stringify!($engine)));
+            }
+        )+ })+ })+
+    };
+}
+
+claims! {
+    tcp {
+        echo: nftables proxy;
+        echo_v6: nftables proxy;
+        server_speaks_first: nftables proxy;
+        refused: nftables proxy;
+        half_close_by_client: nftables proxy;
+        half_close_by_server: nftables proxy;
+        reset: nftables proxy;
+        ssh: nftables proxy;
+        redis: nftables proxy;
+        iperf3: nftables proxy;
+        interactive: nftables proxy;
+    }
+    http {
+        get: nftables proxy;
+        transfer: nftables proxy;
+        slow_and_broken_off: nftables proxy;
+        keep_alive: nftables proxy;
+        short_connections: nftables proxy;
+        http3: nftables proxy;
+    }
+    udp {
+        echo: nftables proxy;
+        sizes: nftables proxy;
+        many_clients: nftables proxy;
+        dns: nftables proxy;
+        // A user-space relay has no way to send the ICMP message for a socket that stays open.
+        refused: nftables;
+        answers_from_the_address_asked: nftables proxy;
+        iperf3: nftables proxy;
+    }
+    listen {
+        address: nftables proxy;
+        any: nftables proxy;
+        any_leaves_routed_traffic: nftables proxy;
+        interface: nftables proxy;
+        most_specific: nftables proxy;
+        ranges: nftables proxy;
+        sixty_thousand_ports: nftables;
+        list: nftables proxy;
+    }
+    source {
+        masquerade: nftables proxy;
+        pool: nftables proxy;
+        preserve: nftables;
+    }
+    path {
+        from_the_gateway: nftables proxy;
+        hairpin: nftables proxy;
+        backend_on_the_gateway: nftables proxy;
+        backend_on_loopback: nftables proxy;
+        two_clients_two_servers: nftables proxy;
+    }
+    family {
+        v6_to_v4: proxy;
+        v4_to_v6: proxy;
+        auto_takes_the_proxy: proxy;
+    }
+    follow {
+        ftp_active: nftables;
+        ftp_passive: nftables;
+        ftp_epsv: nftables;
+        ftp_active_v6: nftables;
+        ftp_epsv_v6: nftables;
+        tftp: nftables;
+        sip: nftables;
+    }
+    refused {
+        crossing_families: nftables;
+        connection_limit: nftables;
+        timeouts: nftables;
+        preserve: proxy;
+        helper: proxy;
+    }
+    lifecycle {
+        reload: nftables proxy;
+        reload_by_signal: nftables proxy;
+        bad_reload: nftables proxy;
+        port_in_use: proxy;
+        counters: nftables proxy;
+        counters_survive_reload: nftables proxy;
+        move_between_engines: nftables proxy;
+        reload_under_load: nftables proxy;
+        ten_thousand_rules: nftables;
+    }
+    restart {
+        tidy_end: nftables proxy;
+        clear_after_kill: nftables proxy;
+        forwards_when_killed: nftables;
+        restart_adopts: nftables;
+        restart_with_another_file: nftables proxy;
+        second_is_refused: nftables proxy;
+        foreign_drop_is_named: nftables;
+        settings_only_checked: nftables;
+    }
+    limits {
+        nine_thousand: proxy;
+        few_descriptors: proxy;
+        rule_limit: proxy;
+        timeouts: proxy;
+        connect_timeout: proxy;
+    }
+}
