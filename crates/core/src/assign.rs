@@ -88,7 +88,9 @@ fn assign_rule(rule: &Rule, caps: &Caps) -> Result<Assigned, Diagnostic> {
         let able = EngineKind::ALL.into_iter().find(|other| self::obstacles(*other, rule, caps).is_empty());
         let mut remedies = remedies(&obstacles);
         if let Some(able) = able {
-            remedies.push(format!("the {able} engine can serve this rule: write engine = \"{able}\" or leave it out"));
+            remedies.push(format!(
+                "the {able} engine can serve this rule: write engine = \"{able}\" or leave it out"
+            ));
         }
         return Err(Diagnostic::error(
             span,
@@ -103,7 +105,9 @@ fn assign_rule(rule: &Rule, caps: &Caps) -> Result<Assigned, Diagnostic> {
         if obstacles.is_empty() {
             let reason = match passed.as_slice() {
                 [] => format!("cheapest engine here, and the rule asks for nothing that {}", beyond(engine)),
-                passed => passed.iter().map(|(_, obstacles)| clauses(obstacles)).collect::<Vec<_>>().join("; "),
+                passed => {
+                    passed.iter().map(|(_, obstacles)| clauses(obstacles)).collect::<Vec<_>>().join("; ")
+                }
             };
             return Ok(Assigned { engine, reason });
         }
@@ -191,7 +195,9 @@ fn proxy(rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
         found.push(Obstacle::new("source = \"preserve\" needs NAT; a relay's connection has its own source"));
     }
     if let Some(helper) = rule.helper {
-        found.push(Obstacle::new(format!("helper = \"{helper}\" is a conntrack helper, which a relay has not")));
+        found.push(Obstacle::new(format!(
+            "helper = \"{helper}\" is a conntrack helper, which a relay has not"
+        )));
     }
     let largest: Option<PortRange> =
         rule.listeners.iter().map(|listener| listener.ports).max_by_key(|ports| ports.count());
@@ -203,12 +209,12 @@ fn proxy(rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
     }
     let lowest = rule.listeners.iter().map(|listener| listener.ports.first()).min();
     if let Some(port) = lowest.filter(|port| *port < caps.first_port) {
-        found.push(
-            Obstacle::new(format!("port {port} needs privileges (CAP_NET_BIND_SERVICE)")).remedy(format!(
+        found.push(Obstacle::new(format!("port {port} needs privileges (CAP_NET_BIND_SERVICE)")).remedy(
+            format!(
                 "run as root, listen on port {} or higher, or set net.ipv4.ip_unprivileged_port_start",
                 caps.first_port
-            )),
-        );
+            ),
+        ));
     }
     let interface = rule.listeners.iter().find_map(|listener| match &listener.scope {
         Scope::Interface(name, _) => Some(name),

@@ -219,7 +219,8 @@ pub fn render(source: &Source, diagnostics: &[Diagnostic], color: bool) -> Strin
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut group = level.primary_title(printable(&diagnostic.message)).elements(snippets(source, diagnostic));
+        let mut group =
+            level.primary_title(printable(&diagnostic.message)).elements(snippets(source, diagnostic));
         if let Some(hint) = &diagnostic.hint {
             group = group.element(Level::HELP.message(printable(hint)));
         }
@@ -270,7 +271,9 @@ fn snippets<'a>(source: &'a Source, diagnostic: &'a Diagnostic) -> Vec<Snippet<'
 
 /// Text for a terminal: control characters (escape sequences among them) are spelled out.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
 }
 
 /// A value as it is quoted in a message: in backquotes, control characters spelled out, cut when long.
