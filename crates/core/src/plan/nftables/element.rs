@@ -1,0 +1,262 @@
+//! What the table stores: its sets and maps, and the typed values that are their keys and data. The bytes that
+//! the kernel sees are the engine's business; the text is `text`'s.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::address::{Family, InterfaceName, PortRange, Protocol};
+use crate::ruleset::Helper;
+
+/// The sets and maps of the table, in the order in which they stand in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Set {
+    /// IPv4 address, protocol, port to rule.
+    Address4,
+    /// The same for port ranges.
+    Address4Ranges,
+    /// IPv6 address, protocol, port to rule.
+    Address6,
+    /// The same for port ranges.
+    Address6Ranges,
+    /// Interface, family, protocol, port to rule.
+    Interface,
+    /// The same for port ranges.
+    InterfaceRanges,
+    /// Family, protocol, port to rule.
+    Any,
+    /// The same for port ranges.
+    AnyRanges,
+    /// The rules; each element counts the rule's new flows.
+    Flows,
+    /// The rules by direction; each element counts packets and bytes.
+    Traffic,
+    /// Rule and protocol to conntrack helper.
+    Helpers,
+    /// Rule to IPv4 address and port.
+    Backend4,
+    /// Rule to IPv4 address; the port stays.
+    Backend4SamePort,
+    /// Rule and listener port to IPv4 address and port.
+    Backend4Shifted,
+    /// Rule to IPv6 address and port.
+    Backend6,
+    /// Rule to IPv6 address; the port stays.
+    Backend6SamePort,
+    /// Rule and listener port to IPv6 address and port.
+    Backend6Shifted,
+    /// The rules that keep the client's source address.
+    Preserve,
+    /// Rule and slot (0 to 63, from a hash of the client) to IPv4 source address.
+    Source4,
+    /// Rule and slot to IPv6 source address.
+    Source6,
+}
+
+/// The type of one field of a key or of a map's data, by nft's name for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Datatype {
+    /// `ipv4_addr`
+    Ipv4,
+    /// `ipv6_addr`
+    Ipv6,
+    /// `inet_proto`
+    Protocol,
+    /// `inet_service`
+    Service,
+    /// `ifname`
+    Interface,
+    /// `nf_proto`
+    Family,
+    /// `mark`
+    Mark,
+    /// `ct_dir`
+    Direction,
+}
+
+/// What the elements of a set lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataShape {
+    /// A set: nothing.
+    None,
+    /// A map to these fields.
+    Fields(&'static [Datatype]),
+    /// A map to conntrack helper objects.
+    Helper,
+}
+
+/// How a set is declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Its name in the table.
+    pub name: &'static str,
+    /// The fields of its keys.
+    pub key: &'static [Datatype],
+    /// What its elements lead to.
+    pub data: DataShape,
+    /// Whether keys are ranges (in the last field).
+    pub interval: bool,
+    /// Whether each element counts packets and bytes.
+    pub counter: bool,
+}
+
+impl Set {
+    /// Every set, in order.
+    pub const ALL: [Self; 20] = [
+        Self::Address4,
+        Self::Address4Ranges,
+        Self::Address6,
+        Self::Address6Ranges,
+        Self::Interface,
+        Self::InterfaceRanges,
+        Self::Any,
+        Self::AnyRanges,
+        Self::Flows,
+        Self::Traffic,
+        Self::Helpers,
+        Self::Backend4,
+        Self::Backend4SamePort,
+        Self::Backend4Shifted,
+        Self::Backend6,
+        Self::Backend6SamePort,
+        Self::Backend6Shifted,
+        Self::Preserve,
+        Self::Source4,
+        Self::Source6,
+    ];
+
+    /// How the set is declared.
+    pub const fn shape(self) -> Shape {
+        use DataShape::{Fields, Helper, None};
+        use Datatype::{Direction, Family, Interface, Ipv4, Ipv6, Mark, Protocol, Service};
+        const ADDRESS4: &[Datatype] = &[Ipv4, Protocol, Service];
+        const ADDRESS6: &[Datatype] = &[Ipv6, Protocol, Service];
+        const INTERFACE: &[Datatype] = &[Interface, Family, Protocol, Service];
+        const ANY: &[Datatype] = &[Family, Protocol, Service];
+        const RULE: DataShape = Fields(&[Mark]);
+        let (name, key, data): (_, &'static [Datatype], _) = match self {
+            Self::Address4 => ("address4", ADDRESS4, RULE),
+            Self::Address4Ranges => ("address4_ranges", ADDRESS4, RULE),
+            Self::Address6 => ("address6", ADDRESS6, RULE),
+            Self::Address6Ranges => ("address6_ranges", ADDRESS6, RULE),
+            Self::Interface => ("interface", INTERFACE, RULE),
+            Self::InterfaceRanges => ("interface_ranges", INTERFACE, RULE),
+            Self::Any => ("any", ANY, RULE),
+            Self::AnyRanges => ("any_ranges", ANY, RULE),
+            Self::Flows => ("flows", &[Mark], None),
+            Self::Traffic => ("traffic", &[Mark, Direction], None),
+            Self::Helpers => ("helpers", &[Mark, Protocol], Helper),
+            Self::Backend4 => ("backend4", &[Mark], Fields(&[Ipv4, Service])),
+            Self::Backend4SamePort => ("backend4_same_port", &[Mark], Fields(&[Ipv4])),
+            Self::Backend4Shifted => ("backend4_shifted", &[Mark, Service], Fields(&[Ipv4, Service])),
+            Self::Backend6 => ("backend6", &[Mark], Fields(&[Ipv6, Service])),
+            Self::Backend6SamePort => ("backend6_same_port", &[Mark], Fields(&[Ipv6])),
+            Self::Backend6Shifted => ("backend6_shifted", &[Mark, Service], Fields(&[Ipv6, Service])),
+            Self::Preserve => ("preserve", &[Mark], None),
+            Self::Source4 => ("source4", &[Mark, Mark], Fields(&[Ipv4])),
+            Self::Source6 => ("source6", &[Mark, Mark], Fields(&[Ipv6])),
+        };
+        let interval = matches!(
+            self,
+            Self::Address4Ranges | Self::Address6Ranges | Self::InterfaceRanges | Self::AnyRanges
+        );
+        Shape { name, key, data, interval, counter: matches!(self, Self::Flows | Self::Traffic) }
+    }
+
+    /// Whether the set says which traffic is a rule's: its keys end in protocol and port.
+    pub const fn is_listener(self) -> bool {
+        matches!(
+            self,
+            Self::Address4
+                | Self::Address4Ranges
+                | Self::Address6
+                | Self::Address6Ranges
+                | Self::Interface
+                | Self::InterfaceRanges
+                | Self::Any
+                | Self::AnyRanges
+        )
+    }
+}
+
+/// The direction of a packet in its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// From the client.
+    Original,
+    /// To the client.
+    Reply,
+}
+
+/// One field of a key or of data; its [`Datatype`] is the set's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Value {
+    /// `ipv4_addr`
+    Ipv4(Ipv4Addr),
+    /// `ipv6_addr`
+    Ipv6(Ipv6Addr),
+    /// `inet_proto`
+    Protocol(Protocol),
+    /// `inet_service`; a range of several ports only in interval sets.
+    Service(PortRange),
+    /// `ifname`
+    Interface(InterfaceName),
+    /// `nf_proto`
+    Family(Family),
+    /// `mark`
+    Mark(u32),
+    /// `ct_dir`
+    Direction(Direction),
+}
+
+/// A conntrack helper object of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HelperObject {
+    /// The kernel's helper.
+    pub helper: Helper,
+    /// The protocol it is attached for.
+    pub protocol: Protocol,
+}
+
+impl HelperObject {
+    /// Every helper object that a plan can use.
+    pub const ALL: [Self; 4] = [
+        Self { helper: Helper::Ftp, protocol: Protocol::Tcp },
+        Self { helper: Helper::Tftp, protocol: Protocol::Udp },
+        Self { helper: Helper::Sip, protocol: Protocol::Tcp },
+        Self { helper: Helper::Sip, protocol: Protocol::Udp },
+    ];
+
+    /// The object's name in the table.
+    pub const fn name(self) -> &'static str {
+        match (self.helper, self.protocol) {
+            (Helper::Ftp, Protocol::Tcp) => "ftp_tcp",
+            (Helper::Ftp, Protocol::Udp) => "ftp_udp",
+            (Helper::Tftp, Protocol::Tcp) => "tftp_tcp",
+            (Helper::Tftp, Protocol::Udp) => "tftp_udp",
+            (Helper::Sip, Protocol::Tcp) => "sip_tcp",
+            (Helper::Sip, Protocol::Udp) => "sip_udp",
+        }
+    }
+}
+
+/// The key of an element: one value per field.
+pub type Key = Vec<Value>;
+
+/// What an element leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// Nothing: the element of a set.
+    None,
+    /// One value per field.
+    Fields(Vec<Value>),
+    /// A helper object.
+    Helper(HelperObject),
+}
+
+/// An element without its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What it leads to.
+    pub data: Data,
+    /// A remark for people, the rule's name; the daemon reads it back from [`Set::Flows`].
+    pub comment: Option<String>,
+}

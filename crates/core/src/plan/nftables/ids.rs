@@ -1,0 +1,93 @@
+//! Rule ids: the short numbers by which the kernel knows the rules. They live in the conntrack mark of every
+//! flow, so a rule keeps its number as long as it lives, across reloads and restarts of the daemon.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::ruleset::RuleName;
+
+/// The conntrack mark of a Portway flow without its rule's id: the top byte of the mark.
+pub const MARK: u32 = 0x5000_0000;
+
+/// The bits of a conntrack mark that say that the flow is Portway's.
+pub const MARK_MASK: u32 = 0xff00_0000;
+
+/// The number of a rule in the kernel: 1 to 2^24 - 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleId(u32);
+
+impl RuleId {
+    /// The highest id.
+    pub const MAX: u32 = !MARK_MASK;
+
+    /// The id, or `None` when it is 0 or does not fit in 24 bits.
+    pub const fn new(id: u32) -> Option<Self> {
+        if id == 0 || id > Self::MAX { None } else { Some(Self(id)) }
+    }
+
+    /// The number itself.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// The conntrack mark of the rule's flows.
+    pub const fn mark(self) -> u32 {
+        MARK | self.0
+    }
+
+    /// The rule of a flow with this conntrack mark, or `None` when the flow is not Portway's.
+    pub const fn of_mark(mark: u32) -> Option<Self> {
+        if mark & MARK_MASK == MARK { Self::new(mark & !MARK_MASK) } else { None }
+    }
+}
+
+impl fmt::Display for RuleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Which rule has which id. No two rules share one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ids(BTreeMap<RuleName, RuleId>);
+
+impl Ids {
+    /// The ids for `names`: a name known to `previous` keeps its id, a new one gets the lowest that `previous`
+    /// does not use. An id that becomes free here is therefore not reused in the same step, while the old
+    /// rule's flows are most likely still alive. A name is left out only when all 2^24 - 1 ids are taken.
+    pub fn allocate<'a>(previous: &Self, names: impl Iterator<Item = &'a RuleName>) -> Self {
+        let names: BTreeSet<&RuleName> = names.collect();
+        let used: BTreeSet<RuleId> = previous.0.values().copied().collect();
+        let mut free = (1..=RuleId::MAX).filter_map(RuleId::new).filter(|id| !used.contains(id));
+        let mut id_of = |name: &RuleName| previous.get(name).or_else(|| free.next());
+        Self(names.into_iter().filter_map(|name| Some((name.clone(), id_of(name)?))).collect())
+    }
+
+    /// The id of a rule.
+    pub fn get(&self, name: &RuleName) -> Option<RuleId> {
+        self.0.get(name).copied()
+    }
+
+    /// All names with their ids, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&RuleName, RuleId)> {
+        self.0.iter().map(|(name, id)| (name, *id))
+    }
+
+    /// How many rules have an id.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether no rule has an id.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<(RuleName, RuleId)> for Ids {
+    /// Of two rules with one id the first by iteration keeps it.
+    fn from_iter<I: IntoIterator<Item = (RuleName, RuleId)>>(pairs: I) -> Self {
+        let mut taken = BTreeSet::new();
+        Self(pairs.into_iter().filter(|(_, id)| taken.insert(*id)).collect())
+    }
+}

@@ -1,0 +1,262 @@
+//! The chains and rules of the table as typed statements: the one description from which both the text that
+//! people read and the expressions that the kernel gets are made. The rules never change with the ruleset,
+//! only the elements of the maps do; the one exception is the chain [`Chain::Guard`].
+//!
+//! The way of a new flow: prerouting or output finds the rule (most specific first) and writes it to the
+//! conntrack mark; translate, keyed by that mark, counts the flow, attaches a helper and rewrites the
+//! destination; postrouting, by the same mark, rewrites the source. Each step is one map look-up, so the cost
+//! does not grow with the number of rules. Conntrack carries the later packets; the two account chains count
+//! them, also by the mark.
+
+use crate::address::Family;
+
+use super::element::Set;
+
+/// The name of the table, in family `inet`.
+pub const TABLE: &str = "portway";
+
+/// The chains, in the order in which they stand in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Chain {
+    /// New flows that arrive.
+    Prerouting,
+    /// New flows of this host.
+    Output,
+    /// The source address of new flows.
+    Postrouting,
+    /// Counts packets that arrive.
+    AccountIn,
+    /// Counts packets of this host.
+    AccountOut,
+    /// Rewrites the destination; reached by goto.
+    Translate,
+    /// Keeps 127.0.0.0/8 unreachable from outside while `route_localnet` is set.
+    Guard,
+}
+
+/// Where and when the kernel calls a chain (`include/uapi/linux/netfilter.h`, `netfilter_ipv4.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// `nat` or `filter`.
+    pub kind: &'static str,
+    /// The hook's name.
+    pub name: &'static str,
+    /// The hook's number in the inet family.
+    pub number: u32,
+    /// Chains with lower numbers come first.
+    pub priority: i32,
+    /// The priority as nft lists it.
+    pub priority_text: &'static str,
+}
+
+impl Chain {
+    /// Every chain, in order. Translate stands before the chains that go there only in the batch, not here.
+    pub const ALL: [Self; 7] = [
+        Self::Prerouting,
+        Self::Output,
+        Self::Postrouting,
+        Self::AccountIn,
+        Self::AccountOut,
+        Self::Translate,
+        Self::Guard,
+    ];
+
+    /// The chain's name in the table.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Prerouting => "prerouting",
+            Self::Output => "output",
+            Self::Postrouting => "postrouting",
+            Self::AccountIn => "account_in",
+            Self::AccountOut => "account_out",
+            Self::Translate => "translate",
+            Self::Guard => "guard",
+        }
+    }
+
+    /// The chain's hook; `None` for a chain that only a goto reaches.
+    ///
+    /// The NAT chains stand five before the customary priorities, so that Portway's rules win over Docker's or
+    /// an administrator's at `dstnat` and `srcnat`: the first chain that translates a flow decides.
+    pub const fn hook(self) -> Option<Hook> {
+        const fn hook(
+            kind: &'static str,
+            name: &'static str,
+            number: u32,
+            priority: i32,
+            priority_text: &'static str,
+        ) -> Option<Hook> {
+            Some(Hook { kind, name, number, priority, priority_text })
+        }
+        match self {
+            Self::Prerouting => hook("nat", "prerouting", 0, -105, "dstnat - 5"),
+            Self::Output => hook("nat", "output", 3, -105, "-105"),
+            Self::Postrouting => hook("nat", "postrouting", 4, 95, "srcnat - 5"),
+            Self::AccountIn => hook("filter", "prerouting", 0, -95, "dstnat + 5"),
+            Self::AccountOut => hook("filter", "output", 3, -95, "-95"),
+            Self::Guard => hook("filter", "prerouting", 0, -300, "raw"),
+            Self::Translate => None,
+        }
+    }
+
+    /// The chain's rules, each a list of statements.
+    pub fn rules(self) -> Vec<Vec<Statement>> {
+        use Statement::{
+            Accept, Drop, FromLoopback, MarkIsOurs, Masquerade, Nat, NotToThisHost, Return, ToLoopback,
+        };
+        match self {
+            Self::Prerouting => {
+                let mut rules = by_address();
+                rules.push(vec![NotToThisHost, Return]);
+                rules.extend([Set::Interface, Set::InterfaceRanges, Set::Any, Set::AnyRanges].map(find_rule));
+                rules
+            }
+            Self::Output => {
+                let mut rules = by_address();
+                rules.push(vec![NotToThisHost, Return]);
+                rules.extend([Set::Any, Set::AnyRanges].map(find_rule));
+                rules
+            }
+            Self::Translate => {
+                let nat = |set| vec![Nat(set)];
+                vec![
+                    vec![Statement::Lookup(Set::Flows)],
+                    vec![Statement::AttachHelper],
+                    nat(Set::Backend4),
+                    nat(Set::Backend4SamePort),
+                    nat(Set::Backend4Shifted),
+                    nat(Set::Backend6),
+                    nat(Set::Backend6SamePort),
+                    nat(Set::Backend6Shifted),
+                ]
+            }
+            Self::Postrouting => vec![
+                vec![MarkIsOurs(false), Return],
+                // A backend on this host: the client's address is the honest one, and it routes.
+                vec![ToLoopback, Return],
+                // A client on this host that called 127.0.0.1 has no source address that could leave the host.
+                vec![Statement::FromLoopbackAddress(Field::Source), Masquerade],
+                vec![Statement::Lookup(Set::Preserve), Accept],
+                vec![Nat(Set::Source4)],
+                vec![Nat(Set::Source6)],
+                vec![Masquerade],
+            ],
+            // Over lo every packet is seen twice; the output side counts it.
+            Self::AccountIn => vec![vec![FromLoopback(false), Statement::Lookup(Set::Traffic)]],
+            Self::AccountOut => vec![vec![Statement::Lookup(Set::Traffic)]],
+            Self::Guard => [Field::Destination, Field::Source]
+                .map(|field| vec![FromLoopback(false), Statement::FromLoopbackAddress(field), Drop])
+                .into(),
+        }
+    }
+}
+
+fn by_address() -> Vec<Vec<Statement>> {
+    [Set::Address4, Set::Address6, Set::Address4Ranges, Set::Address6Ranges].map(find_rule).into()
+}
+
+fn find_rule(set: Set) -> Vec<Statement> {
+    vec![Statement::SetMark(set), Statement::Goto(Chain::Translate)]
+}
+
+/// One side of an IP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// The source address.
+    Source,
+    /// The destination address.
+    Destination,
+}
+
+/// What is loaded into one field of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// `ip daddr` or `ip6 daddr`; a rule that loads it matches that family only.
+    Destination(Family),
+    /// `meta l4proto`
+    Protocol,
+    /// `th dport`
+    Port,
+    /// `iifname`
+    Interface,
+    /// `meta nfproto`
+    Family,
+    /// `ct mark`
+    Mark,
+    /// `ct direction`
+    Direction,
+    /// A slot from 0 to 63 by a hash of the client's address and port, of one family.
+    Slot(Family),
+}
+
+/// How many slots a pool of source addresses is spread over.
+pub const SLOTS: u32 = 64;
+
+/// What a set's key is made of, for a packet in hand.
+pub const fn key_of(set: Set) -> &'static [Load] {
+    match set {
+        Set::Address4 | Set::Address4Ranges => &[Load::Destination(Family::V4), Load::Protocol, Load::Port],
+        Set::Address6 | Set::Address6Ranges => &[Load::Destination(Family::V6), Load::Protocol, Load::Port],
+        Set::Interface | Set::InterfaceRanges => &[Load::Interface, Load::Family, Load::Protocol, Load::Port],
+        Set::Any | Set::AnyRanges => &[Load::Family, Load::Protocol, Load::Port],
+        Set::Traffic => &[Load::Mark, Load::Direction],
+        Set::Helpers => &[Load::Mark, Load::Protocol],
+        Set::Backend4Shifted | Set::Backend6Shifted => &[Load::Mark, Load::Port],
+        Set::Source4 => &[Load::Mark, Load::Slot(Family::V4)],
+        Set::Source6 => &[Load::Mark, Load::Slot(Family::V6)],
+        Set::Flows
+        | Set::Backend4
+        | Set::Backend4SamePort
+        | Set::Backend6
+        | Set::Backend6SamePort
+        | Set::Preserve => &[Load::Mark],
+    }
+}
+
+/// A statement of a rule. One that does not match ends the rule, the next rule goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Statement {
+    /// The key is in the set; its element counts the packet where the set counts.
+    Lookup(Set),
+    /// Writes the rule that the map leads to into the conntrack mark.
+    SetMark(Set),
+    /// Attaches the helper that [`Set::Helpers`] leads to.
+    AttachHelper,
+    /// Rewrites the destination (backend maps) or the source (source maps) to what the map leads to.
+    Nat(Set),
+    /// Rewrites the source to the address of this host on the way out.
+    Masquerade,
+    /// The conntrack mark is (not) Portway's.
+    MarkIsOurs(bool),
+    /// The destination is no address of this host.
+    NotToThisHost,
+    /// The packet leaves over lo.
+    ToLoopback,
+    /// The packet did (not) arrive over lo.
+    FromLoopback(bool),
+    /// The address is in 127.0.0.0/8.
+    FromLoopbackAddress(Field),
+    /// Goes on in another chain, without return.
+    Goto(Chain),
+    /// Ends the chain.
+    Return,
+    /// Ends the chain and lets the packet go on.
+    Accept,
+    /// Drops the packet.
+    Drop,
+}
+
+/// What a map look-up rewrites: the family and whether the source.
+pub const fn nat_of(set: Set) -> Option<(Family, Field)> {
+    match set {
+        Set::Backend4 | Set::Backend4SamePort | Set::Backend4Shifted => {
+            Some((Family::V4, Field::Destination))
+        }
+        Set::Backend6 | Set::Backend6SamePort | Set::Backend6Shifted => {
+            Some((Family::V6, Field::Destination))
+        }
+        Set::Source4 => Some((Family::V4, Field::Source)),
+        Set::Source6 => Some((Family::V6, Field::Source)),
+        _ => None,
+    }
+}

@@ -1,0 +1,195 @@
+//! The plan as text: what `nft -s list table inet portway` of nftables 1.0.6 prints for it, with one element
+//! per line and in the order of their keys (nft prints the kernel's order).
+
+use std::fmt::{self, Display, Formatter};
+
+use super::element::{Data, DataShape, Datatype, Direction, Entry, HelperObject, Key, Set, Value};
+use super::table::{Chain, Field, Load, SLOTS, Statement, TABLE, key_of, nat_of};
+use super::{Elements, MARK, MARK_MASK, Plan};
+use crate::address::Family;
+
+/// The table's comment. It names the layout of chains and rules by a hash of their text, so that a daemon
+/// takes over a table of its own layout only.
+pub fn layout_comment() -> String {
+    let mut layout = String::new();
+    let plan = Plan { guard: true, ..Plan::default() };
+    // Writing to a String cannot fail.
+    let _ = write_body(&mut layout, &plan);
+    // FNV-1a, 32 bits (RFC 9923).
+    let hash =
+        layout.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("Portway, layout {hash:08x}")
+}
+
+impl Display for Plan {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "table inet {TABLE} {{\n\tcomment \"{}\"", layout_comment())?;
+        write_body(f, self)?;
+        f.write_str("}\n")
+    }
+}
+
+fn write_body(f: &mut impl fmt::Write, plan: &Plan) -> fmt::Result {
+    for object in &plan.helpers {
+        let HelperObject { helper, protocol } = object;
+        writeln!(f, "\tct helper {} {{\n\t\ttype \"{helper}\" protocol {protocol}", object.name())?;
+        writeln!(f, "\t\tl3proto inet\n\t}}\n")?;
+    }
+    let none = Elements::new();
+    for set in Set::ALL {
+        write_set(f, set, plan.elements.get(&set).unwrap_or(&none))?;
+        f.write_char('\n')?;
+    }
+    for (nth, chain) in
+        Chain::ALL.into_iter().filter(|chain| *chain != Chain::Guard || plan.guard).enumerate()
+    {
+        if nth > 0 {
+            f.write_char('\n')?;
+        }
+        writeln!(f, "\tchain {} {{", chain.name())?;
+        if let Some(hook) = chain.hook() {
+            let (kind, name, priority) = (hook.kind, hook.name, hook.priority_text);
+            writeln!(f, "\t\ttype {kind} hook {name} priority {priority}; policy accept;")?;
+        }
+        for rule in chain.rules() {
+            let rule: Vec<String> = rule.iter().map(Statement::to_string).collect();
+            writeln!(f, "\t\t{}", rule.join(" "))?;
+        }
+        writeln!(f, "\t}}")?;
+    }
+    Ok(())
+}
+
+fn write_set(f: &mut impl fmt::Write, set: Set, elements: &Elements) -> fmt::Result {
+    let shape = set.shape();
+    let keyword = if shape.data == DataShape::None { "set" } else { "map" };
+    write!(f, "\t{keyword} {} {{\n\t\ttype {}", shape.name, concat(shape.key))?;
+    match shape.data {
+        DataShape::None => {}
+        DataShape::Fields(fields) => write!(f, " : {}", concat(fields))?,
+        DataShape::Helper => f.write_str(" : ct helper")?,
+    }
+    f.write_char('\n')?;
+    if shape.interval {
+        f.write_str("\t\tflags interval\n")?;
+    }
+    if shape.counter {
+        f.write_str("\t\tcounter\n")?;
+    }
+    for (nth, (key, entry)) in elements.iter().enumerate() {
+        f.write_str(if nth == 0 { "\t\telements = { " } else { ",\n\t\t\t     " })?;
+        write_element(f, key, entry, shape.counter)?;
+    }
+    f.write_str(if elements.is_empty() { "\t}\n" } else { " }\n\t}\n" })
+}
+
+fn write_element(f: &mut impl fmt::Write, key: &Key, entry: &Entry, counter: bool) -> fmt::Result {
+    f.write_str(&concat(key))?;
+    if counter {
+        f.write_str(" counter")?;
+    }
+    if let Some(comment) = &entry.comment {
+        write!(f, " comment \"{comment}\"")?;
+    }
+    match &entry.data {
+        Data::None => Ok(()),
+        Data::Fields(fields) => write!(f, " : {}", concat(fields)),
+        Data::Helper(object) => write!(f, " : \"{}\"", object.name()),
+    }
+}
+
+/// Fields as nft joins them.
+fn concat<T: Display>(fields: &[T]) -> String {
+    let fields: Vec<String> = fields.iter().map(T::to_string).collect();
+    fields.join(" . ")
+}
+
+impl Display for Datatype {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "ipv4_addr",
+            Self::Ipv6 => "ipv6_addr",
+            Self::Protocol => "inet_proto",
+            Self::Service => "inet_service",
+            Self::Interface => "ifname",
+            Self::Family => "nf_proto",
+            Self::Mark => "mark",
+            Self::Direction => "ct_dir",
+        })
+    }
+}
+
+impl Display for Value {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ipv4(address) => write!(f, "{address}"),
+            Self::Ipv6(address) => write!(f, "{address}"),
+            Self::Protocol(protocol) => write!(f, "{protocol}"),
+            Self::Service(ports) => write!(f, "{ports}"),
+            Self::Interface(name) => write!(f, "\"{name}\""),
+            Self::Family(Family::V4) => f.write_str("ipv4"),
+            Self::Family(Family::V6) => f.write_str("ipv6"),
+            Self::Mark(mark) => write!(f, "0x{mark:08x}"),
+            Self::Direction(Direction::Original) => f.write_str("original"),
+            Self::Direction(Direction::Reply) => f.write_str("reply"),
+        }
+    }
+}
+
+impl Display for Load {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Destination(family) => write!(f, "{} daddr", header(*family)),
+            Self::Protocol => f.write_str("meta l4proto"),
+            Self::Port => f.write_str("th dport"),
+            Self::Interface => f.write_str("iifname"),
+            Self::Family => f.write_str("meta nfproto"),
+            Self::Mark => f.write_str("ct mark"),
+            Self::Direction => f.write_str("ct direction"),
+            Self::Slot(family) => write!(f, "jhash {} saddr . th sport mod {SLOTS}", header(*family)),
+        }
+    }
+}
+
+impl Display for Statement {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lookup(set) => write!(f, "{} @{}", concat(key_of(*set)), set.shape().name),
+            Self::SetMark(set) => write!(f, "ct mark set {} map @{}", concat(key_of(*set)), set.shape().name),
+            Self::AttachHelper => {
+                write!(f, "ct helper set {} map @{}", concat(key_of(Set::Helpers)), Set::Helpers.shape().name)
+            }
+            Self::Nat(set) => {
+                let (verb, family) = match nat_of(*set) {
+                    Some((family, Field::Source)) => ("snat", family),
+                    Some((family, Field::Destination)) => ("dnat", family),
+                    None => return Ok(()),
+                };
+                let (key, map) = (concat(key_of(*set)), set.shape().name);
+                write!(f, "{verb} {} to {key} map @{map}", header(family))
+            }
+            Self::Masquerade => f.write_str("masquerade"),
+            Self::MarkIsOurs(ours) => {
+                let operator = if *ours { "" } else { "!= " };
+                write!(f, "ct mark {operator}0x{MARK:08x}/{}", MARK_MASK.leading_ones())
+            }
+            Self::NotToThisHost => f.write_str("fib daddr type != local"),
+            Self::ToLoopback => f.write_str("oif \"lo\""),
+            Self::FromLoopback(true) => f.write_str("iif \"lo\""),
+            Self::FromLoopback(false) => f.write_str("iif != \"lo\""),
+            Self::FromLoopbackAddress(Field::Source) => f.write_str("ip saddr 127.0.0.0/8"),
+            Self::FromLoopbackAddress(Field::Destination) => f.write_str("ip daddr 127.0.0.0/8"),
+            Self::Goto(chain) => write!(f, "goto {}", chain.name()),
+            Self::Return => f.write_str("return"),
+            Self::Accept => f.write_str("accept"),
+            Self::Drop => f.write_str("drop"),
+        }
+    }
+}
+
+fn header(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    }
+}
