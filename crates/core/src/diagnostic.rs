@@ -240,7 +240,8 @@ fn snippets<'a>(source: &'a Source, diagnostic: &'a Diagnostic) -> Vec<Snippet<'
         .into_iter()
         .chain(diagnostic.related.iter().map(|label| (AnnotationKind::Context, label)));
     // Each excerpt: first line, last line, what is marked in it.
-    let mut excerpts: Vec<(usize, usize, Vec<(AnnotationKind, Span, &str)>)> = Vec::new();
+    type Mark<'t> = (AnnotationKind, Span, &'t str);
+    let mut excerpts: Vec<(usize, usize, Vec<Mark<'_>>)> = Vec::new();
     for (kind, label) in places {
         let span = source.clamp(&label.span);
         let line = source.line_of(span.start);

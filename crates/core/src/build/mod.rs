@@ -7,7 +7,7 @@
 pub mod conflict;
 mod source;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use crate::address::Family;
@@ -23,12 +23,19 @@ pub fn build(config: &Config) -> (Option<Ruleset>, Vec<Diagnostic>) {
     let mut diagnostics = Vec::new();
     let mut rules = Vec::with_capacity(config.rules.len());
     let mut claims = Vec::with_capacity(config.rules.len());
+    let mut names = Vec::with_capacity(config.rules.len());
     for (index, rule) in config.rules.iter().enumerate() {
-        rules.extend(Builder { config, rule, diagnostics: &mut diagnostics }.build(index, &mut claims));
+        let builder = Builder { config, rule, diagnostics: &mut diagnostics };
+        rules.extend(builder.build(index, &mut claims, &mut names));
     }
-    names(config, &mut diagnostics);
+    unique_names(&names, &mut diagnostics);
+    let mut told = HashSet::new();
     for (earlier, later) in conflict::conflicts(&claims) {
-        diagnostics.push(conflict_diagnostic(config, &claims[earlier], &claims[later]));
+        let (earlier, later) = (&claims[earlier], &claims[later]);
+        // Two `tcp+udp` listeners conflict twice, in one place.
+        if told.insert((earlier.span.start, later.span.start)) {
+            diagnostics.push(conflict_diagnostic(config, earlier, later));
+        }
     }
     let whole = rules.len() == config.rules.len() && !diagnostics.iter().any(Diagnostic::is_error);
     let ruleset = Ruleset { rules, host: config.host, control: config.control.clone(), proxy: config.proxy };
@@ -40,30 +47,45 @@ fn written_name(rule: &RuleConfig) -> Option<&Text> {
     rule.name.as_ref().or(rule.listen.first())
 }
 
-/// Names are unique.
-fn names(config: &Config, diagnostics: &mut Vec<Diagnostic>) {
-    let mut seen: HashMap<&str, &RuleConfig> = HashMap::with_capacity(config.rules.len());
-    for rule in &config.rules {
-        let Some(name) = written_name(rule) else { continue };
-        if let Some(first) = seen.get(name.value.as_str()) {
-            let place =
-                |rule: &RuleConfig| written_name(rule).map_or(rule.span.clone(), |name| name.span.clone());
-            let what = |rule: &RuleConfig| {
-                if rule.name.is_some() {
-                    "named here"
-                } else {
-                    "a rule without a name is called like its first listener"
-                }
-            };
-            diagnostics.push(
-                Diagnostic::error(place(rule), format!("two rules are called {}", quote(&name.value)))
-                    .label(what(rule))
-                    .also(place(first), what(first))
-                    .hint("give one of them another `name`"),
-            );
+/// What a rule is called, as far as it could be read.
+struct Named<'a> {
+    rule: &'a RuleConfig,
+    text: &'a Text,
+    /// The listener that an unnamed rule is called after.
+    after: Option<Listener>,
+}
+
+impl Named<'_> {
+    fn why(&self) -> &'static str {
+        if self.rule.name.is_some() {
+            "named here"
         } else {
-            seen.insert(&name.value, rule);
+            "a rule without a name is called like its first listener"
         }
+    }
+}
+
+/// Names are unique.
+fn unique_names(names: &[Named<'_>], diagnostics: &mut Vec<Diagnostic>) {
+    let mut seen: HashMap<&str, &Named<'_>> = HashMap::with_capacity(names.len());
+    for named in names {
+        let Some(first) = seen.get(named.text.value.as_str()) else {
+            seen.insert(&named.text.value, named);
+            continue;
+        };
+        // Two rules called after one listener conflict, which says it better.
+        if named.after.is_some() && named.after == first.after {
+            continue;
+        }
+        diagnostics.push(
+            Diagnostic::error(
+                named.text.inside(),
+                format!("two rules are called {}", quote(&named.text.value)),
+            )
+            .label(named.why())
+            .also(first.text.inside(), first.why())
+            .hint("give one of them another `name`"),
+        );
     }
 }
 
@@ -97,14 +119,14 @@ fn shared(a: &Listener, b: &Listener) -> String {
 }
 
 /// One rule on its way.
-struct Builder<'a> {
+struct Builder<'a, 'd> {
     config: &'a Config,
     rule: &'a RuleConfig,
-    diagnostics: &'a mut Vec<Diagnostic>,
+    diagnostics: &'d mut Vec<Diagnostic>,
 }
 
-impl Builder<'_> {
-    fn build(mut self, index: usize, claims: &mut Vec<Claim>) -> Option<Rule> {
+impl<'a> Builder<'a, '_> {
+    fn build(mut self, index: usize, claims: &mut Vec<Claim>, names: &mut Vec<Named<'a>>) -> Option<Rule> {
         let rule = self.rule;
         let before = self.diagnostics.len();
         let forward = rule
@@ -137,6 +159,13 @@ impl Builder<'_> {
         self.check_helper(&listeners);
         let source = source::build(rule.source.as_ref(), family, self.diagnostics);
         let name = self.name();
+        let first =
+            listeners.first().filter(|_| self.rule.name.is_none()).map(|(listener, _)| listener.clone());
+        let readable = rule.name.is_some()
+            || listens.first().is_some_and(|(_, text)| Some(*text) == rule.listen.first());
+        if let Some(text) = written_name(rule).filter(|_| readable) {
+            names.push(Named { rule, text, after: first });
+        }
         self.warn_of_limits();
         let fine = !self.diagnostics[before..].iter().any(Diagnostic::is_error);
         let complete = fine && !rule.listen.is_empty();
@@ -213,12 +242,13 @@ impl Builder<'_> {
                     .also(listen_text.at(&listen.ports_at), plural)
                     .hint(hint),
             );
-            return TargetPorts::Shifted(target);
         }
         if listens.iter().all(|(listen, _)| listen.ports == target) {
             return TargetPorts::Same;
         }
-        self.refuse_two_targets(listens, &at);
+        if listens.iter().all(|(listen, _)| listen.ports.count() == target.count()) {
+            self.refuse_two_targets(listens, &at);
+        }
         TargetPorts::Shifted(target)
     }
 

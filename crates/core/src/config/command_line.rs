@@ -4,6 +4,8 @@
 //! The words become the same [`Config`] that a file gives, and diagnostics point into the words joined by
 //! spaces. Deliberately absent: the options' names and help, which are the program's.
 
+use std::net::Ipv6Addr;
+
 use super::read::choose;
 use super::{Config, RuleConfig, SourceConfig, Text, engine};
 use crate::build::build;
@@ -52,7 +54,8 @@ pub fn from_command_line(
     let (ruleset, more) = build(&Config { rules, ..Config::default() });
     diagnostics.extend(more);
     // A wrong --source is every rule's mistake, and is told once.
-    diagnostics.sort_by_key(|diagnostic| (diagnostic.primary.span.start, diagnostic.primary.span.end));
+    let place = |diagnostic: &Diagnostic| (diagnostic.primary.span.start, diagnostic.primary.span.end);
+    diagnostics.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.message.cmp(&b.message)));
     diagnostics.dedup_by(|a, b| a.primary == b.primary && a.message == b.message);
     let ruleset = ruleset.filter(|_| !diagnostics.iter().any(Diagnostic::is_error));
     (Source::new(SOURCE_NAME, line.text), ruleset, diagnostics)
@@ -93,6 +96,13 @@ fn rules(words: &[Text], diagnostics: &mut Vec<Diagnostic>) -> Vec<RuleConfig> {
                 );
                 continue;
             }
+            Form::Unbracketed => {
+                diagnostics.push(
+                    Diagnostic::error(word.inside(), "an IPv6 address needs brackets")
+                        .hint("for example [2001:db8::1]:8888, or in one word 8888:[fd00::1]:80"),
+                );
+                continue;
+            }
             Form::Single => match rest.next() {
                 Some(forward) => (word.clone(), forward.clone()),
                 None => {
@@ -121,38 +131,39 @@ enum Form {
     Pair(Text, Text),
     /// Two numbers.
     Ambiguous,
+    /// An IPv6 address without brackets, with or without ports around it.
+    Unbracketed,
     /// A listener.
     Single,
 }
 
-/// Splits `PORT:ADDRESS[:PORT]` and `ADDRESS:PORT:ADDRESS:PORT`, brackets respected.
+/// Splits `PORT:ADDRESS[:PORT]` and `SCOPE:PORT:ADDRESS[:PORT]`, brackets respected.
 fn split_pair(word: &Text) -> Form {
     let text = word.value.as_str();
-    let start = text.find('/').map_or(0, |slash| slash + 1);
-    let mut depth = 0_i32;
-    let colons: Vec<usize> = text
-        .bytes()
-        .enumerate()
-        .filter_map(|(at, byte)| {
-            match byte {
-                b'[' => depth += 1,
-                b']' => depth -= 1,
-                b':' if depth <= 0 && at >= start => return Some(at),
-                _ => {}
-            }
-            None
-        })
-        .collect();
     let is_ports = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+    let protocol = |text: &str| text.bytes().all(|b| b.is_ascii_alphabetic() || b == b'+');
+    let start = text.find('/').filter(|slash| protocol(&text[..*slash])).map_or(0, |slash| slash + 1);
+    let v6 = |text: &str| text.parse::<Ipv6Addr>().is_ok();
+    if v6(&text[start..]) || text[start..].rsplit_once(':').is_some_and(|(host, _)| v6(host)) {
+        return Form::Unbracketed;
+    }
+    let mut depth = 0_i32;
+    let mut colons = Vec::new();
+    for (at, byte) in text.bytes().enumerate().skip(start) {
+        match byte {
+            b'[' => depth += 1,
+            b']' => depth -= 1,
+            b':' if depth <= 0 => colons.push(at),
+            _ => {}
+        }
+    }
     let Some(first) = colons.first() else { return Form::Single };
     let port_first = is_ports(&text[start..*first]);
     let cut = match colons.as_slice() {
         [one] if port_first && is_ports(&text[one + 1..]) => return Form::Ambiguous,
-        [one] if port_first => *one,
-        // A leading colon is every address; an IPv6 address without brackets is left whole, to be told so.
-        [one, _] if port_first => *one,
-        [_, two] if text[start..].starts_with(':') => *two,
-        [_, two, _] if is_ports(&text[first + 1..*two]) => *two,
+        // An IPv6 backend without brackets stays whole, to be told so.
+        [one, ..] if port_first => *one,
+        [one, two, ..] if is_ports(&text[one + 1..*two]) => *two,
         _ => return Form::Single,
     };
     let base = word.span.start;

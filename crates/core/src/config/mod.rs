@@ -8,6 +8,7 @@ pub mod endpoint;
 pub mod keys;
 mod read;
 pub mod reference;
+mod syntax;
 pub mod value;
 
 use std::num::NonZeroU32;
@@ -127,19 +128,16 @@ pub struct Config {
 /// used when there are no errors.
 pub fn parse(text: &str) -> (Config, Vec<Diagnostic>) {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let mut mistakes: Vec<Diagnostic> = errors.iter().map(|error| syntax_error(text, error)).collect();
+    let syntax = syntax::Errors::new(text, &errors);
     let mut reader = Reader { text, mistakes: Vec::new(), complete: errors.is_empty() };
     let fields = reader.table(table.get_ref(), 0..0, &keys::FILE);
-    let config = config(fields, &mut reader.mistakes);
-    // What the parser made of a line that it could not read is not the user's second mistake.
-    let broken: Vec<usize> =
-        mistakes.iter().map(|mistake| line_of(text, mistake.primary.span.start)).collect();
-    mistakes.extend(
-        reader
-            .mistakes
-            .into_iter()
-            .filter(|mistake| !broken.contains(&line_of(text, mistake.primary.span.start))),
-    );
+    let mut config = config(fields, &mut reader.mistakes);
+    let mistakes = syntax.and(reader.mistakes);
+    // What stands on a line that could not be read is not built: it is not what the user wrote.
+    for rule in &mut config.rules {
+        rule.listen.retain(|text| !syntax.spoils(&text.span));
+        rule.forward.take_if(|text| syntax.spoils(&text.span));
+    }
     (config, mistakes)
 }
 
@@ -152,25 +150,6 @@ pub fn load(text: &str) -> (Option<crate::ruleset::Ruleset>, Vec<Diagnostic>) {
     diagnostics.sort_by_key(|diagnostic| (diagnostic.primary.span.start, diagnostic.primary.span.end));
     let ruleset = ruleset.filter(|_| !diagnostics.iter().any(Diagnostic::is_error));
     (ruleset, diagnostics)
-}
-
-/// How many line ends stand before a byte offset.
-fn line_of(text: &str, at: usize) -> usize {
-    text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
-}
-
-fn syntax_error(text: &str, error: &toml::de::Error) -> Diagnostic {
-    let span = error.span().unwrap_or(0..0);
-    let word = text.get(span.clone()).unwrap_or_default();
-    let message = error.message();
-    let diagnostic = Diagnostic::error(span.clone(), message.to_owned());
-    match message {
-        "duplicate key" if word == "rule" => diagnostic.hint("several rules are a list: write [[rule]]"),
-        "duplicate key" => {
-            diagnostic.label("already set above").hint("no key means two things: keep one of them")
-        }
-        _ => diagnostic,
-    }
 }
 
 fn config(mut fields: Fields, mistakes: &mut Vec<Diagnostic>) -> Config {

@@ -319,7 +319,12 @@ fn bounded_duration(key: &Key, bounds: &Bounds, text: &str) -> Result<Duration, 
         ));
     }
     if duration < bounds.least || duration > bounds.most {
-        return Err((format!("`{}` is {limits}", key.name), limits));
+        let hint = if bounds.whole_seconds {
+            "the kernel keeps it in seconds"
+        } else {
+            "leave the key out for the default"
+        };
+        return Err((format!("`{}` is {limits}", key.name), hint.to_owned()));
     }
     if bounds.whole_seconds && duration.subsec_nanos() != 0 {
         return Err((
