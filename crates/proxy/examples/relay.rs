@@ -1,0 +1,45 @@
+//! The engine alone, for measuring it: `relay [tcp|udp/]LISTEN BACKEND [...] [--workers N]`. Ends with its
+//! standard input and prints what the engine counted.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+
+use portway_core::address::Protocol;
+use portway_core::engine::Engine;
+use portway_core::plan::proxy::{Plan, RulePlan, Settings, Socket, Source};
+use portway_core::ruleset::{RuleName, Scope, Timeouts};
+use portway_proxy::ProxyEngine;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    let mut settings = Settings::default();
+    if let Some(at) = args.iter().position(|a| a == "--workers") {
+        settings.workers = Some(args.get(at + 1).ok_or("--workers N")?.parse::<NonZeroU32>()?);
+        args.drain(at..at + 2);
+    }
+    let mut sockets = BTreeMap::new();
+    for pair in args.chunks(2) {
+        let [listen, backend] = pair else { return Err("relay [udp/]LISTEN BACKEND ...".into()) };
+        let (protocol, address) = match listen.split_once('/') {
+            Some(("udp", address)) => (Protocol::Udp, address),
+            Some((_, address)) => (Protocol::Tcp, address),
+            None => (Protocol::Tcp, listen.as_str()),
+        };
+        let address: SocketAddr = address.parse()?;
+        let scope = Scope::Address(address.ip());
+        sockets.insert(Socket { protocol, scope, port: address.port() }, backend.parse()?);
+    }
+    let rule =
+        RulePlan { sockets, source: Source::Kernel, timeouts: Timeouts::default(), max_connections: None };
+    let name = RuleName::new("relay").ok_or("a valid name")?;
+    let plan = Plan { settings, rules: [(name, rule)].into() };
+    let mut engine = ProxyEngine::new(|message| eprintln!("{message}"));
+    engine.prepare(&plan)?;
+    engine.commit()?;
+    println!("ready");
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    println!("{:#?}", engine.observe()?);
+    engine.clear()?;
+    Ok(())
+}

@@ -1,0 +1,409 @@
+//! UDP: a flow is what one client sends to one of our addresses; each has a connected socket to the backend.
+//!
+//! The kernel's SO_REUSEPORT hash brings a client always to the same worker, so flows are a worker's own.
+//! Datagrams go in batches, trains of equal ones (GRO) go on as trains (GSO). Replies leave from the address
+//! that was asked. What cannot be sent at once is dropped and counted, as UDP's senders expect; nothing is
+//! cut off silently.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use rustix::event::epoll::{self, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, socket_with, sockopt};
+use slab::Slab;
+
+use crate::icmp::Icmp;
+use crate::shared::Route;
+use crate::sys::{self, BATCH, Datagram, Receiver};
+use crate::timer::Wheel;
+use crate::worker::{Common, Token, connect_from};
+
+/// Full batches from one socket in one turn.
+const TURNS: usize = 4;
+/// Replies after which a flow's socket asks for trains; most flows are one question and one answer.
+const BUSY: u32 = 32;
+
+struct Listener {
+    fd: OwnedFd,
+    route: Arc<Route>,
+    port: u16,
+    flows: u32,
+    /// Whether new clients are let in; else it closes with its last flow.
+    open: bool,
+}
+
+struct Flow {
+    backend: OwnedFd,
+    key: Key,
+    /// The interface to answer through, where the address says nothing of it (link-local).
+    interface: u32,
+    route: Arc<Route>,
+    active: u64,
+    generation: u32,
+    replies: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    listener: u32,
+    client: SocketAddr,
+    local: IpAddr,
+}
+
+/// The UDP side of a worker.
+pub(crate) struct Udp {
+    listeners: Slab<Listener>,
+    flows: Slab<Flow>,
+    index: HashMap<Key, u32>,
+    wheel: Wheel,
+    expired: Vec<u32>,
+    /// Made with the first listener.
+    receiver: Option<Receiver>,
+    icmp: Icmp,
+}
+
+impl Udp {
+    pub(crate) fn new() -> Self {
+        Self {
+            listeners: Slab::new(),
+            flows: Slab::new(),
+            index: HashMap::new(),
+            wheel: Wheel::new(),
+            expired: Vec::new(),
+            receiver: None,
+            icmp: Icmp::default(),
+        }
+    }
+
+    pub(crate) fn add_listener(
+        &mut self,
+        common: &Common,
+        fd: OwnedFd,
+        route: Arc<Route>,
+    ) -> io::Result<u32> {
+        let address: SocketAddr = getsockname(&fd)?.try_into()?;
+        let entry = self.listeners.vacant_entry();
+        let index = entry.key() as u32;
+        epoll::add(&common.epoll, &fd, Token::UdpListener(index).pack(), EventFlags::IN)?;
+        entry.insert(Listener { fd, route, port: address.port(), flows: 0, open: true });
+        self.receiver.get_or_insert_with(Receiver::new);
+        Ok(index)
+    }
+
+    /// New flows lead elsewhere; the present ones keep their backend.
+    pub(crate) fn reroute(&mut self, index: u32, route: Arc<Route>) {
+        self.listeners[index as usize].route = route;
+    }
+
+    /// Closes the listener. Its flows go on: each gets a client-side socket of its own, connected to the
+    /// client, so that the port no longer belongs to us for anyone else.
+    pub(crate) fn remove_listener(&mut self, common: &Common, index: u32) {
+        let listener = self.listeners.remove(index as usize);
+        let flows: Vec<u32> =
+            self.flows.iter().filter(|(_, flow)| flow.key.listener == index).map(|(i, _)| i as u32).collect();
+        for flow in flows {
+            if self.detach(common, flow, &listener).is_err() {
+                self.forget(common, flow);
+            }
+        }
+    }
+
+    fn detach(&mut self, common: &Common, index: u32, listener: &Listener) -> io::Result<()> {
+        let flow = &mut self.flows[index as usize];
+        let fd = datagram_socket(&flow.key.client)?;
+        sockopt::set_socket_reuseport(&fd, true)?;
+        let mut local = SocketAddr::new(flow.key.local, listener.port);
+        if let SocketAddr::V6(local) = &mut local {
+            local.set_scope_id(flow.interface);
+        }
+        sys::receive_destination(&fd, local.is_ipv6())?;
+        bind(&fd, &local)?;
+        connect(&fd, &flow.key.client)?;
+        let entry = self.listeners.vacant_entry();
+        let own = entry.key() as u32;
+        epoll::add(&common.epoll, &fd, Token::UdpListener(own).pack(), EventFlags::IN)?;
+        entry.insert(Listener {
+            fd,
+            route: listener.route.clone(),
+            port: listener.port,
+            flows: 1,
+            open: false,
+        });
+        self.index.remove(&flow.key);
+        flow.key.listener = own;
+        self.index.insert(flow.key, index);
+        Ok(())
+    }
+
+    pub(crate) fn stop(&mut self, common: &Common) {
+        let all: Vec<u32> = self.flows.iter().map(|(index, _)| index as u32).collect();
+        for index in all {
+            self.forget(common, index);
+        }
+        self.listeners.clear();
+    }
+
+    /// Milliseconds until a flow may have to expire.
+    pub(crate) fn next(&self, now: u64) -> Option<u64> {
+        self.wheel.next(now)
+    }
+
+    pub(crate) fn expire(&mut self, common: &mut Common) {
+        let mut expired = std::mem::take(&mut self.expired);
+        self.wheel.advance(common.now, &mut expired);
+        for index in expired.drain(..) {
+            let Some(flow) = self.flows.get(index as usize) else { continue };
+            let deadline = flow.active + flow.route.udp_idle;
+            if deadline > common.now {
+                self.wheel.set(index, deadline);
+            } else {
+                self.forget(common, index);
+            }
+        }
+        self.expired = expired;
+    }
+
+    fn forget(&mut self, common: &Common, index: u32) {
+        let flow = self.flows.remove(index as usize);
+        self.wheel.remove(index);
+        self.index.remove(&flow.key);
+        flow.route.rule.live.leave();
+        common.shared.flows.leave();
+        if let Some(listener) = self.listeners.get_mut(flow.key.listener as usize) {
+            listener.flows -= 1;
+            if !listener.open && listener.flows == 0 {
+                self.listeners.remove(flow.key.listener as usize);
+            }
+        }
+    }
+
+    /// Datagrams have come from clients.
+    pub(crate) fn client_datagrams(&mut self, common: &mut Common, index: u32) {
+        let Some(mut receiver) = self.receiver.take() else { return };
+        for _ in 0..TURNS {
+            let Some(listener) = self.listeners.get(index as usize) else { break };
+            // An error is one that an earlier reply left on the socket (its client is gone); it says nothing
+            // of the other clients.
+            let Ok(count) = receiver.receive(&listener.fd) else { break };
+            self.forward(common, index, &receiver);
+            if count < BATCH {
+                break;
+            }
+        }
+        self.receiver = Some(receiver);
+    }
+
+    fn forward(&mut self, common: &mut Common, listener: u32, receiver: &Receiver) {
+        let mut run: Vec<Datagram<'_>> = Vec::with_capacity(BATCH);
+        let mut run_flow = None;
+        for (received, data) in receiver.iter() {
+            let (Some(client), Some(local)) = (received.peer, received.local) else { continue };
+            if received.truncated {
+                truncated(common);
+                continue;
+            }
+            let key = Key { listener, client, local };
+            let flow = match self.index.get(&key) {
+                Some(flow) => *flow,
+                None => match self.begin(common, key, received.interface) {
+                    Some(flow) => flow,
+                    None => continue,
+                },
+            };
+            if run_flow != Some(flow) {
+                if let Some(flow) = run_flow {
+                    self.send_on(common, flow, &run);
+                }
+                run.clear();
+                run_flow = Some(flow);
+            }
+            run.push(Datagram { data, to: None, from: None, segment: received.segment });
+        }
+        if let Some(flow) = run_flow {
+            self.send_on(common, flow, &run);
+        }
+    }
+
+    /// A flow for a new client, unless a limit or the kernel says no.
+    fn begin(&mut self, common: &mut Common, key: Key, interface: u32) -> Option<u32> {
+        let listener = self.listeners.get_mut(key.listener as usize)?;
+        let route = listener.route.clone();
+        let refuse = |reason: &dyn std::fmt::Display| {
+            common.counters(&route).failed.fetch_add(1, Relaxed);
+            let name = &route.rule.name;
+            common
+                .shared
+                .log
+                .seldom("flow", || format!("proxy, rule {name}: new UDP flow refused: {reason}"));
+        };
+        if !listener.open {
+            return None;
+        }
+        if !common.shared.flows.enter() {
+            refuse(&"max-flows of the proxy is reached");
+            return None;
+        }
+        if !route.rule.live.enter() {
+            common.shared.flows.leave();
+            refuse(&"max-connections of the rule is reached");
+            return None;
+        }
+        let entry = self.flows.vacant_entry();
+        let index = entry.key() as u32;
+        let generation = common.next_generation();
+        let backend =
+            datagram_socket(&route.target).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::INVAL));
+        let backend = backend.and_then(|backend| {
+            connect_from(&backend, &route)?;
+            epoll::add(&common.epoll, &backend, Token::UdpFlow(index, generation).pack(), EventFlags::IN)?;
+            Ok(backend)
+        });
+        let backend = match backend {
+            Ok(backend) => backend,
+            Err(error) => {
+                common.shared.flows.leave();
+                route.rule.live.leave();
+                common.counters(&route).failed.fetch_add(1, Relaxed);
+                let (name, error) = (&route.rule.name, io::Error::from(error));
+                let target = route.target;
+                common
+                    .shared
+                    .log
+                    .seldom("flow", || format!("proxy, rule {name}: UDP flow to {target}: {error}"));
+                return None;
+            }
+        };
+        common.counters(&route).flows.fetch_add(1, Relaxed);
+        listener.flows += 1;
+        self.wheel.set(index, common.now + route.udp_idle);
+        let link_local = matches!(key.local, IpAddr::V6(a) if a.is_unicast_link_local());
+        let interface = if link_local { interface } else { 0 };
+        entry.insert(Flow { backend, key, interface, route, active: common.now, generation, replies: 0 });
+        self.index.insert(key, index);
+        Some(index)
+    }
+
+    fn send_on(&mut self, common: &Common, index: u32, datagrams: &[Datagram<'_>]) {
+        let flow = &mut self.flows[index as usize];
+        flow.active = common.now;
+        let sent = send(&flow.backend, datagrams);
+        common.counters(&flow.route).bytes_in.fetch_add(sent.bytes, Relaxed);
+        common.shared.udp_dropped.fetch_add(sent.dropped, Relaxed);
+        if sent.refused {
+            self.refused(common, index);
+        }
+    }
+
+    /// Datagrams have come from a flow's backend.
+    pub(crate) fn backend_datagrams(&mut self, common: &mut Common, index: u32, generation: u32) {
+        let Some(mut receiver) = self.receiver.take() else { return };
+        for _ in 0..TURNS {
+            let Some(flow) = self.flows.get_mut(index as usize).filter(|f| f.generation == generation) else {
+                break;
+            };
+            let count = match receiver.receive(&flow.backend) {
+                Ok(count) => count,
+                Err(error) => {
+                    if error.kind() == ErrorKind::ConnectionRefused {
+                        self.refused(common, index);
+                    }
+                    break;
+                }
+            };
+            let Some(listener) = self.listeners.get(flow.key.listener as usize) else { break };
+            flow.active = common.now;
+            let before = flow.replies;
+            flow.replies = flow.replies.saturating_add(count as u32);
+            if before < BUSY && flow.replies >= BUSY {
+                // Only an optimisation, and missing before Linux 5.0.
+                _ = sys::udp_gro(&flow.backend);
+            }
+            let mut replies: Vec<Datagram<'_>> = Vec::with_capacity(count);
+            for (received, data) in receiver.iter() {
+                if received.truncated {
+                    truncated(common);
+                    continue;
+                }
+                let (to, from) = (Some(flow.key.client), Some((flow.key.local, flow.interface)));
+                replies.push(Datagram { data, to, from, segment: received.segment });
+            }
+            let sent = send(&listener.fd, &replies);
+            common.counters(&flow.route).bytes_out.fetch_add(sent.bytes, Relaxed);
+            common.shared.udp_dropped.fetch_add(sent.dropped, Relaxed);
+            if count < BATCH {
+                break;
+            }
+        }
+        self.receiver = Some(receiver);
+    }
+
+    /// The backend's host has said that nobody listens there: so does ours.
+    fn refused(&mut self, common: &Common, index: u32) {
+        let flow = &self.flows[index as usize];
+        common.counters(&flow.route).failed.fetch_add(1, Relaxed);
+        let Some(listener) = self.listeners.get(flow.key.listener as usize) else { return };
+        if self.icmp.port_unreachable(flow.key.client, flow.key.local, listener.port, flow.interface) {
+            common.shared.icmp_sent.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+fn datagram_socket(peer: &SocketAddr) -> io::Result<OwnedFd> {
+    let domain = if peer.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    Ok(socket_with(domain, SocketType::DGRAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?)
+}
+
+fn truncated(common: &Common) {
+    common.shared.udp_dropped.fetch_add(1, Relaxed);
+    common.shared.log.seldom("truncated", || "proxy: a datagram longer than 64 KiB was dropped".to_owned());
+}
+
+#[derive(Default)]
+struct Sent {
+    bytes: u64,
+    dropped: u64,
+    refused: bool,
+}
+
+/// Sends all datagrams, dropping and counting those that the kernel does not take.
+fn send(fd: &OwnedFd, mut datagrams: &[Datagram<'_>]) -> Sent {
+    let mut sent = Sent::default();
+    while let Some(first) = datagrams.first() {
+        match sys::send(fd, datagrams) {
+            Ok(count) => {
+                sent.bytes += datagrams[..count].iter().map(|d| d.data.len() as u64).sum::<u64>();
+                datagrams = &datagrams[count..];
+                continue;
+            }
+            Err(error) => match (error.kind(), first.segment) {
+                (ErrorKind::Interrupted, _) => continue,
+                // The error belongs to an earlier datagram; asking for it has cleared it.
+                (ErrorKind::ConnectionRefused, _) if !sent.refused => {
+                    sent.refused = true;
+                    continue;
+                }
+                (ErrorKind::WouldBlock, _) => {
+                    sent.dropped += datagrams.len() as u64;
+                    return sent;
+                }
+                // A train that this path does not take (no offload, smaller MTU): one by one.
+                (_, Some(segment)) => {
+                    for data in first.data.chunks(usize::from(segment)) {
+                        match sys::send(fd, &[Datagram { data, segment: None, ..*first }]) {
+                            Ok(_) => sent.bytes += data.len() as u64,
+                            Err(_) => sent.dropped += 1,
+                        }
+                    }
+                }
+                (_, None) => sent.dropped += 1,
+            },
+        }
+        datagrams = &datagrams[1..];
+    }
+    sent
+}

@@ -1,0 +1,658 @@
+//! One worker: a thread with an epoll instance, its own listening sockets, connections and timers.
+//!
+//! No async runtime. A proxied connection is two sockets and two small state machines; what it costs is system
+//! calls and packets, and both depend on when a socket is registered, armed or closed. Here that is said in one
+//! place: the client's socket is registered after it has been read, the backend's once, edge-triggered.
+//!
+//! A worker shares nothing with others but counters and limits. The engine talks to it by [`Command`]s.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, Sender};
+
+use portway_core::address::Protocol;
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, bind, connect, socket_with, sockopt};
+use slab::Slab;
+
+use crate::pipes::Pool;
+use crate::shared::{Counters, Route, Shared};
+use crate::sys;
+use crate::tcp::{Connection, SCRATCH, Step};
+use crate::timer::Wheel;
+use crate::udp::Udp;
+
+/// Events taken from the kernel at a time.
+const EVENTS: usize = 256;
+/// The most connections accepted from one listener in one turn.
+const ACCEPTS: u32 = 64;
+/// How long (ms) a paused listener waits before it looks again by itself.
+const PAUSE: u64 = 100;
+/// A pause this long (ms) after the last one is a new episode.
+const EPISODE: u64 = 5_000;
+/// Interest in a connection's socket, besides EPOLLOUT.
+const WATCH: EventFlags =
+    EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::PRI).union(EventFlags::ET);
+
+/// Identifies a listener in the engine and in every worker.
+pub type ListenerId = u64;
+
+/// What the engine tells a worker.
+pub enum Command {
+    /// Change listeners, then say so.
+    Apply {
+        /// New sockets.
+        add: Vec<(ListenerId, Protocol, OwnedFd, Arc<Route>)>,
+        /// Listeners that lead elsewhere from now on.
+        route: Vec<(ListenerId, Arc<Route>)>,
+        /// Listeners to close; their connections go on.
+        remove: Vec<ListenerId>,
+        /// Answered when done.
+        done: Sender<()>,
+    },
+    /// Close all listeners, end all connections and flows, then the thread.
+    Stop,
+}
+
+/// What an event is about. Packed in the 64 bits that epoll keeps: kind, generation, slab index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Token {
+    Wake,
+    Listener(u32),
+    Client(u32, u32),
+    Backend(u32, u32),
+    UdpListener(u32),
+    UdpFlow(u32, u32),
+}
+
+/// Generations have 24 bits.
+const GENERATION: u32 = (1 << 24) - 1;
+
+impl Token {
+    pub(crate) fn pack(self) -> EventData {
+        let (kind, generation, index) = match self {
+            Self::Wake => (0u64, 0, 0),
+            Self::Listener(index) => (1, 0, index),
+            Self::Client(index, generation) => (2, generation, index),
+            Self::Backend(index, generation) => (3, generation, index),
+            Self::UdpListener(index) => (4, 0, index),
+            Self::UdpFlow(index, generation) => (5, generation, index),
+        };
+        EventData::new_u64(kind << 56 | u64::from(generation & GENERATION) << 32 | u64::from(index))
+    }
+
+    fn unpack(data: EventData) -> Self {
+        let bits = data.u64();
+        let (index, generation) = (bits as u32, (bits >> 32) as u32 & GENERATION);
+        match bits >> 56 {
+            1 => Self::Listener(index),
+            2 => Self::Client(index, generation),
+            3 => Self::Backend(index, generation),
+            4 => Self::UdpListener(index),
+            5 => Self::UdpFlow(index, generation),
+            _ => Self::Wake,
+        }
+    }
+}
+
+struct TcpListener {
+    fd: OwnedFd,
+    route: Arc<Route>,
+    /// Connections to accept this turn; doubles while the queue proves longer, so that a single connection
+    /// costs no accept that finds nothing.
+    batch: u32,
+    turn: u64,
+    paused: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Tcp(u32),
+    Udp(u32),
+}
+
+/// What every part of a worker needs.
+pub(crate) struct Common {
+    pub(crate) id: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) epoll: OwnedFd,
+    /// Milliseconds since [`Shared::start`], read once per turn.
+    pub(crate) now: u64,
+    generation: u32,
+}
+
+impl Common {
+    pub(crate) fn next_generation(&mut self) -> u32 {
+        self.generation = (self.generation + 1) & GENERATION;
+        self.generation
+    }
+
+    pub(crate) fn counters<'a>(&self, route: &'a Route) -> &'a Counters {
+        route.rule.counters(self.id)
+    }
+
+    fn read_clock(&mut self) {
+        self.now = u64::try_from(self.shared.start.elapsed().as_millis()).unwrap_or(u64::MAX / 2);
+    }
+}
+
+/// A worker.
+pub struct Worker {
+    common: Common,
+    wake: Arc<OwnedFd>,
+    commands: Receiver<Command>,
+    places: HashMap<ListenerId, Place>,
+    listeners: Slab<TcpListener>,
+    connections: Slab<Connection>,
+    wheel: Wheel,
+    scratch: Box<[u8]>,
+    pipes: Pool,
+    /// Connections that have had their turn and could go on.
+    queue: Vec<(u32, u32)>,
+    /// Sockets made before it was known whether there is a connection to accept: IPv4, IPv6.
+    spare: [Option<OwnedFd>; 2],
+    paused: Vec<u32>,
+    /// When (ms) the paused listeners were looked at last, and whether a connection has ended since.
+    looked: u64,
+    freed: bool,
+    turn: u64,
+    udp: Udp,
+}
+
+impl Worker {
+    /// A worker that listens to `commands`, and the eventfd that wakes it to read them.
+    pub fn new(
+        id: usize,
+        shared: Arc<Shared>,
+        commands: Receiver<Command>,
+    ) -> std::io::Result<(Self, Arc<OwnedFd>)> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        epoll::add(&epoll, &*wake, Token::Wake.pack(), EventFlags::IN)?;
+        let worker = Self {
+            common: Common { id, shared: shared.clone(), epoll, now: 0, generation: 0 },
+            wake: wake.clone(),
+            commands,
+            places: HashMap::new(),
+            listeners: Slab::new(),
+            connections: Slab::new(),
+            wheel: Wheel::new(),
+            scratch: vec![0; SCRATCH].into_boxed_slice(),
+            pipes: Pool::new(shared.clone()),
+            queue: Vec::new(),
+            spare: [None, None],
+            paused: Vec::new(),
+            looked: 0,
+            freed: false,
+            turn: 0,
+            udp: Udp::new(),
+        };
+        Ok((worker, wake))
+    }
+
+    /// Works until told to stop.
+    pub fn run(mut self) {
+        let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
+        let mut expired = Vec::new();
+        loop {
+            events.clear();
+            let timeout = self
+                .timeout()
+                .map(|ms| Timespec { tv_sec: (ms / 1000) as i64, tv_nsec: (ms % 1000 * 1_000_000) as i64 });
+            match epoll::wait(&self.common.epoll, spare_capacity(&mut events), timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                // Any other error means that the descriptor is not an epoll instance.
+                Err(error) => panic!("invariant: epoll_wait on an own descriptor: {error}"),
+            }
+            self.common.read_clock();
+            self.turn += 1;
+            for event in &events {
+                match Token::unpack(event.data) {
+                    Token::Wake => {
+                        if self.obey() {
+                            return self.stop();
+                        }
+                    }
+                    Token::Listener(index) => self.accept(index),
+                    Token::Client(index, generation) => self.client_event(index, generation, event.flags),
+                    Token::Backend(index, generation) => self.backend_event(index, generation, event.flags),
+                    Token::UdpListener(index) => self.udp.client_datagrams(&mut self.common, index),
+                    Token::UdpFlow(index, generation) => {
+                        self.udp.backend_datagrams(&mut self.common, index, generation)
+                    }
+                }
+            }
+            for (index, generation) in std::mem::take(&mut self.queue) {
+                if self.connections.get(index as usize).is_some_and(|c| c.generation == generation) {
+                    self.connections[index as usize].queued = false;
+                    self.relay(index, true, true, false);
+                }
+            }
+            self.wheel.advance(self.common.now, &mut expired);
+            for index in expired.drain(..) {
+                self.expire(index);
+            }
+            self.udp.expire(&mut self.common);
+            self.resume();
+        }
+    }
+
+    /// How long (ms) the next wait may be.
+    fn timeout(&self) -> Option<u64> {
+        if !self.queue.is_empty() {
+            return Some(0);
+        }
+        let now = self.common.now;
+        let pause = (!self.paused.is_empty()).then(|| (self.looked + PAUSE).saturating_sub(now).max(1));
+        [self.wheel.next(now), self.udp.next(now), pause].into_iter().flatten().min()
+    }
+
+    /// Carries out the engine's commands; whether to stop.
+    fn obey(&mut self) -> bool {
+        let mut count = [0u8; 8];
+        _ = rustix::io::read(&*self.wake, &mut count);
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Stop => return true,
+                Command::Apply { add, route, remove, done } => {
+                    for (id, route) in route {
+                        match self.places.get(&id) {
+                            Some(Place::Tcp(index)) => self.listeners[*index as usize].route = route,
+                            Some(Place::Udp(index)) => self.udp.reroute(*index, route),
+                            None => {}
+                        }
+                    }
+                    for (id, protocol, fd, route) in add {
+                        let place = match protocol {
+                            Protocol::Tcp => self.add_listener(fd, route),
+                            Protocol::Udp => self.udp.add_listener(&self.common, fd, route).map(Place::Udp),
+                        };
+                        match place {
+                            Ok(place) => _ = self.places.insert(id, place),
+                            Err(error) => {
+                                self.common
+                                    .shared
+                                    .log
+                                    .always(&format!("proxy: cannot watch a listener: {error}"));
+                            }
+                        }
+                    }
+                    for id in remove {
+                        match self.places.remove(&id) {
+                            Some(Place::Tcp(index)) => self.remove_listener(index),
+                            Some(Place::Udp(index)) => self.udp.remove_listener(&self.common, index),
+                            None => {}
+                        }
+                    }
+                    // The engine may have given up waiting.
+                    _ = done.send(());
+                }
+            }
+        }
+        false
+    }
+
+    fn add_listener(&mut self, fd: OwnedFd, route: Arc<Route>) -> std::io::Result<Place> {
+        let entry = self.listeners.vacant_entry();
+        let index = entry.key() as u32;
+        epoll::add(&self.common.epoll, &fd, Token::Listener(index).pack(), EventFlags::IN)?;
+        entry.insert(TcpListener { fd, route, batch: 1, turn: 0, paused: false });
+        Ok(Place::Tcp(index))
+    }
+
+    /// Takes in what is in the accept queue still (those clients are connected as far as they know), then
+    /// closes the listener.
+    fn remove_listener(&mut self, index: u32) {
+        self.listeners[index as usize].batch = u32::MAX;
+        if !self.listeners[index as usize].paused {
+            self.accept(index);
+        }
+        if self.listeners.remove(index as usize).paused {
+            self.paused.retain(|i| *i != index);
+            self.common.shared.paused.fetch_sub(1, Relaxed);
+        }
+    }
+
+    fn stop(mut self) {
+        for _ in &self.paused {
+            self.common.shared.paused.fetch_sub(1, Relaxed);
+        }
+        self.listeners.clear();
+        let all: Vec<u32> = self.connections.iter().map(|(index, _)| index as u32).collect();
+        for index in all {
+            self.close(index, true);
+        }
+        self.udp.stop(&self.common);
+    }
+
+    fn accept(&mut self, index: u32) {
+        let Some(listener) = self.listeners.get_mut(index as usize).filter(|l| !l.paused) else { return };
+        let batch = if listener.batch == u32::MAX {
+            u32::MAX
+        } else if listener.turn + 1 == self.turn {
+            (listener.batch * 2).min(ACCEPTS)
+        } else {
+            1
+        };
+        (listener.batch, listener.turn) = (batch, self.turn);
+        let route = listener.route.clone();
+        for _ in 0..batch {
+            if !self.common.shared.connections.enter() {
+                return self.pause(index, "max-connections of the proxy is reached");
+            }
+            if !route.rule.live.enter() {
+                self.common.shared.connections.leave();
+                return self.pause(index, "max-connections of the rule is reached");
+            }
+            let result = self.accept_one(index, &route);
+            if !matches!(result, Ok(())) {
+                self.common.shared.connections.leave();
+                route.rule.live.leave();
+            }
+            match result {
+                // A connection that was reset in the queue is no reason to stop.
+                Ok(()) | Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => {}
+                Err(Errno::MFILE | Errno::NFILE) => {
+                    return self.pause(index, "the open-file limit is reached");
+                }
+                Err(Errno::NOBUFS | Errno::NOMEM) => return self.pause(index, "the kernel is out of memory"),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Accepts one connection and begins to connect it. The backend's socket is made first: a client is taken
+    /// from the queue only when there is one for it.
+    fn accept_one(&mut self, index: u32, route: &Arc<Route>) -> Result<(), Errno> {
+        let (slot, domain) = match route.target {
+            SocketAddr::V4(_) => (0, AddressFamily::INET),
+            SocketAddr::V6(_) => (1, AddressFamily::INET6),
+        };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let backend = match self.spare[slot].take() {
+            Some(socket) => socket,
+            None => {
+                let socket = socket_with(domain, SocketType::STREAM, flags, None)?;
+                // The handshake's last ACK is held back, to leave with the client's first bytes.
+                _ = sockopt::set_tcp_quickack(&socket, false);
+                socket
+            }
+        };
+        let client = match accept_with(&self.listeners[index as usize].fd, flags) {
+            Ok(client) => client,
+            Err(error) => {
+                self.spare[slot] = Some(backend);
+                return Err(error);
+            }
+        };
+        self.common.counters(route).flows.fetch_add(1, Relaxed);
+        let generation = self.common.next_generation();
+        let connection = Connection::new(client, backend, route.clone(), self.common.now, generation);
+        let deadline = connection.deadline();
+        let key = self.connections.insert(connection) as u32;
+        self.wheel.set(key, deadline);
+        let connection = &self.connections[key as usize];
+        let begun = connect_from(&connection.backend, route).and_then(|()| {
+            let token = Token::Backend(key, generation).pack();
+            epoll::add(&self.common.epoll, &connection.backend, token, WATCH | EventFlags::OUT)
+        });
+        if let Err(error) = begun {
+            self.refuse(key, error);
+        }
+        Ok(())
+    }
+
+    /// The backend cannot be reached: the client gets a reset, as from a closed port.
+    fn refuse(&mut self, key: u32, error: Errno) {
+        let route = self.connections[key as usize].route.clone();
+        self.common.counters(&route).failed.fetch_add(1, Relaxed);
+        self.common.shared.log.seldom("connect", || {
+            let error = std::io::Error::from(error);
+            format!("proxy, rule {}: connect to {}: {error}", route.rule.name, route.target)
+        });
+        self.close(key, true);
+    }
+
+    fn backend_event(&mut self, key: u32, generation: u32, flags: EventFlags) {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        if connection.generation != generation {
+            return;
+        }
+        connection.down.readable |= flags.intersects(READ);
+        connection.down.ending |= flags.contains(EventFlags::RDHUP);
+        connection.down.urgent |= flags.contains(EventFlags::PRI);
+        connection.up.writable |= flags.contains(EventFlags::OUT);
+        let broken = flags.contains(EventFlags::ERR);
+        if !connection.connecting {
+            let up = connection.up.blocked() || broken;
+            return self.relay(key, up, true, broken);
+        }
+        if broken || flags.contains(EventFlags::HUP) {
+            let error = match sockopt::socket_error(&connection.backend) {
+                Ok(Err(error)) | Err(error) => error,
+                Ok(Ok(())) => Errno::CONNRESET,
+            };
+            return self.refuse(key, error);
+        }
+        if !flags.contains(EventFlags::OUT) {
+            return;
+        }
+        connection.connecting = false;
+        connection.up.readable = true;
+        connection.active = self.common.now;
+        let down = connection.down.readable;
+        self.relay(key, true, down, false);
+        let Some(connection) = self.connections.get(key as usize) else { return };
+        if connection.generation == generation && !connection.up.has_sent() {
+            // Nothing that the handshake's ACK could ride on: the backend may be the one that speaks first and
+            // must not wait for the delayed ACK.
+            _ = sockopt::set_tcp_quickack(&connection.backend, true);
+        }
+    }
+
+    fn client_event(&mut self, key: u32, generation: u32, flags: EventFlags) {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        if connection.generation != generation {
+            return;
+        }
+        connection.up.readable |= flags.intersects(READ);
+        connection.up.ending |= flags.contains(EventFlags::RDHUP);
+        connection.up.urgent |= flags.contains(EventFlags::PRI);
+        connection.down.writable |= flags.contains(EventFlags::OUT);
+        let broken = flags.contains(EventFlags::ERR);
+        let down = connection.down.blocked() || broken;
+        self.relay(key, true, down, broken);
+    }
+
+    /// Moves what can be moved in the directions asked for and does what follows from it. `broken`: one of the
+    /// sockets has an error; what can still be delivered is, then both are reset.
+    fn relay(&mut self, key: u32, up: bool, down: bool, mut broken: bool) {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        let half_closed = connection.up.ended || connection.down.ended;
+        let (mut bytes_in, mut bytes_out, mut again) = (0, 0, false);
+        if down {
+            let (moved, step) = connection.pump_down(&mut self.scratch, &mut self.pipes);
+            bytes_out += moved;
+            again |= step == Step::Again;
+            broken |= matches!(step, Step::SourceBroken | Step::ReceiverBroken);
+        }
+        if up {
+            let (moved, step) = connection.pump_up(&mut self.scratch, &mut self.pipes);
+            bytes_in += moved;
+            again |= step == Step::Again;
+            if matches!(step, Step::SourceBroken | Step::ReceiverBroken) {
+                // A backend that resets may have answered first ("413 Content Too Large").
+                if !broken {
+                    connection.down.readable = true;
+                    bytes_out += connection.pump_down(&mut self.scratch, &mut self.pipes).0;
+                }
+                broken = true;
+            }
+        }
+        let counters = self.common.counters(&connection.route);
+        if bytes_in > 0 {
+            counters.bytes_in.fetch_add(bytes_in, Relaxed);
+        }
+        if bytes_out > 0 {
+            counters.bytes_out.fetch_add(bytes_out, Relaxed);
+        }
+        if bytes_in + bytes_out > 0 {
+            connection.active = self.common.now;
+        }
+        if broken || connection.up.done && connection.down.done {
+            return self.close(key, broken);
+        }
+        if again && !connection.queued {
+            connection.queued = true;
+            self.queue.push((key, connection.generation));
+        }
+        if !half_closed && (connection.up.ended || connection.down.ended) {
+            connection.active = self.common.now;
+            self.wheel.set(key, connection.deadline());
+        }
+        if self.watch_client(key).is_err() {
+            self.close(key, true);
+        }
+    }
+
+    /// Registers the client's socket once it has been read empty, and for EPOLLOUT once it has been full.
+    fn watch_client(&mut self, key: u32) -> Result<(), Errno> {
+        let connection = &mut self.connections[key as usize];
+        let out = connection.down.blocked();
+        let token = Token::Client(key, connection.generation).pack();
+        if !connection.client_watched && !connection.connecting && (out || !connection.up.ended) {
+            let flags = if out { WATCH | EventFlags::OUT } else { WATCH };
+            epoll::add(&self.common.epoll, &connection.client, token, flags)?;
+        } else if out && !connection.client_watched_out {
+            epoll::modify(&self.common.epoll, &connection.client, token, WATCH | EventFlags::OUT)?;
+        } else {
+            return Ok(());
+        }
+        connection.client_watched = true;
+        connection.client_watched_out |= out;
+        Ok(())
+    }
+
+    fn expire(&mut self, key: u32) {
+        let Some(connection) = self.connections.get(key as usize) else { return };
+        let deadline = connection.deadline();
+        if deadline > self.common.now {
+            return self.wheel.set(key, deadline);
+        }
+        if connection.connecting {
+            return self.refuse(key, Errno::TIMEDOUT);
+        }
+        // A reset, not an end: neither side shall take a cut-off stream for a whole one.
+        self.close(key, true);
+    }
+
+    fn close(&mut self, key: u32, reset: bool) {
+        let mut connection = self.connections.remove(key as usize);
+        self.wheel.remove(key);
+        if reset {
+            connection.arm_reset();
+        }
+        connection.up.release(&mut self.pipes);
+        connection.down.release(&mut self.pipes);
+        connection.route.rule.live.leave();
+        self.common.shared.connections.leave();
+        self.freed = true;
+    }
+
+    /// Takes a listener out of epoll until there is room: its clients wait in the kernel's queue.
+    fn pause(&mut self, index: u32, reason: &str) {
+        let listener = &mut self.listeners[index as usize];
+        if epoll::delete(&self.common.epoll, &listener.fd).is_err() {
+            return;
+        }
+        listener.paused = true;
+        self.paused.push(index);
+        self.looked = self.common.now;
+        let shared = &self.common.shared;
+        shared.paused.fetch_add(1, Relaxed);
+        shared.paused_total.fetch_add(1, Relaxed);
+        let last = shared.paused_last.swap(self.common.now.max(1), Relaxed);
+        if last == 0 || last + EPISODE < self.common.now {
+            shared.log.always(&format!(
+                "proxy, rule {}: accept paused: {reason} ({} connections, at most {}); new clients wait in the kernel's queue",
+                listener.route.rule.name,
+                shared.connections.get(),
+                shared.connections.max(),
+            ));
+        }
+    }
+
+    /// Puts listeners back for which there is room.
+    fn resume(&mut self) {
+        if self.paused.is_empty() || !self.freed && self.common.now < self.looked + PAUSE {
+            self.freed = false;
+            return;
+        }
+        self.freed = false;
+        self.looked = self.common.now;
+        let (listeners, common) = (&mut self.listeners, &self.common);
+        self.paused.retain(|index| {
+            let listener = &mut listeners[*index as usize];
+            if !common.shared.connections.has_room() || !listener.route.rule.live.has_room() {
+                // Still the same episode.
+                common.shared.paused_last.store(common.now.max(1), Relaxed);
+                return true;
+            }
+            let token = Token::Listener(*index).pack();
+            if epoll::add(&common.epoll, &listener.fd, token, EventFlags::IN).is_err() {
+                return true;
+            }
+            listener.paused = false;
+            common.shared.paused.fetch_sub(1, Relaxed);
+            false
+        });
+    }
+}
+
+const READ: EventFlags = EventFlags::IN
+    .union(EventFlags::RDHUP)
+    .union(EventFlags::HUP)
+    .union(EventFlags::ERR)
+    .union(EventFlags::PRI);
+
+/// Begins to connect; also used by UDP, where it only fixes the peer.
+pub(crate) fn connect_from(socket: &OwnedFd, route: &Route) -> Result<(), Errno> {
+    if let Some(source) = route.source() {
+        bind_source(socket, source)?;
+    }
+    match connect(socket, &route.target) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn bind_source(socket: &OwnedFd, source: IpAddr) -> Result<(), Errno> {
+    // Without it every bind would take a port of its own, whatever the destination.
+    sys::bind_address_no_port(socket).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::INVAL))?;
+    bind(socket, &SocketAddr::new(source, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_survive_epoll() {
+        for token in [
+            Token::Wake,
+            Token::Listener(7),
+            Token::Client(u32::MAX, GENERATION),
+            Token::Backend(0, 1),
+            Token::UdpListener(3),
+            Token::UdpFlow(9, 2),
+        ] {
+            assert_eq!(Token::unpack(token.pack()), token);
+        }
+    }
+}
