@@ -427,10 +427,11 @@ impl Worker {
         connection.down.readable |= flags.intersects(READ);
         connection.down.ending |= flags.contains(EventFlags::RDHUP);
         connection.down.urgent |= flags.contains(EventFlags::PRI);
+        let blocked = connection.up.blocked();
         connection.up.writable |= flags.contains(EventFlags::OUT);
         let broken = flags.contains(EventFlags::ERR);
         if !connection.connecting {
-            let up = connection.up.blocked() || broken;
+            let up = blocked || broken;
             return self.relay(key, up, true, broken);
         }
         if broken || flags.contains(EventFlags::HUP) {
@@ -446,6 +447,10 @@ impl Worker {
         connection.connecting = false;
         connection.up.readable = true;
         connection.active = self.common.now;
+        if connection.route.idle < connection.route.connect {
+            // The timer stands at the connect timeout and would look too late.
+            self.wheel.set(key, connection.deadline());
+        }
         let down = connection.down.readable;
         self.relay(key, true, down, false);
         let Some(connection) = self.connections.get(key as usize) else { return };
@@ -464,9 +469,10 @@ impl Worker {
         connection.up.readable |= flags.intersects(READ);
         connection.up.ending |= flags.contains(EventFlags::RDHUP);
         connection.up.urgent |= flags.contains(EventFlags::PRI);
+        let blocked = connection.down.blocked();
         connection.down.writable |= flags.contains(EventFlags::OUT);
         let broken = flags.contains(EventFlags::ERR);
-        let down = connection.down.blocked() || broken;
+        let down = blocked || broken;
         self.relay(key, true, down, broken);
     }
 

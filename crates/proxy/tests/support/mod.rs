@@ -1,0 +1,209 @@
+//! What the tests of this crate stand on: an engine on loopback, and plain peers from the standard library.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use portway_core::address::Protocol;
+use portway_core::engine::{Changed, Engine, EngineError};
+use portway_core::plan::proxy::{Plan, RulePlan, Settings, Socket, Source};
+use portway_core::ruleset::{RuleName, Scope, Timeouts};
+use portway_core::snapshot::{EngineSnapshot, RuleCounters};
+use portway_proxy::ProxyEngine;
+
+/// How long anything that must happen may take.
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// An engine with the plan it shall have.
+pub struct Proxy {
+    pub engine: ProxyEngine,
+    pub plan: Plan,
+    pub messages: Arc<Mutex<Vec<String>>>,
+}
+
+impl Proxy {
+    pub fn new() -> Self {
+        let messages = Arc::new(Mutex::new(Vec::new()));
+        let sink = messages.clone();
+        let engine = ProxyEngine::new(move |message| {
+            eprintln!("{message}");
+            sink.lock().unwrap().push(message.to_owned());
+        });
+        let settings = Settings { workers: NonZeroU32::new(2), ..Settings::default() };
+        Self { engine, plan: Plan { settings, ..Plan::default() }, messages }
+    }
+
+    /// One rule from a free port of `listen` to `backend`; returns the address to connect to.
+    pub fn forwarding(protocol: Protocol, backend: SocketAddr, timeouts: Timeouts) -> (Self, SocketAddr) {
+        let mut proxy = Self::new();
+        let listen = free(protocol, Ipv4Addr::LOCALHOST.into());
+        proxy.set("rule", protocol, listen, backend).timeouts = timeouts;
+        proxy.apply().unwrap();
+        (proxy, listen)
+    }
+
+    pub fn tcp(backend: SocketAddr) -> (Self, SocketAddr) {
+        Self::forwarding(Protocol::Tcp, backend, Timeouts::default())
+    }
+
+    pub fn udp(backend: SocketAddr) -> (Self, SocketAddr) {
+        Self::forwarding(Protocol::Udp, backend, Timeouts::default())
+    }
+
+    /// Adds or replaces a rule in the plan.
+    pub fn set(
+        &mut self,
+        name: &str,
+        protocol: Protocol,
+        listen: SocketAddr,
+        backend: SocketAddr,
+    ) -> &mut RulePlan {
+        let scope = Scope::Address(listen.ip());
+        let sockets = [(Socket { protocol, scope, port: listen.port() }, backend)].into();
+        let rule = RulePlan {
+            sockets,
+            source: Source::Kernel,
+            timeouts: Timeouts::default(),
+            max_connections: None,
+        };
+        self.plan.rules.insert(rule_name(name), rule);
+        self.plan.rules.get_mut(&rule_name(name)).unwrap()
+    }
+
+    pub fn apply(&mut self) -> Result<Changed, EngineError> {
+        self.engine.prepare(&self.plan)?;
+        self.engine.commit()
+    }
+
+    pub fn snapshot(&mut self) -> EngineSnapshot {
+        self.engine.observe().unwrap()
+    }
+
+    pub fn counters(&mut self, rule: &str) -> RuleCounters {
+        self.snapshot().rules[rule]
+    }
+
+    pub fn gauge(&mut self, name: &str) -> u64 {
+        self.snapshot().gauges[name]
+    }
+
+    /// Waits until the snapshot is as wanted.
+    pub fn until(&mut self, what: &str, mut wanted: impl FnMut(&EngineSnapshot) -> bool) {
+        let start = Instant::now();
+        while !wanted(&self.snapshot()) {
+            assert!(start.elapsed() < SOON, "{what}: {:#?}", self.snapshot());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+pub fn rule_name(name: &str) -> RuleName {
+    RuleName::new(name).unwrap()
+}
+
+/// An address whose port nobody holds just now.
+pub fn free(protocol: Protocol, ip: IpAddr) -> SocketAddr {
+    let any = SocketAddr::new(ip, 0);
+    match protocol {
+        Protocol::Tcp => TcpListener::bind(any).unwrap().local_addr().unwrap(),
+        Protocol::Udp => UdpSocket::bind(any).unwrap().local_addr().unwrap(),
+    }
+}
+
+/// A TCP server on a free port of `ip` that runs `serve` for each connection in a thread.
+pub fn server_on(ip: &str, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind(SocketAddr::new(ip.parse().unwrap(), 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = Arc::new(serve);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, serve) = (stream.unwrap(), serve.clone());
+            thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
+pub fn server(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
+    server_on("127.0.0.1", serve)
+}
+
+/// Sends back what it gets, and the end.
+pub fn echo(mut stream: TcpStream) {
+    let mut buffer = [0; 16384];
+    while let Ok(length) = stream.read(&mut buffer) {
+        if length == 0 || stream.write_all(&buffer[..length]).is_err() {
+            return;
+        }
+    }
+}
+
+/// A connection with a read timeout, so that a hang is a failure.
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream
+}
+
+/// One question and its answer over a stream that echoes.
+pub fn ask(stream: &mut TcpStream, question: &[u8]) -> Vec<u8> {
+    stream.write_all(question).unwrap();
+    let mut answer = vec![0; question.len()];
+    stream.read_exact(&mut answer).unwrap();
+    answer
+}
+
+/// Bytes that no shift or swap leaves alike.
+pub fn noise(length: usize) -> Vec<u8> {
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    (0..length)
+        .map(|_| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 56) as u8
+        })
+        .collect()
+}
+
+/// A UDP server that answers every datagram with `reply(datagram)`.
+pub fn udp_server_on(ip: &str, reply: impl Fn(&[u8]) -> Vec<u8> + Send + 'static) -> SocketAddr {
+    let socket = UdpSocket::bind(SocketAddr::new(ip.parse().unwrap(), 0)).unwrap();
+    let address = socket.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut buffer = vec![0; 65_536];
+        loop {
+            if let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                _ = socket.send_to(&reply(&buffer[..length]), from);
+            }
+        }
+    });
+    address
+}
+
+pub fn udp_client(address: SocketAddr) -> UdpSocket {
+    let any: SocketAddr = if address.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" }.parse().unwrap();
+    let socket = UdpSocket::bind(any).unwrap();
+    socket.connect(address).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    socket
+}
+
+pub fn udp_ask(socket: &UdpSocket, question: &[u8]) -> Vec<u8> {
+    socket.send(question).unwrap();
+    let mut buffer = vec![0; 65_536];
+    let length = socket.recv(&mut buffer).unwrap();
+    buffer.truncate(length);
+    buffer
+}
+
+/// User and system CPU time of this process.
+pub fn cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    // USER_HZ is 100 on every Linux of interest.
+    Duration::from_millis(ticks * 10)
+}
