@@ -140,7 +140,8 @@ impl InterfaceName {
     /// The name, or `None` when the kernel would not accept it (`net/core/dev.c`, `dev_valid_name`). Quotes,
     /// control bytes and non-ASCII are refused as well: they cannot be printed safely in a rule listing.
     pub fn new(name: &str) -> Option<Self> {
-        let printable = name.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'"' | b'*' | b'\\'));
+        let printable =
+            name.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'"' | b'*' | b'\\'));
         let valid = (1..=15).contains(&name.len()) && name != "." && name != ".." && printable;
         valid.then(|| Self(name.to_owned()))
     }

@@ -10,14 +10,11 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use serde::Serialize;
 
-use crate::address::PortRange;
+use crate::address::{Family, PortRange};
 use crate::caps::Caps;
 use crate::diagnostic::Diagnostic;
+use crate::plan::proxy::MAX_PORTS_PER_RANGE;
 use crate::ruleset::{EngineKind, Rule, Ruleset, Scope, SourceMode};
-
-/// The most ports that one listener may have on the proxy: each port is a socket per worker, taken from the
-/// open-file limit.
-pub const PROXY_PORTS: u32 = 1024;
 
 /// One rule's engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -86,18 +83,18 @@ fn assign_rule(rule: &Rule, caps: &Caps) -> Result<Assigned, Diagnostic> {
         }
         let span = rule.origin.engine.clone().unwrap_or_else(|| rule.origin.rule.clone());
         let able = EngineKind::ALL.into_iter().find(|other| self::obstacles(*other, rule, caps).is_empty());
-        let mut remedies = remedies(&obstacles);
-        if let Some(able) = able {
-            remedies.push(format!(
-                "the {able} engine can serve this rule: write engine = \"{able}\" or leave it out"
-            ));
-        }
+        let hint = match able {
+            Some(able) => {
+                Some(format!("the {able} engine can serve it: write engine = \"{able}\", or leave it out"))
+            }
+            None => remedy(&obstacles),
+        };
         return Err(Diagnostic::error(
             span,
             format!("rule {}: the {engine} engine cannot serve it: {}", rule.name, clauses(&obstacles)),
         )
         .label("pinned here")
-        .maybe_hint(sentence(remedies)));
+        .maybe_hint(hint));
     }
     let mut passed: Vec<(EngineKind, Vec<Obstacle>)> = Vec::new();
     for engine in EngineKind::ALL {
@@ -115,12 +112,15 @@ fn assign_rule(rule: &Rule, caps: &Caps) -> Result<Assigned, Diagnostic> {
     }
     let per_engine: Vec<_> =
         passed.iter().map(|(engine, obstacles)| format!("{engine}: {}", clauses(obstacles))).collect();
-    let remedies = passed.iter().flat_map(|(_, obstacles)| remedies(obstacles)).collect();
+    let remedies: Vec<String> = passed
+        .iter()
+        .filter_map(|(engine, obstacles)| Some(format!("for {engine}, {}", remedy(obstacles)?)))
+        .collect();
     Err(Diagnostic::error(
         rule.origin.rule.clone(),
         format!("rule {}: no engine here can serve it ({})", rule.name, per_engine.join("; ")),
     )
-    .maybe_hint(sentence(remedies)))
+    .maybe_hint((!remedies.is_empty()).then(|| remedies.join("; "))))
 }
 
 /// What would take a rule away from an engine that is chosen first.
@@ -135,12 +135,10 @@ fn clauses(obstacles: &[Obstacle]) -> String {
     obstacles.iter().map(|obstacle| obstacle.why.as_str()).collect::<Vec<_>>().join("; ")
 }
 
-fn remedies(obstacles: &[Obstacle]) -> Vec<String> {
-    obstacles.iter().filter_map(|obstacle| obstacle.remedy.clone()).collect()
-}
-
-fn sentence(remedies: Vec<String>) -> Option<String> {
-    (!remedies.is_empty()).then(|| remedies.join("; or "))
+/// What would remove all of the obstacles, where each can be removed.
+fn remedy(obstacles: &[Obstacle]) -> Option<String> {
+    let all: Option<Vec<&str>> = obstacles.iter().map(|obstacle| obstacle.remedy.as_deref()).collect();
+    all.map(|remedies| remedies.join(", and "))
 }
 
 /// Everything that keeps `engine` from serving `rule` on a host with `caps`; empty when it can.
@@ -154,11 +152,11 @@ fn obstacles(engine: EngineKind, rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
 fn nftables(rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
     const LOOPBACK6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
     let mut found = Vec::new();
-    let backend = crate::address::Family::of(rule.backend.address);
+    let backend = Family::of(rule.backend.address);
     if let Some(listener) = rule.listeners.iter().find(|listener| listener.scope.family() != backend) {
         let listener = listener.scope.family();
         found.push(Obstacle::new(format!(
-            "{listener} listener to an {backend} backend; NAT cannot translate between families"
+            "{listener} listener to an {backend} backend, and NAT cannot translate between families"
         )));
     }
     // RFC 4291 2.5.3; the kernel drops a packet to ::1 that came over another interface (ip6_rcv_core), and
@@ -181,7 +179,7 @@ fn nftables(rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
             if let Some(helper) = rule.helper.filter(|helper| !offered.helpers.contains(helper)) {
                 found.push(
                     Obstacle::new(format!("this kernel has no conntrack helper for {helper}"))
-                        .remedy(format!("load it: modprobe nf_nat_{helper}")),
+                        .remedy(format!("load it (modprobe nf_nat_{helper})")),
                 );
             }
         }
@@ -192,7 +190,7 @@ fn nftables(rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
 fn proxy(rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
     let mut found = Vec::new();
     if rule.source == SourceMode::Preserve {
-        found.push(Obstacle::new("source = \"preserve\" needs NAT; a relay's connection has its own source"));
+        found.push(Obstacle::new("source = \"preserve\" needs NAT, a relay's connections are its own"));
     }
     if let Some(helper) = rule.helper {
         found.push(Obstacle::new(format!(
@@ -201,20 +199,18 @@ fn proxy(rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
     }
     let largest: Option<PortRange> =
         rule.listeners.iter().map(|listener| listener.ports).max_by_key(|ports| ports.count());
-    if let Some(ports) = largest.filter(|ports| ports.count() > PROXY_PORTS) {
+    if let Some(ports) = largest.filter(|ports| ports.count() > MAX_PORTS_PER_RANGE) {
         found.push(Obstacle::new(format!(
-            "{} ports are one socket each, and the proxy takes at most {PROXY_PORTS} in a listener",
+            "{} ports are one socket each, and the proxy takes at most {MAX_PORTS_PER_RANGE} in a listener",
             ports.count()
         )));
     }
     let lowest = rule.listeners.iter().map(|listener| listener.ports.first()).min();
     if let Some(port) = lowest.filter(|port| *port < caps.first_port) {
-        found.push(Obstacle::new(format!("port {port} needs privileges (CAP_NET_BIND_SERVICE)")).remedy(
-            format!(
-                "run as root, listen on port {} or higher, or set net.ipv4.ip_unprivileged_port_start",
-                caps.first_port
-            ),
-        ));
+        found.push(
+            Obstacle::new(format!("port {port} needs privileges (CAP_NET_BIND_SERVICE)"))
+                .remedy(format!("run as root or listen on port {} or higher", caps.first_port)),
+        );
     }
     let interface = rule.listeners.iter().find_map(|listener| match &listener.scope {
         Scope::Interface(name, _) => Some(name),
@@ -223,7 +219,7 @@ fn proxy(rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
     if let Some(name) = interface.filter(|_| !caps.bind_to_interface) {
         found.push(
             Obstacle::new(format!("listening on interface {name} needs privileges (CAP_NET_RAW)"))
-                .remedy(format!("run as root, or listen on an address of {name}")),
+                .remedy(format!("run as root or listen on an address of {name}")),
         );
     }
     found

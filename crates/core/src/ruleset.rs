@@ -204,7 +204,9 @@ impl Helper {
     pub const fn speaks(self, protocol: Protocol) -> bool {
         matches!(
             (self, protocol),
-            (Self::Ftp, Protocol::Tcp) | (Self::Tftp, Protocol::Udp) | (Self::Sip, Protocol::Tcp | Protocol::Udp)
+            (Self::Ftp, Protocol::Tcp)
+                | (Self::Tftp, Protocol::Udp)
+                | (Self::Sip, Protocol::Tcp | Protocol::Udp)
         )
     }
 }

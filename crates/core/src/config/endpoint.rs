@@ -173,7 +173,17 @@ pub fn parse_forward(text: &str) -> Result<Forward, Fault> {
                 format!("write {first}/ in front of `listen`, and {rest} here"),
             );
         }
-        return whole.fault_hint("a backend is one address, not a prefix", format!("write {first}:PORT"));
+        if ["tcp", "udp", "tcp+udp"].contains(&rest) {
+            let at = whole.slice(first.len() + 1..text.len());
+            return at.fault_hint(
+                "the protocol belongs to the listener",
+                format!("write {rest}/ in front of the listener, and {first} here"),
+            );
+        }
+        return whole.fault_hint(
+            "a backend is one address, not a prefix",
+            "leave out the / and the length of the prefix",
+        );
     }
     if text.bytes().all(|b| b.is_ascii_digit() || b == b'-') || text.starts_with(':') {
         let ports = text.trim_start_matches(':');
@@ -488,7 +498,7 @@ fn ports(part: Part<'_>) -> Result<PortRange, Fault> {
 fn port(part: Part<'_>) -> Result<u16, Fault> {
     let text = part.text;
     if text.is_empty() {
-        return part.fault("a port number is missing");
+        return part.fault_hint("a port number is missing", "a range is two ports: 8000-8099");
     }
     if !text.bytes().all(|b| b.is_ascii_digit()) {
         let hint = if let Some((number, protocol)) = text.split_once('/') {

@@ -1,0 +1,70 @@
+//! 10,000 rules: read, checked and assigned in time that suits a reload.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use portway_core::assign::assign;
+use portway_core::build::conflict::{Claim, conflicts};
+use portway_core::caps::Caps;
+use portway_core::config;
+
+const RULES: usize = 10_000;
+
+/// Debug builds on a machine that is doing other things; a release build takes a tenth. Quadratic work over
+/// 10,000 rules would take far longer than either bound.
+const ALLOWED: Duration = Duration::from_secs(5);
+
+fn file() -> String {
+    let mut text = String::new();
+    for rule in 0..RULES {
+        let (net, port) = (rule / 5000, 10_000 + rule % 5000);
+        let _ = write!(
+            text,
+            "[[rule]]\nname = \"r{rule}\"\nlisten = \"tcp+udp/192.0.2.{net}:{port}\"\nforward = \"10.0.0.1:80\"\n"
+        );
+    }
+    text
+}
+
+#[test]
+fn ten_thousand_rules() {
+    let text = file();
+    let start = Instant::now();
+    let (ruleset, found) = config::load(&text);
+    let loaded = start.elapsed();
+    assert_eq!(found, []);
+    let ruleset = ruleset.expect("no mistakes");
+    let start = Instant::now();
+    let assignment = assign(&ruleset, &Caps::all()).expect("all can be served");
+    let assigned = start.elapsed();
+    assert_eq!(assignment.rules.len(), RULES);
+    println!("{RULES} rules: loaded in {loaded:?}, assigned in {assigned:?}");
+    assert!(loaded < ALLOWED && assigned < ALLOWED, "{loaded:?} {assigned:?}");
+
+    let claims: Vec<Claim> = ruleset
+        .rules
+        .iter()
+        .enumerate()
+        .flat_map(|(rule, built)| built.listeners.iter().map(move |listener| (rule, listener.clone())))
+        .map(|(rule, listener)| Claim { rule, span: 0..0, listener })
+        .collect();
+    let start = Instant::now();
+    assert_eq!(conflicts(&claims), []);
+    let elapsed = start.elapsed();
+    println!("{} listeners compared in {elapsed:?}", claims.len());
+    assert!(elapsed < Duration::from_millis(500), "{elapsed:?}");
+}
+
+/// All of them in conflict is no slower, and each is told once.
+#[test]
+fn ten_thousand_conflicts() {
+    let mut text = String::new();
+    for rule in 0..RULES {
+        let _ = write!(text, "[[rule]]\nname = \"r{rule}\"\nlisten = \"80\"\nforward = \"10.0.0.1\"\n");
+    }
+    let start = Instant::now();
+    let (ruleset, found) = config::load(&text);
+    assert!(ruleset.is_none());
+    assert_eq!(found.len(), RULES - 1);
+    assert!(start.elapsed() < ALLOWED, "{:?}", start.elapsed());
+}
