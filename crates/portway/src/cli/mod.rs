@@ -1,0 +1,115 @@
+//! The command line: arguments in, an exit status out.
+//!
+//! Exit status: 0 done, 1 refused or failed (said on standard error), 2 the command line itself is wrong.
+
+mod args;
+mod check;
+mod diff;
+mod plan;
+pub mod report;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use portway_core::caps::Caps;
+use portway_core::config;
+
+use crate::control::{Request, Response, client};
+use crate::host::probe;
+use crate::{daemon, load, state_dir};
+use args::{Args, Command};
+
+/// Why a command did not do what it was asked: said already, or to be said.
+pub(crate) enum Failure {
+    /// The user has seen it.
+    Said,
+    /// To be printed.
+    Say(String),
+}
+
+impl<T: ToString> From<T> for Failure {
+    fn from(reason: T) -> Self {
+        Self::Say(reason.to_string())
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    match run(Args::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Said) => ExitCode::FAILURE,
+        Err(Failure::Say(reason)) => {
+            report::error(&reason);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Forward { pairs, engine, source, state } => {
+            let pairs: Vec<&str> = pairs.iter().map(String::as_str).collect();
+            let (text, ruleset, diagnostics) =
+                config::from_command_line(&pairs, engine.as_deref(), source.as_deref());
+            let caps = probe::caps();
+            let loaded = load::finish(text, ruleset, diagnostics, &caps);
+            let options = daemon::Options { file: None, state_dir: state.dir(), keep: false };
+            Ok(daemon::run(&options, caps, loaded)?)
+        }
+        Command::Run { file, keep, state } => {
+            let caps = probe::caps();
+            let loaded = load::load(load::read(&file)?, &caps);
+            let options = daemon::Options { file: Some(file), state_dir: state.dir(), keep };
+            Ok(daemon::run(&options, caps, loaded)?)
+        }
+        Command::Check { file, offline, output, state } => {
+            check::run(load::read(&file)?, offline, output.json, &state.dir())
+        }
+        Command::Plan { file, offline, output } => plan::run(load::read(&file)?, &caps(offline), output.json),
+        Command::Diff { file, against, output, state } => {
+            let old = match against {
+                Some(path) => load::read(&path)?,
+                None => diff::applied(&state.dir())?,
+            };
+            diff::run(old, load::read(&file)?, &caps(false), output.json)
+        }
+        Command::Status { output, state } => status::run(&state.dir(), output.json),
+        Command::Reload { state } => match ask(&state.dir(), Request::Reload)? {
+            Response::Reloaded(lines) => {
+                lines.iter().for_each(|line| println!("{line}"));
+                Ok(())
+            }
+            other => Err(unexpected(other)),
+        },
+        Command::Clear { state } => {
+            daemon::clear(&state.dir(), &probe::caps())?;
+            println!("cleared");
+            Ok(())
+        }
+    }
+}
+
+/// The host's capabilities, or those of a host that can do everything.
+fn caps(offline: bool) -> Caps {
+    if offline { Caps::all() } else { probe::caps() }
+}
+
+/// Asks the daemon of a state directory.
+pub(crate) fn ask(dir: &std::path::Path, request: Request) -> Result<Response, Failure> {
+    let socket = state_dir::socket(dir);
+    client::ask(&socket, request).map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => "only its owner and the group in [control] may ask",
+            _ => "no daemon runs with this state directory; --state-dir names another",
+        };
+        Failure::Say(format!("{}: {error} ({hint})", socket.display()))
+    })
+}
+
+pub(crate) fn unexpected(response: Response) -> Failure {
+    match response {
+        Response::Refused(reason) => Failure::Say(reason),
+        other => Failure::Say(format!("the daemon answered something else: {other:?}")),
+    }
+}

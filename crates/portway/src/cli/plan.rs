@@ -1,0 +1,82 @@
+//! `portway plan`: what would be applied, per engine, and the reason for each rule's engine.
+
+use portway_core::diagnostic::Source;
+use portway_core::plan::{Plans, nftables};
+use serde::Serialize;
+
+use super::{Failure, report};
+use crate::controller::{Candidate, needs};
+use crate::host::sysctl::{Needs, dotted};
+use crate::load;
+use portway_core::caps::Caps;
+
+#[derive(Serialize)]
+struct Row {
+    rule: String,
+    listen: Vec<String>,
+    forward: String,
+    source: String,
+    engine: String,
+    reason: String,
+}
+
+#[derive(Serialize)]
+struct Printed {
+    rules: Vec<Row>,
+    host_settings: Vec<String>,
+    nftables: String,
+    proxy: String,
+}
+
+/// Prints the plans of a text.
+pub(super) fn run(source: Source, caps: &Caps, json: bool) -> Result<(), Failure> {
+    let loaded = load::load(source, caps);
+    report::diagnostics(&loaded);
+    let Some(candidate) = loaded.candidate else { return Err(Failure::Said) };
+    let plans = Plans::new(&candidate.ruleset, &candidate.assignment, &nftables::Ids::default());
+    let wanted = needs(&plans.nftables, &candidate.ruleset, caps.nftables.is_ok());
+    let printed = Printed {
+        rules: rows(&candidate),
+        host_settings: host_settings(&wanted),
+        nftables: if plans.nftables.is_empty() { String::new() } else { plans.nftables.to_string() },
+        proxy: if plans.proxy.rules.is_empty() { String::new() } else { plans.proxy.to_string() },
+    };
+    if json {
+        report::json(&printed);
+        return Ok(());
+    }
+    for row in &printed.rules {
+        println!("{}: {} -> {}, source {}", row.rule, row.listen.join(", "), row.forward, row.source);
+        println!("    {}: {}", row.engine, row.reason);
+    }
+    for (name, text) in
+        [("host", printed.host_settings.join("\n")), ("nftables", printed.nftables), ("proxy", printed.proxy)]
+    {
+        if !text.is_empty() {
+            println!("\n# {name}\n{}", text.trim_end());
+        }
+    }
+    Ok(())
+}
+
+fn rows(candidate: &Candidate) -> Vec<Row> {
+    let assigned = candidate.ruleset.rules.iter().zip(&candidate.assignment.rules);
+    let row = |(rule, assigned): (&portway_core::ruleset::Rule, &portway_core::assign::Assigned)| Row {
+        rule: rule.name.to_string(),
+        listen: rule.listeners.iter().map(ToString::to_string).collect(),
+        forward: rule.backend.to_string(),
+        source: rule.source.to_string(),
+        engine: assigned.engine.to_string(),
+        reason: assigned.reason.clone(),
+    };
+    assigned.map(row).collect()
+}
+
+/// The settings that a host would need, whatever this one has: a plan is the same everywhere.
+fn host_settings(needs: &Needs) -> Vec<String> {
+    needs
+        .settings()
+        .into_iter()
+        .map(|(key, value, why)| format!("{} = {value}  # {why}", dotted(key)))
+        .collect()
+}

@@ -1,0 +1,352 @@
+//! The controller: the only mutable state. It owns the engines and knows what is applied.
+//!
+//! An apply is all or nothing across the engines and the host's settings. Every engine prepares first; nothing
+//! that traffic can notice happens until all of them and the host have agreed. Packets meet nf_tables before
+//! sockets, so new sockets are bound before nf_tables changes and old ones closed after: a rule that moves
+//! between engines never stands without a data plane.
+//!
+//! Deliberately absent: files, signals, the control socket (`daemon`) and words for people (`cli`).
+
+use std::fmt;
+
+use portway_core::address::Family;
+use portway_core::assign::Assignment;
+use portway_core::engine::{Changed, Engine, EngineError};
+use portway_core::plan::{Plans, nftables, proxy};
+use portway_core::ruleset::{EngineKind, HostSettings, Ruleset};
+use portway_core::snapshot::EngineSnapshot;
+
+use crate::host::sysctl::{Change, Needs, Sysctls};
+
+/// A ruleset with its engines chosen, ready to be planned and applied.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// What the user asked for.
+    pub ruleset: Ruleset,
+    /// Who serves it.
+    pub assignment: Assignment,
+}
+
+/// What is applied.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// What the user asked for, and who serves it.
+    pub candidate: Candidate,
+    /// What the engines hold.
+    pub plans: Plans,
+}
+
+/// What an apply did.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// By engine.
+    pub changed: Vec<(EngineKind, Changed)>,
+    /// Host settings that were not as the rules need them: set, or only reported under `settings = "check"`.
+    pub settings: Vec<Change>,
+}
+
+/// Why nothing was applied. The old state is whole unless `damage` says otherwise.
+#[derive(Debug)]
+pub struct ApplyError {
+    /// What stood in the way.
+    pub reason: String,
+    /// What could not be put back, where even that failed.
+    pub damage: Option<String>,
+}
+
+impl fmt::Display for ApplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.damage {
+            None => write!(f, "{}; nothing was changed", self.reason),
+            Some(damage) => write!(f, "{}; and going back failed: {damage}", self.reason),
+        }
+    }
+}
+
+impl std::error::Error for ApplyError {}
+
+/// The engines, what they hold, and the host's settings.
+#[derive(Debug)]
+pub struct Controller<N, P> {
+    /// Absent where the host or the privilege does not allow it; no rule is assigned to it then.
+    nftables: Option<N>,
+    proxy: P,
+    /// Absent in a daemon that does not own the host's state (a second `portway forward`): its rules need none.
+    sysctls: Option<Sysctls>,
+    /// The ids in the kernel's table when this daemon started: its names for rules of an earlier run.
+    adopted_ids: nftables::Ids,
+    applied: Option<Applied>,
+}
+
+impl<N, P> Controller<N, P>
+where
+    N: Engine<Plan = nftables::Plan>,
+    P: Engine<Plan = proxy::Plan>,
+{
+    /// A controller that has applied nothing yet. `adopted_ids` are read back from the kernel.
+    pub fn new(nftables: Option<N>, proxy: P, sysctls: Option<Sysctls>, adopted_ids: nftables::Ids) -> Self {
+        Self { nftables, proxy, sysctls, adopted_ids, applied: None }
+    }
+
+    /// What is applied now.
+    pub fn applied(&self) -> Option<&Applied> {
+        self.applied.as_ref()
+    }
+
+    /// Makes `candidate` the running state, or changes nothing.
+    ///
+    /// # Errors
+    /// What stood in the way; see [`ApplyError`].
+    pub fn apply(&mut self, candidate: Candidate) -> Result<Report, ApplyError> {
+        let previous = match &self.applied {
+            Some(applied) => applied.plans.nftables.ids(),
+            None => self.adopted_ids.clone(),
+        };
+        let plans = Plans::new(&candidate.ruleset, &candidate.assignment, &previous);
+        let settings = self.prepare(&plans, &candidate.ruleset)?;
+        let mut report = Report { settings, ..Report::default() };
+        if let Some(engine) = &mut self.nftables {
+            match engine.commit() {
+                Ok(changed) => report.changed.push((EngineKind::Nftables, changed)),
+                Err(error) => {
+                    self.proxy.abort();
+                    return Err(self.undone(error, &candidate.ruleset, &report.settings));
+                }
+            }
+        }
+        match self.proxy.commit() {
+            Ok(changed) => report.changed.push((EngineKind::Proxy, changed)),
+            Err(error) => {
+                let damage = self.roll_back_nftables().err().map(|error| error.to_string());
+                let mut undone = self.undone(error, &candidate.ruleset, &report.settings);
+                undone.damage = undone.damage.or(damage);
+                return Err(undone);
+            }
+        }
+        self.applied = Some(Applied { candidate, plans });
+        Ok(report)
+    }
+
+    /// Counters of every engine.
+    ///
+    /// # Errors
+    /// The first engine that could not be read.
+    pub fn observe(&mut self) -> Result<Vec<(EngineKind, EngineSnapshot)>, EngineError> {
+        let mut snapshots = Vec::new();
+        if let Some(engine) = &mut self.nftables {
+            snapshots.push((EngineKind::Nftables, engine.observe()?));
+        }
+        snapshots.push((EngineKind::Proxy, self.proxy.observe()?));
+        Ok(snapshots)
+    }
+
+    /// Removes every trace: both engines' state and the host settings. Goes on past a failure.
+    ///
+    /// # Errors
+    /// What could not be removed, a sentence each.
+    pub fn clear(&mut self) -> Result<(), Vec<String>> {
+        let mut failures = Vec::new();
+        if let Err(error) = self.proxy.clear() {
+            failures.push(error.to_string());
+        }
+        if let Some(Err(error)) = self.nftables.as_mut().map(Engine::clear) {
+            failures.push(error.to_string());
+        }
+        if let Some(Err(error)) = self.sysctls.as_mut().map(Sysctls::restore) {
+            failures.push(error.to_string());
+        }
+        self.applied = None;
+        self.adopted_ids = nftables::Ids::default();
+        if failures.is_empty() { Ok(()) } else { Err(failures) }
+    }
+
+    /// Prepares the engines and the host. On failure nothing is left prepared and no setting changed.
+    fn prepare(&mut self, plans: &Plans, ruleset: &Ruleset) -> Result<Vec<Change>, ApplyError> {
+        let refused = |reason: String| ApplyError { reason, damage: None };
+        self.proxy.prepare(&plans.proxy).map_err(|error| refused(error.to_string()))?;
+        if let Some(Err(error)) = self.nftables.as_mut().map(|engine| engine.prepare(&plans.nftables)) {
+            self.proxy.abort();
+            return Err(refused(error.to_string()));
+        }
+        let needs = needs(&plans.nftables, ruleset, self.nftables.is_some());
+        let Some(sysctls) = &mut self.sysctls else { return Ok(Vec::new()) };
+        sysctls.apply(&needs, ruleset.host.settings).map_err(|error| {
+            self.proxy.abort();
+            if let Some(engine) = &mut self.nftables {
+                engine.abort();
+            }
+            refused(format!("host settings: {error} (hint: host.settings = \"check\" only reports)"))
+        })
+    }
+
+    /// The error of a commit that failed, after the settings that this apply had set are put back.
+    fn undone(&mut self, error: EngineError, ruleset: &Ruleset, settings: &[Change]) -> ApplyError {
+        let set = ruleset.host.settings == HostSettings::Set;
+        let sysctls = self.sysctls.as_ref().filter(|_| set);
+        let damage = sysctls.and_then(|sysctls| sysctls.undo(settings).err());
+        ApplyError { reason: error.to_string(), damage: damage.map(|error| error.to_string()) }
+    }
+
+    fn roll_back_nftables(&mut self) -> Result<(), EngineError> {
+        let Some(engine) = &mut self.nftables else { return Ok(()) };
+        match &self.applied {
+            Some(applied) => {
+                engine.prepare(&applied.plans.nftables)?;
+                engine.commit().map(|_| ())
+            }
+            None => engine.clear(),
+        }
+    }
+}
+
+/// What the plan needs of the host. Conntrack limits are nf_tables' business: without the engine they are not
+/// touched.
+pub fn needs(plan: &nftables::Plan, ruleset: &Ruleset, nftables: bool) -> Needs {
+    let mut needs = Needs { route_localnet: plan.needs_route_localnet(), ..Needs::default() };
+    for family in [Family::V4, Family::V6] {
+        needs.set_forwarding(family, plan.needs_forwarding(family));
+    }
+    if nftables {
+        needs.conntrack = ruleset.host.conntrack;
+    }
+    needs
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use portway_core::caps::Caps;
+    use portway_core::diagnostic::Source;
+
+    use super::*;
+    use crate::load;
+
+    /// What the fakes were asked, in order, and which step of which engine fails.
+    #[derive(Default)]
+    struct Script {
+        calls: RefCell<Vec<String>>,
+        fails: RefCell<Option<&'static str>>,
+    }
+
+    struct Fake<P> {
+        kind: EngineKind,
+        script: Rc<Script>,
+        plan: std::marker::PhantomData<P>,
+    }
+
+    impl<P> Fake<P> {
+        fn new(kind: EngineKind, script: &Rc<Script>) -> Self {
+            Self { kind, script: Rc::clone(script), plan: std::marker::PhantomData }
+        }
+
+        fn step(&self, step: &str) -> Result<(), EngineError> {
+            let call = format!("{} {step}", self.kind);
+            self.script.calls.borrow_mut().push(call.clone());
+            // One failure only: going back afterwards works.
+            if *self.script.fails.borrow() == Some(call.as_str()) {
+                self.script.fails.replace(None);
+                let reason = "as the test wants".to_owned();
+                return Err(EngineError { engine: self.kind, rule: None, doing: call, reason, hint: None });
+            }
+            Ok(())
+        }
+    }
+
+    impl<P> Engine for Fake<P> {
+        type Plan = P;
+        fn kind(&self) -> EngineKind {
+            self.kind
+        }
+        fn prepare(&mut self, _: &P) -> Result<(), EngineError> {
+            self.step("prepare")
+        }
+        fn commit(&mut self) -> Result<Changed, EngineError> {
+            self.step("commit").map(|()| Changed::default())
+        }
+        fn abort(&mut self) {
+            let _ = self.step("abort");
+        }
+        fn observe(&mut self) -> Result<EngineSnapshot, EngineError> {
+            self.step("observe").map(|()| EngineSnapshot::default())
+        }
+        fn clear(&mut self) -> Result<(), EngineError> {
+            self.step("clear")
+        }
+    }
+
+    type Fakes = Controller<Fake<nftables::Plan>, Fake<proxy::Plan>>;
+
+    fn controller(script: &Rc<Script>) -> Fakes {
+        let nft = Fake::new(EngineKind::Nftables, script);
+        let proxy = Fake::new(EngineKind::Proxy, script);
+        Controller::new(Some(nft), proxy, None, nftables::Ids::default())
+    }
+
+    fn candidate(forward: &str) -> Candidate {
+        let text = format!("[[rule]]\nname = \"web\"\nlisten = \"0.0.0.0:80\"\nforward = \"{forward}\"\n");
+        load::load(Source::new("test", text), &Caps::all()).candidate.unwrap()
+    }
+
+    /// An apply on top of a good one, with one step failing; the calls of the second apply.
+    fn second_apply(fails: &'static str) -> (Fakes, Rc<Script>, Result<Report, ApplyError>) {
+        let script = Rc::<Script>::default();
+        let mut controller = controller(&script);
+        controller.apply(candidate("10.0.0.1:80")).unwrap();
+        script.calls.borrow_mut().clear();
+        script.fails.replace(Some(fails));
+        let result = controller.apply(candidate("10.0.0.2:80"));
+        (controller, script, result)
+    }
+
+    fn target(controller: &Fakes) -> String {
+        controller.applied().unwrap().candidate.ruleset.rules[0].backend.to_string()
+    }
+
+    #[test]
+    fn everything_is_prepared_before_anything_is_committed_and_sockets_close_last() {
+        let (controller, script, result) = second_apply("nothing");
+        result.unwrap();
+        let order = ["proxy prepare", "nftables prepare", "nftables commit", "proxy commit"];
+        assert_eq!(*script.calls.borrow(), order);
+        assert_eq!(target(&controller), "10.0.0.2:80");
+    }
+
+    #[test]
+    fn a_refused_preparation_commits_nothing() {
+        for fails in ["proxy prepare", "nftables prepare"] {
+            let (controller, script, result) = second_apply(fails);
+            assert!(result.unwrap_err().to_string().ends_with("nothing was changed"));
+            assert!(!script.calls.borrow().iter().any(|call| call.ends_with("commit")), "{fails}");
+            assert_eq!(target(&controller), "10.0.0.1:80");
+        }
+    }
+
+    #[test]
+    fn a_failed_commit_of_the_first_engine_aborts_the_second() {
+        let (controller, script, result) = second_apply("nftables commit");
+        result.unwrap_err();
+        assert_eq!(script.calls.borrow().last().unwrap(), "proxy abort");
+        assert_eq!(target(&controller), "10.0.0.1:80");
+    }
+
+    #[test]
+    fn a_failed_commit_of_the_second_engine_takes_the_first_back() {
+        let (controller, script, result) = second_apply("proxy commit");
+        assert!(result.unwrap_err().damage.is_none());
+        let calls = script.calls.borrow();
+        assert_eq!(calls[calls.len() - 2..], ["nftables prepare", "nftables commit"]);
+        assert_eq!(target(&controller), "10.0.0.1:80");
+    }
+
+    #[test]
+    fn clear_goes_on_past_a_failure_and_says_it() {
+        let script = Rc::<Script>::default();
+        let mut controller = controller(&script);
+        controller.apply(candidate("10.0.0.1:80")).unwrap();
+        script.fails.replace(Some("proxy clear"));
+        assert_eq!(controller.clear().unwrap_err().len(), 1);
+        assert_eq!(script.calls.borrow().last().unwrap(), "nftables clear");
+    }
+}

@@ -1,0 +1,68 @@
+//! From a file to a candidate: read, parse, build, assign. One path for `check`, `plan`, `diff`, `run` and a
+//! reload, so that what one of them accepts all of them accept.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use portway_core::assign::assign;
+use portway_core::caps::Caps;
+use portway_core::diagnostic::{Diagnostic, Source};
+
+use crate::controller::Candidate;
+
+/// The largest file that is read, in bytes; 10,000 rules are about 1 MB.
+pub const MAX_FILE: u64 = 64 << 20;
+
+/// What a text came to.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The text and its name, for diagnostics.
+    pub source: Source,
+    /// The candidate, unless the text has errors.
+    pub candidate: Option<Candidate>,
+    /// Every error and warning.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads a file; `-` is standard input.
+///
+/// # Errors
+/// It cannot be read, is not UTF-8, or is larger than [`MAX_FILE`].
+pub fn read(path: &Path) -> io::Result<Source> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let text = if path == Path::new("-") {
+        io::read_to_string(io::stdin()).map_err(named)?
+    } else {
+        let size = fs::metadata(path).map_err(named)?.len();
+        if size > MAX_FILE {
+            return Err(named(io::Error::other(format!("{size} bytes; at most {MAX_FILE} are read"))));
+        }
+        fs::read_to_string(path).map_err(named)?
+    };
+    Ok(Source::new(path.display().to_string(), text))
+}
+
+/// Loads a text as a file on a host with `caps`.
+pub fn load(source: Source, caps: &Caps) -> Loaded {
+    let (ruleset, diagnostics) = portway_core::config::load(source.text());
+    finish(source, ruleset, diagnostics, caps)
+}
+
+/// Assigns engines to a ruleset that was built from `source`.
+pub fn finish(
+    source: Source,
+    ruleset: Option<portway_core::ruleset::Ruleset>,
+    mut diagnostics: Vec<Diagnostic>,
+    caps: &Caps,
+) -> Loaded {
+    let candidate = ruleset.and_then(|ruleset| match assign(&ruleset, caps) {
+        Ok(assignment) => Some(Candidate { ruleset, assignment }),
+        Err(more) => {
+            diagnostics.extend(more);
+            None
+        }
+    });
+    let failed = diagnostics.iter().any(Diagnostic::is_error);
+    Loaded { source, candidate: candidate.filter(|_| !failed), diagnostics }
+}
