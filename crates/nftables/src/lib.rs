@@ -1,1 +1,19 @@
-//! TODO
+//! The nftables engine: NAT in the kernel, by one table of nf_tables, set up over netlink.
+//!
+//! What the table holds is `portway_core::plan::nftables`; here are the bytes (`wire`, `encode`, `decode`),
+//! the engine itself and what else the kernel tells: conntrack entries, other tables in the way, capabilities.
+//! Deliberately absent: the `nft` program, sysctls (the `portway` crate's) and any decision about rules.
+
+mod conntrack;
+mod decode;
+mod encode;
+mod engine;
+mod expression;
+mod obstacle;
+mod probe;
+mod socket;
+mod wire;
+
+pub use engine::NftablesEngine;
+pub use obstacle::{Obstacle, forward_obstacles};
+pub use probe::probe;

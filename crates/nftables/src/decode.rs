@@ -1,0 +1,190 @@
+//! What the kernel holds, read back: for adoption after a restart, for verification and for counters. Bytes
+//! that make no sense are a table that is not ours.
+
+use std::io;
+
+use portway_core::plan::nftables::element::{DataShape, Shape};
+use portway_core::plan::nftables::table::{Chain, TABLE};
+use portway_core::plan::nftables::{Data, Entry, HelperObject, Key, Plan, Set, layout_comment};
+
+use crate::encode::{CT_HELPER, INET, kind, values};
+use crate::socket::{Dump, Socket};
+use crate::wire::{Attributes, Message, text, user_data};
+
+/// How often the table is read again because it changed meanwhile.
+const TRIES: usize = 20;
+
+/// What stands under our table's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Nothing.
+    Nothing,
+    /// A table of another layout: of another version of Portway, or edited by hand.
+    Other,
+    /// A table of our layout, with this content.
+    Ours(Plan),
+}
+
+/// Packets and bytes of an element.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counter {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// The generation of the kernel's ruleset: it changes with every change by anybody.
+pub fn generation(socket: &mut Socket) -> io::Result<u32> {
+    let answer = socket.get(kind::GET_GENERATION, |w| w.nfgen(0, 0))?;
+    Attributes::of(answer.get(4..).unwrap_or(&[]))
+        .find_be32(1)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the ruleset's generation is missing"))
+}
+
+/// Reads the table, and the generation in which it stood so.
+pub fn read(socket: &mut Socket) -> io::Result<(u32, Held)> {
+    for _ in 0..TRIES {
+        let before = generation(socket)?;
+        let held = match read_table(socket) {
+            // Deleted while it was read: the generation has changed as well.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Held::Other,
+            other => other?,
+        };
+        if generation(socket)? == before {
+            return Ok((before, held));
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::Interrupted, "the nf_tables ruleset kept changing while it was read"))
+}
+
+fn read_table(socket: &mut Socket) -> io::Result<Held> {
+    let table = socket.get(kind::GET_TABLE, |w| {
+        w.nfgen(INET, 0);
+        w.text(1, TABLE);
+    });
+    let table = match table {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Held::Nothing),
+        other => other?,
+    };
+    let attributes = Attributes::of(table.get(4..).unwrap_or(&[]));
+    let comment = attributes.find(6).and_then(|data| user_data(data, 0)).and_then(text);
+    if comment != Some(&layout_comment()) {
+        return Ok(Held::Other);
+    }
+    let mut plan = Plan::default();
+    let Some(guard) = read_chains(socket)? else { return Ok(Held::Other) };
+    plan.guard = guard;
+    let Some(helpers) = read_helpers(socket)? else { return Ok(Held::Other) };
+    plan.helpers = helpers;
+    for set in Set::ALL {
+        let shape = set.shape();
+        let dump = dump_elements(socket, set)?;
+        let mut found = portway_core::plan::nftables::Elements::new();
+        for attributes in elements(&dump) {
+            let Some((key, entry)) = element(&shape, &attributes) else { return Ok(Held::Other) };
+            found.insert(key, entry);
+        }
+        if !found.is_empty() {
+            plan.elements.insert(set, found);
+        }
+    }
+    Ok(Held::Ours(plan))
+}
+
+/// Whether the guard chain is there, or `None` when the chains or the number of their rules are not ours.
+fn read_chains(socket: &mut Socket) -> io::Result<Option<bool>> {
+    let dump = socket.dump(kind::GET_CHAIN, |w| w.nfgen(INET, 0))?;
+    let mut names: Vec<String> = dump
+        .messages()
+        .filter(|message| message.kind == kind::NEW_CHAIN && message.nf().find_text(1) == Some(TABLE))
+        .filter_map(|message| message.nf().find_text(3).map(str::to_owned))
+        .collect();
+    names.sort_unstable();
+    let rules = socket.dump(kind::GET_RULE, |w| {
+        w.nfgen(INET, 0);
+        w.text(1, TABLE);
+    })?;
+    for guard in [false, true] {
+        let chains = Chain::ALL.into_iter().filter(|chain| *chain != Chain::Guard || guard);
+        let mut expected: Vec<String> = chains.clone().map(|chain| chain.name().to_owned()).collect();
+        expected.sort_unstable();
+        let counted = |chain: &Chain| {
+            let of_chain = |message: &Message<'_>| message.nf().find_text(2) == Some(chain.name());
+            let ours = |message: &Message<'_>| message.nf().find_text(1) == Some(TABLE);
+            let rules = rules.messages().filter(|message| message.kind == kind::NEW_RULE);
+            rules.filter(|message| ours(message) && of_chain(message)).count() == chain.rules().len()
+        };
+        if names == expected && chains.clone().all(|chain| counted(&chain)) {
+            return Ok(Some(guard));
+        }
+    }
+    Ok(None)
+}
+
+fn read_helpers(socket: &mut Socket) -> io::Result<Option<std::collections::BTreeSet<HelperObject>>> {
+    let dump = socket.dump(kind::GET_OBJECT, |w| {
+        w.nfgen(INET, 0);
+        w.text(1, TABLE);
+    })?;
+    let ours = dump
+        .messages()
+        .filter(|message| message.kind == kind::NEW_OBJECT && message.nf().find_text(1) == Some(TABLE));
+    Ok(ours.map(|message| helper(message.nf())).collect())
+}
+
+fn helper(attributes: Attributes<'_>) -> Option<HelperObject> {
+    let name = attributes.find_text(2)?;
+    let kind = attributes.find_be32(3)?;
+    HelperObject::ALL.into_iter().find(|object| kind == CT_HELPER && object.name() == name)
+}
+
+/// The elements of a set with their counters.
+pub fn counters(socket: &mut Socket, set: Set) -> io::Result<Vec<(Key, Option<String>, Counter)>> {
+    let shape = set.shape();
+    let dump = dump_elements(socket, set)?;
+    let read = |attributes: Attributes<'_>| {
+        let (key, entry) = element(&shape, &attributes)?;
+        Some((key, entry.comment, counter(&attributes)))
+    };
+    Ok(elements(&dump).filter_map(read).collect())
+}
+
+fn dump_elements(socket: &mut Socket, set: Set) -> io::Result<Dump> {
+    socket.dump(kind::GET_ELEMENT, |w| {
+        w.nfgen(INET, 0);
+        w.text(1, TABLE);
+        w.text(2, set.shape().name);
+    })
+}
+
+fn elements(dump: &Dump) -> impl Iterator<Item = Attributes<'_>> {
+    let messages = dump.messages().filter(|message| message.kind == kind::NEW_ELEMENT);
+    messages.flat_map(|message| message.nf().inside(3)).map(|(_, element)| Attributes::of(element))
+}
+
+fn element(shape: &Shape, attributes: &Attributes<'_>) -> Option<(Key, Entry)> {
+    let first = attributes.inside(1).find(1)?;
+    let last = attributes.inside(10).find(1);
+    let key = values(shape.key, first, last.filter(|_| shape.interval))?;
+    let data = match shape.data {
+        DataShape::None => Data::None,
+        DataShape::Fields(fields) => Data::Fields(values(fields, attributes.inside(2).find(1)?, None)?),
+        DataShape::Helper => {
+            let name = attributes.find_text(9)?;
+            Data::Helper(HelperObject::ALL.into_iter().find(|object| object.name() == name)?)
+        }
+    };
+    let comment = attributes.find(6).and_then(|data| user_data(data, 0)).and_then(text).map(str::to_owned);
+    Some((key, Entry { data, comment }))
+}
+
+/// The counter among an element's expressions: one alone, or a list of them.
+fn counter(attributes: &Attributes<'_>) -> Counter {
+    let listed = attributes.inside(11).map(|(_, expression)| Attributes::of(expression));
+    let all = std::iter::once(attributes.inside(7)).chain(listed);
+    let mut counters = all.filter(|expression| expression.find_text(1) == Some("counter"));
+    counters.next().map_or_else(Counter::default, |expression| {
+        let data = expression.inside(2);
+        let number = |kind| data.find_be64(kind).unwrap_or(0);
+        Counter { bytes: number(1), packets: number(2) }
+    })
+}

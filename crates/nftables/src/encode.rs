@@ -1,0 +1,472 @@
+//! Plans and changes as batches of nf_tables messages. Every message remembers what it is about, so that a
+//! refusal can name the rule.
+
+use portway_core::address::{Family, Protocol};
+use portway_core::plan::nftables::element::{DataShape, Datatype, Shape};
+use portway_core::plan::nftables::table::{Chain, TABLE};
+use portway_core::plan::nftables::{
+    Change, Data, Direction, Entry, HelperObject, Key, Plan, Set, Value, layout_comment,
+};
+
+use crate::expression::{self, nfproto};
+use crate::wire::{Writer, flag};
+
+/// `NFNL_SUBSYS_NFTABLES`
+pub const SUBSYSTEM: u16 = 10 << 8;
+const BATCH_BEGIN: u16 = 16;
+const BATCH_END: u16 = 17;
+/// `NFPROTO_INET`
+pub const INET: u8 = 1;
+
+/// Message types (`enum nf_tables_msg_types`).
+pub mod kind {
+    use super::SUBSYSTEM;
+    pub const NEW_TABLE: u16 = SUBSYSTEM;
+    pub const GET_TABLE: u16 = SUBSYSTEM | 1;
+    pub const DEL_TABLE: u16 = SUBSYSTEM | 2;
+    pub const NEW_CHAIN: u16 = SUBSYSTEM | 3;
+    pub const GET_CHAIN: u16 = SUBSYSTEM | 4;
+    pub const DEL_CHAIN: u16 = SUBSYSTEM | 5;
+    pub const NEW_RULE: u16 = SUBSYSTEM | 6;
+    pub const GET_RULE: u16 = SUBSYSTEM | 7;
+    pub const NEW_SET: u16 = SUBSYSTEM | 9;
+    pub const NEW_ELEMENT: u16 = SUBSYSTEM | 12;
+    pub const GET_ELEMENT: u16 = SUBSYSTEM | 13;
+    pub const DEL_ELEMENT: u16 = SUBSYSTEM | 14;
+    pub const GET_GENERATION: u16 = SUBSYSTEM | 16;
+    pub const NEW_OBJECT: u16 = SUBSYSTEM | 18;
+    pub const GET_OBJECT: u16 = SUBSYSTEM | 19;
+    pub const DEL_OBJECT: u16 = SUBSYSTEM | 20;
+}
+
+const MAP: u32 = 0x08;
+const INTERVAL: u32 = 0x04;
+const OBJECT: u32 = 0x40;
+const CONCAT: u32 = 0x80;
+/// `NFT_OBJECT_CT_HELPER`
+pub const CT_HELPER: u32 = 3;
+/// An element list is an attribute, so at most 65,535 bytes; the largest element of ours has about 300.
+const LIST: usize = 60_000;
+
+/// What a message of a batch is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The table, a chain, a rule or a set.
+    Structure(String),
+    /// A conntrack helper object.
+    Helper(HelperObject),
+    /// Elements of a set, by their keys.
+    Elements(Set, Vec<Key>),
+}
+
+/// A batch in the making.
+pub struct Batch {
+    writer: Writer,
+    first: u32,
+    subjects: Vec<Subject>,
+    last: usize,
+    table: &'static str,
+    /// The most elements in one message.
+    limit: usize,
+}
+
+impl Batch {
+    /// A batch whose messages count from sequence number `first`, valid only while the kernel's ruleset is of
+    /// this generation.
+    pub fn new(first: u32, generation: Option<u32>) -> Self {
+        let mut writer = Writer::default();
+        writer.message(BATCH_BEGIN, flag::REQUEST, first, |w| {
+            w.nfgen(0, SUBSYSTEM >> 8);
+            if let Some(generation) = generation {
+                w.be32(1, generation);
+            }
+        });
+        Self { writer, first, subjects: Vec::new(), last: 0, table: TABLE, limit: usize::MAX }
+    }
+
+    /// The same for a table of another name, for trying things out.
+    pub fn for_table(mut self, table: &'static str) -> Self {
+        self.table = table;
+        self
+    }
+
+    /// Sends every element in a message of its own, so that a refusal names it.
+    pub fn one_by_one(mut self) -> Self {
+        self.limit = 1;
+        self
+    }
+
+    /// Whether nothing has been put into the batch.
+    pub fn is_empty(&self) -> bool {
+        self.subjects.is_empty()
+    }
+
+    /// The sequence number of the batch's first message.
+    pub fn first_sequence(&self) -> u32 {
+        self.first
+    }
+
+    /// The bytes without the end: the kernel checks all of it, reports every error, and undoes it.
+    pub fn rehearsal(&self) -> &[u8] {
+        self.writer.bytes()
+    }
+
+    /// The bytes that the kernel carries out.
+    pub fn finish(&mut self) -> &[u8] {
+        self.writer.add_flags(self.last, flag::ACK);
+        let sequence = self.next_sequence();
+        self.writer.message(BATCH_END, flag::REQUEST, sequence, |w| w.nfgen(0, SUBSYSTEM >> 8));
+        self.writer.bytes()
+    }
+
+    /// What the message with this sequence number is about; `None` for the batch as a whole.
+    pub fn subject(&self, sequence: u32) -> Option<&Subject> {
+        let index = sequence.checked_sub(self.first)?.checked_sub(1)?;
+        self.subjects.get(usize::try_from(index).ok()?)
+    }
+
+    /// The sequence number after the last one used.
+    pub fn next_sequence(&self) -> u32 {
+        let count = u32::try_from(self.subjects.len()).unwrap_or(u32::MAX);
+        self.first.wrapping_add(count).wrapping_add(1)
+    }
+
+    fn message(&mut self, kind: u16, flags: u16, subject: Subject, body: impl FnOnce(&mut Writer)) {
+        self.last = self.writer.len();
+        let sequence = self.next_sequence();
+        self.subjects.push(subject);
+        self.writer.message(kind, flag::REQUEST | flags, sequence, |w| {
+            w.nfgen(INET, 0);
+            body(w);
+        });
+    }
+
+    /// Deletes the table with all that is in it.
+    pub fn delete_table(&mut self) {
+        let table = self.table;
+        self.message(kind::DEL_TABLE, 0, structure("the table"), |w| w.text(1, table));
+    }
+
+    /// Makes the table with everything but elements and helper objects; the guard chain only with `guard`.
+    pub fn create_table(&mut self, guard: bool) {
+        let table = self.table;
+        self.message(kind::NEW_TABLE, flag::CREATE | flag::EXCL, structure("the table"), |w| {
+            w.text(1, table);
+            w.be32(2, 0);
+            w.put(6, &comment(&layout_comment()));
+        });
+        for (id, set) in (1..).zip(Set::ALL) {
+            self.create_set(set, id);
+        }
+        let chains = || Chain::ALL.into_iter().filter(move |chain| *chain != Chain::Guard || guard);
+        chains().for_each(|chain| self.create_chain(chain));
+        chains().for_each(|chain| self.create_rules(chain));
+    }
+
+    /// Turns the table's content from one plan to another.
+    pub fn change(&mut self, change: &Change, old: &Plan) {
+        change.add_helpers.iter().for_each(|object| self.create_helper(*object));
+        for (set, keys) in &change.remove {
+            let entry = |key| old.elements.get(set).and_then(|elements| elements.get(key));
+            let elements = keys.iter().filter_map(|key| Some((key, entry(key)?)));
+            self.elements(kind::DEL_ELEMENT, 0, *set, elements);
+        }
+        for (set, elements) in &change.add {
+            self.elements(kind::NEW_ELEMENT, flag::CREATE | flag::EXCL, *set, elements.iter());
+        }
+        for object in &change.remove_helpers {
+            let table = self.table;
+            self.message(kind::DEL_OBJECT, 0, Subject::Helper(*object), |w| {
+                w.text(1, table);
+                w.text(2, object.name());
+                w.be32(3, CT_HELPER);
+            });
+        }
+        match change.guard {
+            Some(true) => {
+                self.create_chain(Chain::Guard);
+                self.create_rules(Chain::Guard);
+            }
+            Some(false) => {
+                let table = self.table;
+                self.message(kind::DEL_CHAIN, 0, structure("chain guard"), |w| {
+                    w.text(1, table);
+                    w.text(3, Chain::Guard.name());
+                });
+            }
+            None => {}
+        }
+    }
+
+    /// Declares a conntrack helper object.
+    pub fn create_helper(&mut self, object: HelperObject) {
+        let table = self.table;
+        self.message(kind::NEW_OBJECT, flag::CREATE | flag::EXCL, Subject::Helper(object), |w| {
+            w.text(1, table);
+            w.text(2, object.name());
+            w.be32(3, CT_HELPER);
+            w.nest(4, |w| {
+                w.text(1, object.helper.name());
+                w.put(2, &u16::from(INET).to_be_bytes());
+                w.put(3, &[object.protocol.number()]);
+            });
+        });
+    }
+
+    fn create_chain(&mut self, chain: Chain) {
+        let table = self.table;
+        let subject = structure(&format!("chain {}", chain.name()));
+        self.message(kind::NEW_CHAIN, flag::CREATE | flag::EXCL, subject, |w| {
+            w.text(1, table);
+            w.text(3, chain.name());
+            if let Some(hook) = chain.hook() {
+                w.nest(4, |w| {
+                    w.be32(1, hook.number);
+                    w.put(2, &hook.priority.to_be_bytes());
+                });
+                // NF_ACCEPT
+                w.be32(5, 1);
+                w.text(7, hook.kind);
+            }
+        });
+    }
+
+    fn create_rules(&mut self, chain: Chain) {
+        let table = self.table;
+        for statements in chain.rules() {
+            let words: Vec<String> = statements.iter().map(ToString::to_string).collect();
+            let subject = structure(&format!("rule \"{}\" in chain {}", words.join(" "), chain.name()));
+            self.message(kind::NEW_RULE, flag::CREATE | flag::APPEND, subject, |w| {
+                w.text(1, table);
+                w.text(2, chain.name());
+                w.nest(4, |w| expression::rule(w, &statements));
+            });
+        }
+    }
+
+    fn create_set(&mut self, set: Set, id: u32) {
+        let (table, shape) = (self.table, set.shape());
+        let subject = structure(&format!("set {}", shape.name));
+        self.message(kind::NEW_SET, flag::CREATE | flag::EXCL, subject, |w| {
+            w.text(1, table);
+            w.text(2, shape.name);
+            w.be32(3, set_flags(&shape));
+            w.be32(4, type_number(shape.key));
+            w.be32(5, byte_length(shape.key));
+            match shape.data {
+                DataShape::None => {}
+                DataShape::Fields(fields) => {
+                    w.be32(6, type_number(fields));
+                    w.be32(7, byte_length(fields));
+                }
+                DataShape::Helper => w.be32(15, CT_HELPER),
+            }
+            w.be32(10, id);
+            if shape.interval {
+                w.nest(9, |w| {
+                    w.nest(2, |w| {
+                        for field in shape.key {
+                            w.nest(1, |w| w.be32(1, length(*field)));
+                        }
+                    });
+                });
+            }
+            w.put(13, &set_user_data(&shape));
+            if shape.counter {
+                w.nest(17, |w| {
+                    w.text(1, "counter");
+                    w.nest(2, |_| {});
+                });
+            }
+        });
+    }
+
+    fn elements<'a>(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        set: Set,
+        elements: impl Iterator<Item = (&'a Key, &'a Entry)>,
+    ) {
+        let (table, shape) = (self.table, set.shape());
+        let mut elements = elements.peekable();
+        while elements.peek().is_some() {
+            let mut list = Writer::default();
+            let mut keys = Vec::new();
+            while list.len() < LIST && keys.len() < self.limit {
+                let Some((key, entry)) = elements.next() else { break };
+                element(&mut list, &shape, key, entry, kind == self::kind::NEW_ELEMENT);
+                keys.push(key.clone());
+            }
+            self.message(kind, flags, Subject::Elements(set, keys), |w| {
+                w.text(1, table);
+                w.text(2, shape.name);
+                w.nest(3, |w| w.raw(list.bytes()));
+            });
+        }
+    }
+}
+
+fn structure(what: &str) -> Subject {
+    Subject::Structure(what.to_owned())
+}
+
+fn element(w: &mut Writer, shape: &Shape, key: &Key, entry: &Entry, whole: bool) {
+    w.nest(1, |w| {
+        w.nest(1, |w| w.put(1, &bytes(key, false)));
+        if shape.interval {
+            w.nest(10, |w| w.put(1, &bytes(key, true)));
+        }
+        if !whole {
+            return;
+        }
+        match &entry.data {
+            Data::None => {}
+            Data::Fields(fields) => w.nest(2, |w| w.put(1, &bytes(fields, false))),
+            Data::Helper(object) => w.text(9, object.name()),
+        }
+        if let Some(text) = &entry.comment {
+            w.put(6, &comment(text));
+        }
+    });
+}
+
+/// A comment as nft keeps it in user data (libnftnl `NFTNL_UDATA_*_COMMENT`, type 0).
+fn comment(text: &str) -> Vec<u8> {
+    // Names and the layout's comment are far below the 128 bytes that nft allows.
+    let text = &text.as_bytes()[..text.len().min(127)];
+    let mut data = vec![0, u8::try_from(text.len() + 1).unwrap_or(u8::MAX)];
+    data.extend_from_slice(text);
+    data.push(0);
+    data
+}
+
+/// The registers' content for a key or data; `end` takes the last port of a range.
+pub fn bytes(values: &[Value], end: bool) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(32);
+    for value in values {
+        match value {
+            Value::Ipv4(address) => bytes.extend(address.octets()),
+            Value::Ipv6(address) => bytes.extend(address.octets()),
+            Value::Protocol(protocol) => bytes.push(protocol.number()),
+            Value::Service(ports) => {
+                let port = if end { ports.last() } else { ports.first() };
+                bytes.extend(port.to_be_bytes());
+            }
+            Value::Interface(name) => {
+                bytes.extend(name.as_str().bytes().chain([0; 16]).take(16));
+            }
+            Value::Family(family) => bytes.push(nfproto(*family)),
+            Value::Mark(mark) => bytes.extend(mark.to_ne_bytes()),
+            Value::Direction(Direction::Original) => bytes.push(0),
+            Value::Direction(Direction::Reply) => bytes.push(1),
+        }
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+    }
+    bytes
+}
+
+/// Reads what [`bytes`] wrote. `last` is the end of the range, for keys of interval sets.
+pub fn values(fields: &[Datatype], first: &[u8], last: Option<&[u8]>) -> Option<Vec<Value>> {
+    let mut at = 0;
+    let mut values = Vec::with_capacity(fields.len());
+    for field in fields {
+        let size = usize::try_from(length(*field)).ok()?;
+        let bytes = first.get(at..at + size)?;
+        values.push(match field {
+            Datatype::Ipv4 => Value::Ipv4(<[u8; 4]>::try_from(bytes).ok()?.into()),
+            Datatype::Ipv6 => Value::Ipv6(<[u8; 16]>::try_from(bytes).ok()?.into()),
+            Datatype::Protocol => Value::Protocol(match bytes {
+                [6] => Protocol::Tcp,
+                [17] => Protocol::Udp,
+                _ => return None,
+            }),
+            Datatype::Service => {
+                let port = |bytes: &[u8]| Some(u16::from_be_bytes(bytes.try_into().ok()?));
+                let end = last.map_or(Some(bytes), |last| last.get(at..at + size))?;
+                Value::Service(portway_core::address::PortRange::new(port(bytes)?, port(end)?)?)
+            }
+            Datatype::Interface => {
+                Value::Interface(portway_core::address::InterfaceName::new(crate::wire::text(bytes)?)?)
+            }
+            Datatype::Family => Value::Family(match bytes {
+                [byte] if *byte == nfproto(Family::V4) => Family::V4,
+                [byte] if *byte == nfproto(Family::V6) => Family::V6,
+                _ => return None,
+            }),
+            Datatype::Mark => Value::Mark(u32::from_ne_bytes(bytes.try_into().ok()?)),
+            Datatype::Direction => Value::Direction(match bytes {
+                [0] => Direction::Original,
+                [1] => Direction::Reply,
+                _ => return None,
+            }),
+        });
+        at += size.next_multiple_of(4);
+    }
+    Some(values)
+}
+
+/// How many 32-bit registers a field takes.
+pub const fn words(field: Datatype) -> u32 {
+    length(field).div_ceil(4)
+}
+
+const fn length(field: Datatype) -> u32 {
+    match field {
+        Datatype::Protocol | Datatype::Family | Datatype::Direction => 1,
+        Datatype::Service => 2,
+        Datatype::Ipv4 | Datatype::Mark => 4,
+        Datatype::Ipv6 | Datatype::Interface => 16,
+    }
+}
+
+fn byte_length(fields: &[Datatype]) -> u32 {
+    match fields {
+        [one] => length(*one),
+        many => many.iter().map(|field| 4 * words(*field)).sum(),
+    }
+}
+
+/// nft's numbers of its types (nftables `include/datatype.h`), six bits each in a concatenation. The kernel
+/// only stores them.
+fn type_number(fields: &[Datatype]) -> u32 {
+    let number = |field: &Datatype| match field {
+        Datatype::Family => 2,
+        Datatype::Ipv4 => 7,
+        Datatype::Ipv6 => 8,
+        Datatype::Protocol => 12,
+        Datatype::Service => 13,
+        Datatype::Mark => 19,
+        Datatype::Direction => 27,
+        Datatype::Interface => 41,
+    };
+    fields.iter().fold(0, |all, field| all << 6 | number(field))
+}
+
+fn set_flags(shape: &Shape) -> u32 {
+    let data = match shape.data {
+        DataShape::None => 0,
+        DataShape::Fields(_) => MAP,
+        DataShape::Helper => OBJECT,
+    };
+    data | if shape.interval { INTERVAL | CONCAT } else { 0 }
+}
+
+/// The byte orders of key and data, which nft needs to print marks (libnftnl `NFTNL_UDATA_SET_KEYBYTEORDER`
+/// and `_DATABYTEORDER`: 1 host, 2 network, 0 for a concatenation).
+fn set_user_data(shape: &Shape) -> Vec<u8> {
+    let order = |fields: &[Datatype]| -> u32 {
+        match fields {
+            [Datatype::Mark] => 1,
+            [_] => 2,
+            _ => 0,
+        }
+    };
+    let mut data = vec![0, 4];
+    data.extend(order(shape.key).to_ne_bytes());
+    if let DataShape::Fields(fields) = shape.data {
+        data.extend([1, 4]);
+        data.extend(order(fields).to_ne_bytes());
+    }
+    data
+}

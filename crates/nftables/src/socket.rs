@@ -1,0 +1,190 @@
+//! A netlink socket: one request, one dump, or one batch at a time. The kernel answers a batch before the send
+//! returns, so nothing here waits for anybody but the kernel.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{self, AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+use crate::wire::{DONE, ERROR, Message, Messages, Writer, flag};
+
+/// The largest batch that is sent, in bytes. 10,000 rules need about 4 MB.
+const MAX_BATCH: usize = 256 << 20;
+/// Room for the largest answer: an error carries the message it is about, at most a full attribute list.
+const ANSWER: usize = 256 << 10;
+/// How often a dump is read again because the ruleset changed meanwhile.
+const DUMP_TRIES: usize = 20;
+
+/// A netlink socket of one protocol, in the network namespace of the thread that opened it.
+pub struct Socket {
+    fd: OwnedFd,
+    sequence: u32,
+    answer: Vec<u8>,
+}
+
+/// What a dump returned: the messages one behind the other.
+pub struct Dump(Vec<u8>);
+
+impl Dump {
+    /// The messages.
+    pub fn messages(&self) -> Messages<'_> {
+        Messages::of(&self.0)
+    }
+}
+
+/// The kernel's word on one message of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The message's sequence number.
+    pub sequence: u32,
+    /// The error.
+    pub error: Errno,
+}
+
+impl Socket {
+    /// Opens a socket of a netlink protocol; `None` is routing (number 0).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open(protocol: Option<Protocol>) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC;
+        let fd = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
+        // Without CAP_NET_ADMIN the size stays at the default; every request would fail anyway, with a better
+        // error than this one.
+        let _ = sockopt::set_socket_recv_buffer_size_force(&fd, 16 << 20);
+        sockopt::set_socket_timeout(&fd, Timeout::Recv, Some(Duration::from_secs(30)))?;
+        Ok(Self { fd, sequence: 1, answer: vec![0; ANSWER] })
+    }
+
+    /// Reserves `count` sequence numbers and returns the first.
+    pub fn sequences(&mut self, count: u32) -> u32 {
+        let first = self.sequence;
+        self.sequence = self.sequence.wrapping_add(count);
+        first
+    }
+
+    /// Asks for a list. `body` writes what follows the netlink header.
+    ///
+    /// # Errors
+    /// The kernel's, or `Interrupted` when the ruleset never held still.
+    pub fn dump(&mut self, kind: u16, body: impl Fn(&mut Writer)) -> io::Result<Dump> {
+        for _ in 0..DUMP_TRIES {
+            let sequence = self.sequences(1);
+            let mut writer = Writer::default();
+            writer.message(kind, flag::REQUEST | flag::DUMP, sequence, &body);
+            if let Some(dump) = self.dump_once(writer.bytes(), sequence)? {
+                return Ok(dump);
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::Interrupted, "the kernel's state kept changing while it was read"))
+    }
+
+    fn dump_once(&mut self, request: &[u8], sequence: u32) -> io::Result<Option<Dump>> {
+        self.send(request)?;
+        let (mut all, mut disturbed) = (Vec::new(), false);
+        loop {
+            let length = self.receive(RecvFlags::empty())?;
+            let bytes = self.answer.get(..length).unwrap_or(&self.answer);
+            let mut plain = true;
+            for message in Messages::of(bytes).filter(|message| message.sequence == sequence) {
+                disturbed |= message.flags & flag::DUMP_INTR != 0;
+                match message.kind {
+                    ERROR | DONE if message.error() != 0 => return Err(errno(&message).into()),
+                    DONE => {
+                        // What stands before the end belongs to the dump; the end itself is skipped by type.
+                        all.extend_from_slice(bytes);
+                        return Ok((!disturbed).then_some(Dump(all)));
+                    }
+                    ERROR => plain = false,
+                    _ => {}
+                }
+            }
+            if plain {
+                all.extend_from_slice(bytes);
+            }
+        }
+    }
+
+    /// Asks for one thing, and gets it or an error. The answer's payload (behind the netlink header).
+    ///
+    /// # Errors
+    /// The kernel's (`NotFound` when it does not exist).
+    pub fn get(&mut self, kind: u16, body: impl FnOnce(&mut Writer)) -> io::Result<Vec<u8>> {
+        self.request(kind, flag::REQUEST, body)
+    }
+
+    /// Demands something of the kernel that is acknowledged.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn demand(&mut self, kind: u16, body: impl FnOnce(&mut Writer)) -> io::Result<()> {
+        self.request(kind, flag::REQUEST | flag::ACK, body).map(drop)
+    }
+
+    fn request(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Writer)) -> io::Result<Vec<u8>> {
+        let sequence = self.sequences(1);
+        let mut writer = Writer::default();
+        writer.message(kind, flags, sequence, body);
+        self.send(writer.bytes())?;
+        loop {
+            let length = self.receive(RecvFlags::empty())?;
+            let bytes = self.answer.get(..length).unwrap_or(&self.answer);
+            if let Some(message) = Messages::of(bytes).find(|message| message.sequence == sequence) {
+                return match message.kind {
+                    ERROR if message.error() != 0 => Err(errno(&message).into()),
+                    ERROR => Ok(Vec::new()),
+                    _ => Ok(message.payload.to_vec()),
+                };
+            }
+        }
+    }
+
+    /// Sends a batch whose messages have the sequence numbers from `first` on, and collects what the kernel
+    /// refused; nothing when it took all of it.
+    ///
+    /// # Errors
+    /// When the batch could not be delivered at all.
+    pub fn batch(&mut self, bytes: &[u8], first: u32) -> io::Result<Vec<Refusal>> {
+        if bytes.len() > MAX_BATCH {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "more rules than one batch carries (256 MiB)",
+            ));
+        }
+        // The kernel counts its own overhead against the buffer and doubles what it is told.
+        let _ = sockopt::set_socket_send_buffer_size_force(&self.fd, bytes.len() + (64 << 10));
+        self.send(bytes)?;
+        let mut refusals = Vec::new();
+        loop {
+            let length = match self.receive(RecvFlags::DONTWAIT) {
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(refusals),
+                Err(error) => return Err(error),
+            };
+            let bytes = self.answer.get(..length).unwrap_or(&self.answer);
+            let errors = Messages::of(bytes).filter(|message| message.kind == ERROR && message.error() != 0);
+            refusals.extend(
+                errors
+                    .filter(|message| message.sequence >= first)
+                    .map(|message| Refusal { sequence: message.sequence, error: errno(&message) }),
+            );
+        }
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        rustix::io::retry_on_intr(|| net::send(&self.fd, bytes, SendFlags::empty()))?;
+        Ok(())
+    }
+
+    fn receive(&mut self, flags: RecvFlags) -> io::Result<usize> {
+        let (_, length) = rustix::io::retry_on_intr(|| net::recv(&self.fd, &mut self.answer[..], flags))?;
+        Ok(length)
+    }
+}
+
+fn errno(message: &Message<'_>) -> Errno {
+    Errno::from_raw_os_error(message.error())
+}

@@ -1,0 +1,186 @@
+//! What the kernel holds against what the plan says, in network namespaces of their own.
+
+mod support;
+
+use std::time::Instant;
+
+use portway_core::engine::Engine;
+use portway_core::plan::nftables::Plan;
+use portway_core::ruleset::{Helper, Rule, SourceMode};
+use portway_nftables::{NftablesEngine, probe};
+use support::{Namespace, apply, nft, normalised, plan, rule};
+
+fn every_feature() -> Vec<Rule> {
+    let addresses = |pool: &[&str]| SourceMode::Snat(pool.iter().map(|text| text.parse().unwrap()).collect());
+    let mut rules = vec![
+        rule("web", &["tcp/192.0.2.1:80", "tcp/[2001:db8::1]:80"], "10.0.0.1:8080"),
+        rule("dns", &["udp/0.0.0.0:53", "tcp/0.0.0.0:53"], "10.0.0.2"),
+        rule("range", &["tcp/192.0.2.1:8000-8099"], "10.0.0.3:8000-8099"),
+        rule("shifted", &["tcp/0.0.0.0:9000-9004"], "10.0.0.3:19000-19004"),
+        rule("six", &["tcp/[::]:443", "udp/[2001:db8::1]:5000-5009"], "[fd00::1]:443"),
+        rule("six-same", &["tcp/[2001:db8::2]:22"], "fd00::1"),
+        rule("six-shifted", &["udp/[::]:7000-7002"], "[fd00::1]:7100-7102"),
+        rule("interface", &["tcp/eth0:25", "tcp/eth0%6:25", "udp/eth0:100-200"], "127.0.0.1:2525"),
+        rule("preserve", &["tcp/192.0.2.2:81"], "10.0.0.4:81"),
+        rule("pool4", &["tcp/192.0.2.2:82"], "10.0.0.4:82"),
+        rule("pool6", &["tcp/[2001:db8::2]:82"], "[fd00::4]:82"),
+        rule("ftp", &["tcp/192.0.2.2:21"], "10.0.0.5"),
+        rule("tftp", &["udp/192.0.2.2:69"], "10.0.0.5"),
+        rule("sip", &["udp/192.0.2.2:5060", "tcp/192.0.2.2:5060"], "10.0.0.5"),
+    ];
+    let mut of = |name: &str, change: &dyn Fn(&mut Rule)| {
+        change(rules.iter_mut().find(|rule| rule.name.as_str() == name).unwrap());
+    };
+    of("preserve", &|rule| rule.source = SourceMode::Preserve);
+    of("pool4", &|rule| rule.source = addresses(&["192.0.2.10", "192.0.2.11", "192.0.2.12"]));
+    of("pool6", &|rule| rule.source = addresses(&["2001:db8::10"]));
+    of("ftp", &|rule| rule.helper = Some(Helper::Ftp));
+    of("tftp", &|rule| rule.helper = Some(Helper::Tftp));
+    of("sip", &|rule| rule.helper = Some(Helper::Sip));
+    rules
+}
+
+fn assert_listed(plan: &Plan) {
+    let listing = nft(&["-s", "list", "table", "inet", "portway"]);
+    let (kernel, printed) = (normalised(&listing), normalised(&plan.to_string()));
+    if kernel != printed {
+        for (left, right) in kernel.lines().zip(printed.lines()).filter(|(left, right)| left != right) {
+            eprintln!("kernel: {left}\n  plan: {right}");
+        }
+    }
+    assert_eq!(kernel, printed, "nft lists something else than the plan prints");
+}
+
+#[test]
+fn nft_lists_what_the_plan_prints() {
+    let namespace = Namespace::new();
+    namespace.enter();
+    let mut engine = NftablesEngine::open().unwrap();
+    let full = plan(&mut engine, &every_feature());
+    let changed = apply(&mut engine, &full).unwrap();
+    assert_eq!((changed.added, changed.removed, changed.adopted), (full.len(), 0, false));
+    assert_listed(&full);
+    assert_eq!(engine.verify(&full).unwrap(), Vec::<String>::new());
+    // Down to half of the rules, and without the guard chain and the helpers.
+    let rules: Vec<Rule> = every_feature()
+        .into_iter()
+        .filter(|rule| ["web", "range", "six", "pool4"].contains(&rule.name.as_str()))
+        .collect();
+    let half = plan(&mut engine, &rules);
+    assert!(full.needs_route_localnet() && !half.needs_route_localnet());
+    apply(&mut engine, &half).unwrap();
+    assert_listed(&half);
+    assert_ne!(engine.verify(&full).unwrap(), Vec::<String>::new());
+    // And up again.
+    let full = plan(&mut engine, &every_feature());
+    apply(&mut engine, &full).unwrap();
+    assert_eq!(engine.verify(&full).unwrap(), Vec::<String>::new());
+    // An empty ruleset leaves an empty table.
+    let empty = plan(&mut engine, &[]);
+    apply(&mut engine, &empty).unwrap();
+    assert_listed(&empty);
+}
+
+#[test]
+fn preparing_changes_nothing_and_clear_leaves_nothing() {
+    let namespace = Namespace::new();
+    namespace.enter();
+    let mut engine = NftablesEngine::open().unwrap();
+    let plan = plan(&mut engine, &every_feature());
+    engine.prepare(&plan).unwrap();
+    assert_eq!(nft(&["list", "ruleset"]), "");
+    engine.commit().unwrap();
+    nft(&["add", "table", "ip", "somebody_else"]);
+    engine.clear().unwrap();
+    assert_eq!(nft(&["list", "ruleset"]), "table ip somebody_else {\n}\n");
+    engine.clear().unwrap();
+    assert_eq!(probe().unwrap().helpers, [Helper::Ftp, Helper::Tftp, Helper::Sip].into());
+    assert_eq!(nft(&["list", "ruleset"]), "table ip somebody_else {\n}\n");
+}
+
+#[test]
+fn one_change_among_ten_thousand_rules_sends_those_elements_only() {
+    let namespace = Namespace::new();
+    namespace.enter();
+    let mut rules: Vec<Rule> = (0..10_000_u16)
+        .map(|n| {
+            let [high, low] = n.to_be_bytes();
+            rule(
+                &format!("rule{n}"),
+                &[&format!("tcp/198.18.{high}.{low}:80")],
+                &format!("10.1.{high}.{low}:8080"),
+            )
+        })
+        .collect();
+    let mut engine = NftablesEngine::open().unwrap();
+    let all = plan(&mut engine, &rules);
+    let start = Instant::now();
+    apply(&mut engine, &all).unwrap();
+    println!("10,000 rules, {} elements: applied in {:?}", all.len(), start.elapsed());
+    rules[5000] = rule("rule5000", &["tcp/198.18.19.136:80"], "10.9.9.9:9999");
+    let changed_plan = plan(&mut engine, &rules);
+    let start = Instant::now();
+    engine.prepare(&changed_plan).unwrap();
+    let prepared = start.elapsed();
+    let changed = engine.commit().unwrap();
+    println!("1 of 10,000 rules changed: prepared in {prepared:?}, with commit {:?}", start.elapsed());
+    assert_eq!((changed.added, changed.removed), (1, 1));
+    assert!(start.elapsed().as_millis() < 500);
+    assert_eq!(engine.verify(&changed_plan).unwrap(), Vec::<String>::new());
+    let mut second = NftablesEngine::open().unwrap();
+    let start = Instant::now();
+    assert_eq!(second.previous_ids().unwrap().len(), 10_000);
+    println!("10,000 rules read back in {:?}", start.elapsed());
+    let start = Instant::now();
+    assert_eq!(engine.observe().unwrap().rules.len(), 10_000);
+    println!("10,000 rules observed in {:?}", start.elapsed());
+}
+
+#[test]
+fn a_failing_batch_changes_nothing_and_names_the_rule() {
+    let namespace = Namespace::new();
+    namespace.enter();
+    let mut engine = NftablesEngine::open().unwrap();
+    let first = plan(&mut engine, &[rule("one", &["tcp/192.0.2.1:100-200"], "10.0.0.1")]);
+    apply(&mut engine, &first).unwrap();
+    // Ranges that overlap: the ruleset's build refuses them, here they reach the kernel, which refuses as well.
+    let rules = [
+        rule("one", &["tcp/192.0.2.1:100-200"], "10.0.0.1"),
+        rule("fine", &["tcp/192.0.2.1:80"], "10.0.0.1"),
+        rule("wrong", &["tcp/192.0.2.1:150-250"], "10.0.0.1"),
+    ];
+    let wrong = plan(&mut engine, &rules);
+    let error = engine.prepare(&wrong).unwrap_err();
+    println!("{error}");
+    assert_eq!(error.rule.as_ref().map(|rule| rule.as_str()), Some("wrong"));
+    assert_eq!(engine.verify(&first).unwrap(), Vec::<String>::new());
+    // Nothing is prepared, so a commit does nothing.
+    assert_eq!(engine.commit().unwrap().added, 0);
+    assert_eq!(engine.verify(&first).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn changes_by_others_are_noticed() {
+    let namespace = Namespace::new();
+    namespace.enter();
+    let mut engine = NftablesEngine::open().unwrap();
+    let plan = plan(&mut engine, &every_feature());
+    apply(&mut engine, &plan).unwrap();
+    for sabotage in [
+        &["flush", "ruleset"][..],
+        &["delete", "element", "inet", "portway", "flows", "{ 0x50000001 }"],
+        &["flush", "chain", "inet", "portway", "translate"],
+        &["add", "chain", "inet", "portway", "mine"],
+    ] {
+        nft(sabotage);
+        assert_ne!(engine.verify(&plan).unwrap(), Vec::<String>::new(), "{sabotage:?}");
+        apply(&mut engine, &plan).unwrap();
+        assert_eq!(engine.verify(&plan).unwrap(), Vec::<String>::new(), "{sabotage:?}");
+        assert_listed(&plan);
+    }
+    // Between prepare and commit.
+    engine.prepare(&plan).unwrap();
+    nft(&["flush", "ruleset"]);
+    engine.commit().unwrap();
+    assert_listed(&plan);
+}
