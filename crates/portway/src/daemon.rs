@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use portway_core::caps::Caps;
 use portway_core::compare::compare;
-use portway_core::diagnostic::Source;
+use portway_core::diagnostic::{Diagnostic, Source};
 use portway_core::plan::nftables::Ids;
 use portway_core::ruleset::{EngineKind, HostSettings};
 use portway_core::snapshot::{EngineSnapshot, flows_per_second};
@@ -25,6 +25,7 @@ use crate::cli::report;
 use crate::control::server::{Asked, Server};
 use crate::control::{Request, Response, RuleStatus, Status};
 use crate::controller::{Candidate, Controller, Report};
+use crate::host::in_use;
 use crate::host::sysctl::{Sysctls, dotted};
 use crate::load::{self, Loaded};
 use crate::state_dir::{self, LockError, StateDir};
@@ -100,9 +101,10 @@ pub fn run(options: &Options, caps: Caps, loaded: Loaded) -> Result<(), Failure>
     let (events, inbox) = channel();
     forward_signals(events.clone()).map_err(|error| format!("signals: {error}"))?;
     let group = candidate.ruleset.control.group.clone();
-    let applied = match daemon.apply(candidate) {
+    let applied = match daemon.apply(candidate.clone()) {
         Ok(report) => report,
         Err(reason) => {
+            explain(&daemon.source, &candidate);
             drop(state.map(StateDir::remove));
             return Err(reason);
         }
@@ -228,7 +230,10 @@ impl Daemon {
             let old = &applied.candidate;
             compare((&old.ruleset, &old.assignment), (&candidate.ruleset, &candidate.assignment))
         });
-        self.apply(candidate)?;
+        if let Err(reason) = self.apply(candidate.clone()) {
+            explain(&loaded.source, &candidate);
+            return Err(reason);
+        }
         self.source = loaded.source;
         let mut lines: Vec<_> = changes.iter().map(ToString::to_string).collect();
         if lines.is_empty() {
@@ -299,6 +304,15 @@ impl Daemon {
             engines: snapshots.into_iter().map(|(kind, s)| (kind.to_string(), s.gauges)).collect(),
             warnings: self.warnings.clone(),
         })
+    }
+}
+
+/// Who holds the ports of a candidate that could not be applied, if that is why.
+fn explain(source: &Source, candidate: &Candidate) {
+    let mistakes = in_use::diagnose(candidate, Some(std::process::id()));
+    let errors: Vec<_> = mistakes.into_iter().filter(Diagnostic::is_error).collect();
+    if !errors.is_empty() {
+        report::log(&format!("the ports:\n{}", report::rendered(source, &errors, false)));
     }
 }
 

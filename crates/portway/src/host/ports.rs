@@ -1,7 +1,7 @@
 //! Who holds a port on this host: the sockets of /proc/net and the processes that own them.
 //!
 //! Deliberately absent: any judgement. Whether a held port is an error (the proxy cannot bind) or a warning
-//! (nftables takes the traffic before the socket sees it) depends on the engine and is said in `cli::check`.
+//! (nftables takes the traffic before the socket sees it) depends on the engine and is said in `in_use`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
