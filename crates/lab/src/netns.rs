@@ -7,8 +7,8 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -23,11 +23,12 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 static SWEEP: Once = Once::new();
 const PREFIX: &str = "pwlab";
 
-/// A network namespace, removed on drop.
+/// A network namespace, removed when the last handle is dropped.
+#[derive(Clone, Debug)]
+pub struct Namespace(Arc<Name>);
+
 #[derive(Debug)]
-pub struct Namespace {
-    name: String,
-}
+struct Name(String);
 
 impl Namespace {
     /// Makes a namespace with `lo` up and no other interface.
@@ -42,19 +43,19 @@ impl Namespace {
         SWEEP.call_once(remove_orphans);
         let name = format!("{PREFIX}-{}-{}-{role}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         process::run(process::program("ip").args(["netns", "add", &name]));
-        let namespace = Self { name };
+        let namespace = Self(Arc::new(Name(name)));
         namespace.ip("link set lo up");
         namespace
     }
 
     /// The name, as `ip netns` knows it.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.0.0
     }
 
     /// The file that stands for the namespace.
     pub fn path(&self) -> PathBuf {
-        Path::new("/run/netns").join(&self.name)
+        Path::new("/run/netns").join(self.name())
     }
 
     /// Runs `f` on a thread in this namespace. Sockets that it makes stay in the namespace wherever they
@@ -68,7 +69,7 @@ impl Namespace {
             let thread = scope.spawn(|| {
                 use std::os::fd::AsFd;
                 move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-                    .unwrap_or_else(|e| panic!("enter namespace {}: {e}", self.name));
+                    .unwrap_or_else(|e| panic!("enter namespace {}: {e}", self.name()));
                 f()
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -111,7 +112,7 @@ impl Namespace {
     /// # Panics
     /// When one fails.
     pub fn ip(&self, lines: &str) {
-        process::feed(process::program("ip").args(["-n", &self.name, "-batch", "-"]), lines);
+        process::feed(process::program("ip").args(["-n", self.name(), "-batch", "-"]), lines);
     }
 
     /// Loads an nft script.
@@ -149,7 +150,7 @@ impl Namespace {
     /// When the address cannot be bound.
     pub fn listen(&self, on: &str) -> TcpListener {
         self.enter(|| TcpListener::bind(on))
-            .unwrap_or_else(|e| panic!("listen on {on} in {}: {e}", self.name))
+            .unwrap_or_else(|e| panic!("listen on {on} in {}: {e}", self.name()))
     }
 
     /// A UDP socket bound to `on`; receiving gives up after two seconds.
@@ -159,7 +160,7 @@ impl Namespace {
     pub fn bind(&self, on: &str) -> UdpSocket {
         let socket = self
             .enter(|| UdpSocket::bind(on))
-            .unwrap_or_else(|e| panic!("bind udp {on} in {}: {e}", self.name));
+            .unwrap_or_else(|e| panic!("bind udp {on} in {}: {e}", self.name()));
         socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a positive time");
         socket
     }
@@ -179,7 +180,7 @@ impl Namespace {
     /// # Panics
     /// After [`PATIENCE`].
     pub fn await_tcp(&self, port: u16) {
-        wait_for(&format!("tcp port {port} in {}", self.name), || self.has_socket("tcp", port, "0A"));
+        wait_for(&format!("tcp port {port} in {}", self.name()), || self.has_socket("tcp", port, "0A"));
     }
 
     /// Waits until a UDP port is bound.
@@ -187,7 +188,7 @@ impl Namespace {
     /// # Panics
     /// After [`PATIENCE`].
     pub fn await_udp(&self, port: u16) {
-        wait_for(&format!("udp port {port} in {}", self.name), || self.has_socket("udp", port, "07"));
+        wait_for(&format!("udp port {port} in {}", self.name()), || self.has_socket("udp", port, "07"));
     }
 
     /// Whether /proc/net/{tcp,udp}{,6} lists a socket with that local port and state (hexadecimal, proc(5)).
@@ -206,9 +207,9 @@ impl Namespace {
     }
 }
 
-impl Drop for Namespace {
+impl Drop for Name {
     fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "delete", &self.name]).stderr(Stdio::null()).status();
+        let _ = Command::new("ip").args(["netns", "delete", &self.0]).stderr(Stdio::null()).status();
     }
 }
 

@@ -81,7 +81,7 @@ pub fn vsftpd(ns: &Namespace, port: u16, root: &Path) -> Process {
         "vsftpd.conf",
         format!(
             "listen=NO\nlisten_ipv6=YES\nlisten_port={port}\nbackground=NO\nanonymous_enable=YES\nlocal_enable=NO\n\
-             ftp_username=nobody\nno_anon_password=YES\nanon_root={}\nsecure_chroot_dir={}\nseccomp_sandbox=NO\n\
+             ftp_username=daemon\nno_anon_password=YES\nanon_root={}\nsecure_chroot_dir={}\nseccomp_sandbox=NO\n\
              connect_from_port_20=YES\nxferlog_enable=NO\nisolate=NO\n",
             root.display(),
             empty.display()

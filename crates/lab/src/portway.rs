@@ -32,19 +32,19 @@ pub fn binary() -> PathBuf {
 
 /// A running `portway run` with a file and a state directory of its own.
 #[derive(Debug)]
-pub struct Portway<'a> {
-    namespace: &'a Namespace,
+pub struct Portway {
+    namespace: Namespace,
     process: Process,
     prefix: Vec<String>,
     directory: Scratch,
 }
 
-impl<'a> Portway<'a> {
+impl Portway {
     /// Starts it with this file and waits until every rule forwards.
     ///
     /// # Panics
     /// When it does not become ready; the message has all that it printed.
-    pub fn start(namespace: &'a Namespace, file: &str) -> Self {
+    pub fn start(namespace: &Namespace, file: &str) -> Self {
         Self::try_start(namespace, file).unwrap_or_else(|log| panic!("portway did not start:\n{log}"))
     }
 
@@ -52,7 +52,7 @@ impl<'a> Portway<'a> {
     ///
     /// # Errors
     /// What it printed.
-    pub fn try_start(namespace: &'a Namespace, file: &str) -> Result<Self, String> {
+    pub fn try_start(namespace: &Namespace, file: &str) -> Result<Self, String> {
         Self::start_under(namespace, &[], file)
     }
 
@@ -60,12 +60,12 @@ impl<'a> Portway<'a> {
     ///
     /// # Errors
     /// What it printed.
-    pub fn start_under(namespace: &'a Namespace, prefix: &[&str], file: &str) -> Result<Self, String> {
+    pub fn start_under(namespace: &Namespace, prefix: &[&str], file: &str) -> Result<Self, String> {
         let directory = Scratch::new();
         directory.write("portway.toml", file);
         let prefix: Vec<String> = prefix.iter().map(|&word| word.to_owned()).collect();
         let process = spawn(namespace, &prefix, &directory)?;
-        Ok(Self { namespace, process, prefix, directory })
+        Ok(Self { namespace: namespace.clone(), process, prefix, directory })
     }
 
     /// Kills it as a crash would.
@@ -79,7 +79,7 @@ impl<'a> Portway<'a> {
     /// # Panics
     /// When it does not become ready.
     pub fn restart(&mut self) {
-        self.process = spawn(self.namespace, &self.prefix, &self.directory)
+        self.process = spawn(&self.namespace, &self.prefix, &self.directory)
             .unwrap_or_else(|log| panic!("portway did not start again:\n{log}"));
     }
 
@@ -116,8 +116,13 @@ impl<'a> Portway<'a> {
     /// # Errors
     /// What it printed when it failed.
     pub fn command(&self, words: &str) -> Result<String, String> {
-        let mut command = self.namespace.command(binary());
-        command.args(words.split_whitespace()).arg("--state-dir").arg(self.state_dir());
+        let mut command = self.namespace.command("timeout");
+        command
+            .arg("60")
+            .arg(binary())
+            .args(words.split_whitespace())
+            .arg("--state-dir")
+            .arg(self.state_dir());
         process::attempt(&mut command)
     }
 
@@ -178,7 +183,7 @@ impl<'a> Portway<'a> {
 pub fn check(namespace: &Namespace, file: &str) -> Result<String, String> {
     let directory = Scratch::new();
     let path = directory.write("portway.toml", file);
-    process::attempt(namespace.command(binary()).args(["check", "-c"]).arg(path))
+    process::attempt(namespace.command("timeout").arg("60").arg(binary()).args(["check", "-c"]).arg(path))
 }
 
 fn spawn(namespace: &Namespace, prefix: &[String], directory: &Scratch) -> Result<Process, String> {

@@ -184,6 +184,14 @@ impl Process {
         cpu_time(self.id())
     }
 
+    /// CPU time used until now by its whole process group: a master and its workers.
+    pub fn group_cpu_time(&self) -> Duration {
+        let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let group = Some(self.id().to_string());
+        pids.filter(|pid| stat_fields(*pid).nth(2) == group).map(cpu_time).sum()
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
@@ -199,9 +207,14 @@ impl Drop for Process {
 
 /// CPU time of a process until now, user and system (proc(5): stat fields 14 and 15, in ticks of 10 ms).
 pub fn cpu_time(pid: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The second field is the name in parentheses and may hold spaces.
-    let fields = stat.rsplit(')').next().unwrap_or_default();
-    let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|f| f.parse::<u64>().ok()).sum();
+    let ticks: u64 = stat_fields(pid).skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
     Duration::from_millis(ticks * 10)
+}
+
+/// The fields of /proc/PID/stat from the third on; none when the process is gone. The second is the name in
+/// parentheses and may hold spaces.
+fn stat_fields(pid: u32) -> impl Iterator<Item = String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    fields.split_whitespace().map(str::to_owned).collect::<Vec<_>>().into_iter()
 }

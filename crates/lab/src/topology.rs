@@ -103,14 +103,14 @@ impl Topology {
     /// Gives the servers a route to the clients through the gateway, which `source = "preserve"` asks for.
     pub fn route_servers_back(&self) {
         for server in &self.servers {
-            server.ip(&format!("route add default via {WAN4}\n-6 route add default via {WAN6}"));
+            server.ip(&format!("route add default via {WAN4}\nroute add ::/0 via {WAN6}"));
         }
     }
 
     /// Gives the clients a route to the servers through the gateway.
     pub fn route_clients(&self) {
         for client in &self.clients {
-            client.ip(&format!("route add default via {LAN4}\n-6 route add default via {LAN6}"));
+            client.ip(&format!("route add default via {LAN4}\nroute add ::/0 via {LAN6}"));
         }
     }
 }

@@ -63,6 +63,8 @@ claims! {
     }
     path {
         from_the_gateway: nftables proxy;
+        // The kernel routes nothing from or to ::1 beyond lo, and has no route_localnet for IPv6.
+        from_the_gateway_v6_loopback: proxy;
         hairpin: nftables proxy;
         backend_on_the_gateway: nftables proxy;
         backend_on_loopback: nftables proxy;

@@ -1,0 +1,159 @@
+//! The report, Markdown that reads well in a terminal: two tables, the ratios, and what is too wide to tell.
+
+use std::fmt::Write;
+
+use portway_lab::process;
+
+use crate::lane::Kind;
+use crate::sample::{Bulk, Connections, Sample};
+use crate::stats::{Summary, summary};
+
+/// Renders all samples. `only` is what the user restricted the run to, for the record.
+pub fn render(samples: &[Sample], only: &[String]) -> String {
+    let mut out = String::from("# Portway benchmark\n\n");
+    let _ = writeln!(out, "{}\n", machine());
+    if !only.is_empty() {
+        let _ = writeln!(out, "Restricted to {}.\n", only.join(", "));
+    }
+    out += "## New connection per request (ab to nginx, 64 at a time)\n\n";
+    out += "| lane | requests/s | p99 ms | machine CPU us/connection | added over routing us |\n|---|---|---|---|---|\n";
+    for kind in Kind::ALL {
+        let Some(rate) = connections(samples, kind, |c| Some(c.requests_per_second)) else { continue };
+        let cells = [
+            text(Some(rate), 0),
+            text(connections(samples, kind, |c| Some(c.p99_ms)), 1),
+            text(connections(samples, kind, |c| Some(c.machine_us)), 1),
+            text(added(samples, kind), 1),
+        ];
+        let _ = writeln!(out, "| {} | {} |", kind.name(), cells.join(" | "));
+    }
+    out += "\n## One bulk TCP stream (iperf3)\n\n";
+    out += "| lane | Gbit/s | machine CPU ms/GB | forwarder CPU ms/GB |\n|---|---|---|---|\n";
+    for kind in Kind::ALL {
+        let Some(rate) = bulk(samples, kind, |b| Some(b.gbit_per_second)) else { continue };
+        let cells = [
+            text(Some(rate), 2),
+            text(bulk(samples, kind, |b| Some(b.machine_ms_per_gb)), 0),
+            text(bulk(samples, kind, |b| b.forwarder_ms_per_gb), 0),
+        ];
+        let _ = writeln!(out, "| {} | {} |", kind.name(), cells.join(" | "));
+    }
+    out += "\nMedian of the rounds, in brackets the middle half of them.\n\n## Ratios, of figures of the same round\n\n";
+    for (name, target, ratio) in ratios(samples) {
+        let Some(ratio) = ratio else { continue };
+        let _ = writeln!(
+            out,
+            "- {name}: {} (target: at most {target:.2}) {}",
+            text(Some(ratio), 3),
+            verdict(ratio, target)
+        );
+    }
+    out.truncate(out.trim_end().len());
+    out
+}
+
+/// The ratios that have a target: what, target, figures.
+fn ratios(samples: &[Sample]) -> Vec<(&'static str, f64, Option<Summary>)> {
+    let machine = |c: &Connections| Some(c.machine_us);
+    let own = |b: &Bulk| b.forwarder_ms_per_gb;
+    let routing = rounds(samples, Kind::Routing, |s| s.connections.map(|c| c.machine_us));
+    let over_routing = |kind| -> Vec<(usize, f64)> {
+        let lane = rounds(samples, kind, |s| s.connections.map(|c| c.machine_us));
+        paired(&lane, &routing, |lane, routing| lane - routing)
+    };
+    let by_machine = |a, b| {
+        let [a, b] = [a, b].map(|kind| rounds(samples, kind, |s| s.connections.as_ref().and_then(machine)));
+        summary(paired(&a, &b, |a, b| a / b).into_iter().map(|(_, ratio)| ratio))
+    };
+    let [proxy, haproxy] = [Kind::PortwayProxy, Kind::Haproxy].map(over_routing);
+    let [proxy_bulk, haproxy_bulk] = [Kind::PortwayProxy, Kind::Haproxy]
+        .map(|kind| rounds(samples, kind, |s| s.bulk.as_ref().and_then(own)));
+    vec![
+        (
+            "portway nftables / hand-written nft, machine CPU per connection",
+            1.05,
+            by_machine(Kind::PortwayNftables, Kind::Nft),
+        ),
+        (
+            "portway nftables 10,000 rules / 1 rule, machine CPU per connection",
+            1.05,
+            by_machine(Kind::PortwayNftables10k, Kind::PortwayNftables),
+        ),
+        (
+            "portway proxy / haproxy, added machine CPU per connection",
+            0.7,
+            summary(paired(&proxy, &haproxy, |a, b| a / b).into_iter().map(|(_, ratio)| ratio)),
+        ),
+        (
+            "portway proxy / haproxy copying, forwarder CPU per GB",
+            0.5,
+            summary(paired(&proxy_bulk, &haproxy_bulk, |a, b| a / b).into_iter().map(|(_, ratio)| ratio)),
+        ),
+    ]
+}
+
+/// A verdict only where the middle half of the rounds lies on one side of the target.
+fn verdict(ratio: Summary, target: f64) -> &'static str {
+    if ratio.high <= target {
+        "**met**"
+    } else if ratio.low > target {
+        "**missed**"
+    } else {
+        "**too wide to tell**"
+    }
+}
+
+/// A figure of one lane by round.
+fn rounds(samples: &[Sample], kind: Kind, figure: impl Fn(&Sample) -> Option<f64>) -> Vec<(usize, f64)> {
+    let lane = samples.iter().filter(|sample| sample.lane == kind.name());
+    lane.filter_map(|sample| Some((sample.round, figure(sample)?))).collect()
+}
+
+/// Two lanes' figures of the same rounds, joined.
+fn paired(a: &[(usize, f64)], b: &[(usize, f64)], join: impl Fn(f64, f64) -> f64) -> Vec<(usize, f64)> {
+    let partner = |round| b.iter().find(|(other, _)| *other == round).map(|(_, figure)| *figure);
+    a.iter().filter_map(|(round, figure)| Some((*round, join(*figure, partner(*round)?)))).collect()
+}
+
+fn connections(
+    samples: &[Sample],
+    kind: Kind,
+    figure: impl Fn(&Connections) -> Option<f64>,
+) -> Option<Summary> {
+    let figures = rounds(samples, kind, |sample| sample.connections.as_ref().and_then(&figure));
+    summary(figures.into_iter().map(|(_, figure)| figure))
+}
+
+fn bulk(samples: &[Sample], kind: Kind, figure: impl Fn(&Bulk) -> Option<f64>) -> Option<Summary> {
+    let figures = rounds(samples, kind, |sample| sample.bulk.as_ref().and_then(&figure));
+    summary(figures.into_iter().map(|(_, figure)| figure))
+}
+
+/// Machine CPU per connection over plain routing in the same round.
+fn added(samples: &[Sample], kind: Kind) -> Option<Summary> {
+    if kind == Kind::Routing {
+        return None;
+    }
+    let [lane, routing] =
+        [kind, Kind::Routing].map(|kind| rounds(samples, kind, |s| s.connections.map(|c| c.machine_us)));
+    summary(paired(&lane, &routing, |lane, routing| lane - routing).into_iter().map(|(_, figure)| figure))
+}
+
+fn text(summary: Option<Summary>, digits: usize) -> String {
+    let Some(Summary { median, low, high }) = summary else { return "–".to_owned() };
+    format!("{median:.digits$} ({low:.digits$}–{high:.digits$})")
+}
+
+/// What the run was made on, and with which versions.
+fn machine() -> String {
+    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = process::run(process::program("uname").args(["-sr"]));
+    let version = |program: &str, flag: &str| {
+        let output = process::program(program).arg(flag).output();
+        let text = output.map(|o| [o.stdout, o.stderr].concat()).unwrap_or_default();
+        String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned()
+    };
+    let versions = [("iptables", "-V"), ("nft", "-v"), ("haproxy", "-v"), ("nginx", "-v"), ("iperf3", "-v")]
+        .map(|(program, flag)| version(program, flag));
+    format!("{}, {cpus} CPUs; {}.", kernel.trim(), versions.join("; "))
+}
