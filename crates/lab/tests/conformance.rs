@@ -41,8 +41,7 @@ claims! {
         sizes: nftables proxy;
         many_clients: nftables proxy;
         dns: nftables proxy;
-        // A user-space relay has no way to send the ICMP message for a socket that stays open.
-        refused: nftables;
+        refused: nftables proxy;
         answers_from_the_address_asked: nftables proxy;
         iperf3: nftables proxy;
     }

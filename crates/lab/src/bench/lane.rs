@@ -134,7 +134,8 @@ fn install(kind: Kind, net: &Topology) -> Option<Forwarder> {
                 "table ip lab { chain pre { type nat hook prerouting priority -100;
                    ip daddr 10.1.0.1 tcp dport 8888 dnat to 10.2.0.10:80
                    ip daddr 10.1.0.1 tcp dport 5201 dnat to 10.2.0.10:5201; }
-                 chain post { type nat hook postrouting priority 100; ip daddr 10.2.0.10 masquerade; } }\n",
+                 chain post { type nat hook postrouting priority 100; ip daddr 10.2.0.10 masquerade; }
+}\n",
             );
             None
         }
@@ -148,7 +149,8 @@ fn install(kind: Kind, net: &Topology) -> Option<Forwarder> {
             script += "8888 : 10.2.0.10 . 80 } }
                  chain pre { type nat hook prerouting priority -100;
                    ip daddr 10.1.0.1 dnat ip to tcp dport map @targets; }
-                 chain post { type nat hook postrouting priority 100; ip daddr 10.2.0.10 masquerade; } }\n";
+                 chain post { type nat hook postrouting priority 100; ip daddr 10.2.0.10 masquerade; }
+}\n";
             gateway.nft(&script);
             None
         }

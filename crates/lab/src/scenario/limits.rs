@@ -147,8 +147,9 @@ pub fn timeouts(engine: Engine) {
 /// A backend that does not answer is given up after the connect timeout, and the client is told.
 pub fn connect_timeout(engine: Engine) {
     let net = Topology::new();
-    net.server()
-        .nft("table ip filter { chain input { type filter hook input priority 0; tcp dport 7000 drop; } }\n");
+    net.server().nft(
+        "table ip filter { chain input { type filter hook input priority 0; tcp dport 7000 drop; }\n}\n",
+    );
     let file =
         engine.rule("listen = '0.0.0.0:8000'\nforward = '10.2.0.10:7000'\ntimeouts = { connect = '1s' }");
     let _portway = Portway::start(&net.gateway, &file);

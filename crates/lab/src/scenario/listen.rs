@@ -63,22 +63,31 @@ pub fn interface(engine: Engine) {
     assert_eq!(who(&net.gateway, "127.0.0.1:8000"), None, "arrives on lo");
 }
 
-/// Address before interface before any, and a single port before a range.
+/// Address before interface before any, a range or a single port alike.
 pub fn most_specific(engine: Engine) {
     let net = Topology::with(1, 2);
     net.gateway.ip("address add 10.1.0.2/24 dev lan");
     let greetings = [(7001, "1"), (7002, "2"), (7003, "3"), (7004, "4")];
     let _servers =
         greetings.map(|(port, word)| Server::tcp_greeting(net.server(), &format!("10.2.0.10:{port}"), word));
-    let rules = engine.forward("0.0.0.0:8000-8009", "10.2.0.10:7004")
-        + &engine.forward("0.0.0.0:8000", "10.2.0.10:7001")
+    let rules = engine.forward("0.0.0.0:8000-8009", "10.2.0.10:7001")
         + &engine.forward("lan:8000", "10.2.0.10:7002")
-        + &engine.forward("10.1.0.2:8000", "10.2.0.10:7003");
+        + &engine.forward("10.1.0.2:8000-8001", "10.2.0.10:7003")
+        + &engine.forward("lan:8001-8002", "10.2.0.10:7004");
     let _portway = Portway::start(&net.gateway, &rules);
-    assert_eq!(who(net.client(), "10.1.0.2:8000").as_deref(), Some("3"), "address");
-    assert_eq!(who(net.client(), "10.1.0.1:8000").as_deref(), Some("2"), "interface");
-    assert_eq!(who(&net.servers[1], "10.2.0.1:8000").as_deref(), Some("1"), "any");
-    assert_eq!(who(net.client(), "10.1.0.1:8001").as_deref(), Some("4"), "range");
+    assert_eq!(
+        who(net.client(), "10.1.0.2:8000").as_deref(),
+        Some("3"),
+        "address (range) before interface (port)"
+    );
+    assert_eq!(who(net.client(), "10.1.0.1:8000").as_deref(), Some("2"), "interface before any");
+    assert_eq!(who(&net.servers[1], "10.2.0.1:8000").as_deref(), Some("1"), "any, elsewhere");
+    assert_eq!(
+        who(net.client(), "10.1.0.2:8002").as_deref(),
+        Some("4"),
+        "interface (range) before any (range)"
+    );
+    assert_eq!(who(net.client(), "10.1.0.1:8003").as_deref(), Some("1"), "any, a port of no other rule");
 }
 
 /// A range leads to the same ports, another range to shifted ones, port by port; its ends included, its

@@ -23,9 +23,14 @@ fn same(before: &BTreeSet<String>, after: &BTreeSet<String>) {
 }
 
 /// A firewall of the host's own, which must survive unharmed.
-const OTHERS: &str = "table inet filter { counter seen { }; chain forward { type filter hook forward priority 0; \
-                      tcp dport 1 drop; } }\ntable ip nat { chain PREROUTING { type nat hook prerouting priority \
-                      -100; tcp dport 1 dnat to 192.0.2.1 } }\n";
+const OTHERS: &str = "table inet filter {
+    counter seen { }
+    chain forward { type filter hook forward priority 0; tcp dport 1 drop; }
+}
+table ip nat {
+    chain PREROUTING { type nat hook prerouting priority -100; tcp dport 1 dnat to 192.0.2.1; }
+}
+";
 
 /// Rules that need every host setting there is: forwarding in both families, loopback, UDP.
 fn rules(engine: Engine) -> String {
@@ -128,7 +133,7 @@ pub fn second_is_refused(engine: Engine) {
 pub fn foreign_drop_is_named(engine: Engine) {
     let net = Topology::new();
     net.gateway
-        .nft("table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; } }\n");
+        .nft("table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }\n}\n");
     let portway = Portway::start(&net.gateway, &engine.forward("0.0.0.0:8000", "10.2.0.10:7000"));
     let log = portway.log();
     assert!(log.contains("FORWARD") && log.contains("filter") && log.contains("drop"), "{log}");
