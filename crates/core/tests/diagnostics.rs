@@ -181,3 +181,23 @@ fn many_mistakes_are_cheap_to_show() {
     // A debug build on a busy machine takes about 2 s; quadratic work would take minutes.
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }
+
+/// Nesting is bounded: neither reading nor dropping a hostile file overflows the stack.
+#[test]
+fn deep_nesting_is_refused() {
+    const DEEP: usize = 100_000;
+    let texts = [
+        format!("listen = {}", "[".repeat(DEEP)),
+        format!("listen = {}1{}", "[".repeat(DEEP), "]".repeat(DEEP)),
+        format!("listen = {}", "{a=".repeat(DEEP)),
+        format!("{}a = 1", "a.".repeat(DEEP)),
+        format!("[{}a]", "a.".repeat(DEEP)),
+        format!("x = {{ {}a = 1 }}", "a.".repeat(DEEP)),
+        format!("[[{}a]]", "a.".repeat(DEEP)),
+    ];
+    for text in texts {
+        let (ruleset, found) = config::load(&text);
+        assert!(ruleset.is_none() && !found.is_empty(), "{}", &text[..20]);
+        assert!(!render(&Source::new("f.toml", text), &found, false).is_empty());
+    }
+}
