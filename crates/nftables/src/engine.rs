@@ -26,11 +26,21 @@ pub struct NftablesEngine {
     socket: Socket,
     /// What the kernel held in a generation of its ruleset.
     held: Option<(u32, Held)>,
-    prepared: Option<Plan>,
+    prepared: Option<Prepared>,
     /// Whether the table of an earlier run was found and not yet reported.
     adopted: bool,
     /// Whether this engine has committed.
-    committed: bool,
+    has_committed: bool,
+}
+
+/// A way to a plan that the kernel has rehearsed.
+struct Prepared {
+    /// The generation of the ruleset from which it leads; `held` is of the same.
+    generation: u32,
+    batch: Batch,
+    change: Change,
+    /// Whether a table that the batch makes begins with the guard chain.
+    guard: bool,
 }
 
 impl NftablesEngine {
@@ -41,7 +51,7 @@ impl NftablesEngine {
     pub fn open() -> Result<Self, EngineError> {
         let socket =
             Socket::open(Some(NETFILTER)).map_err(|error| failure("open a netfilter socket", &error))?;
-        Ok(Self { socket, held: None, prepared: None, adopted: false, committed: false })
+        Ok(Self { socket, held: None, prepared: None, adopted: false, has_committed: false })
     }
 
     /// The ids of the rules in the kernel's table; none when there is no table of this version.
@@ -95,15 +105,15 @@ impl NftablesEngine {
         }
         match &self.held {
             Some((generation, held)) => {
-                self.adopted |= !self.committed && matches!(held, Held::Ours(_));
+                self.adopted |= !self.has_committed && matches!(held, Held::Ours(_));
                 Ok((*generation, held))
             }
             None => Err(failure("read the nf_tables ruleset", &io::ErrorKind::NotFound.into())),
         }
     }
 
-    /// The batch that leads from what the kernel holds to `plan`, and what it changes.
-    fn batch(&mut self, plan: &Plan, one_by_one: bool) -> Result<(Batch, Change), EngineError> {
+    /// The way from what the kernel holds to `plan`.
+    fn way(&mut self, plan: &Plan, one_by_one: bool) -> Result<Prepared, EngineError> {
         let first = self.socket.sequences(0);
         let (generation, held) = self.sync()?;
         let mut batch = Batch::new(first, Some(generation));
@@ -111,10 +121,11 @@ impl NftablesEngine {
             batch = batch.one_by_one();
         }
         let empty = Plan { guard: plan.guard, ..Plan::default() };
-        let (old, change) = match held {
-            Held::Ours(held) => (held, Plan::diff(held, plan)),
-            Held::Nothing | Held::Other => (&empty, Plan::diff(&empty, plan)),
+        let old = match held {
+            Held::Ours(held) => held,
+            Held::Nothing | Held::Other => &empty,
         };
+        let change = Plan::diff(old, plan);
         if matches!(held, Held::Other) {
             batch.delete_table();
         }
@@ -124,7 +135,48 @@ impl NftablesEngine {
         batch.change(&change, old);
         let used = batch.next_sequence().wrapping_sub(first).wrapping_add(1);
         self.socket.sequences(used);
-        Ok((batch, change))
+        Ok(Prepared { generation, batch, change, guard: plan.guard })
+    }
+
+    /// Finds a way to `plan` that the kernel would go.
+    fn find_way(&mut self, plan: &Plan) -> Result<Prepared, EngineError> {
+        for _ in 0..TRIES {
+            let way = self.way(plan, false)?;
+            let refusals = if way.batch.is_empty() { Vec::new() } else { self.rehearse(&way.batch)? };
+            if refusals.is_empty() {
+                return Ok(way);
+            }
+            self.held = None;
+            if !is_outdated(&way.batch, &refusals) {
+                return Err(self.explain(plan, &way.batch, &refusals));
+            }
+        }
+        Err(too_busy())
+    }
+
+    /// The plan to which a prepared way leads. Forgets what the kernel held.
+    fn destination(&mut self, way: &Prepared) -> Plan {
+        let base = match self.held.take() {
+            Some((_, Held::Ours(held))) => held,
+            _ => Plan { guard: way.guard, ..Plan::default() },
+        };
+        base.apply(&way.change)
+    }
+
+    /// Takes note of a way that the kernel has gone.
+    fn committed(&mut self, way: &Prepared) -> Changed {
+        let changed =
+            Changed { added: way.change.added(), removed: way.change.removed(), adopted: self.adopted };
+        if !way.batch.is_empty() {
+            // The kernel counts generations from 1 and skips 0; nobody else's change was in between, or the
+            // batch would have been refused.
+            let next = way.generation.checked_add(1).unwrap_or(1);
+            self.held = Some((next, Held::Ours(self.destination(way))));
+            // The table forwards already; a flow that stays stuck is no reason to report it as failed.
+            let _ = conntrack::release_udp(&mut self.socket, &way.change);
+        }
+        (self.adopted, self.has_committed) = (false, true);
+        changed
     }
 
     fn rehearse(&mut self, batch: &Batch) -> Result<Vec<Refusal>, EngineError> {
@@ -139,11 +191,11 @@ impl NftablesEngine {
         let elements =
             |refusal: &Refusal| matches!(refused.subject(refusal.sequence), Some(Subject::Elements(..)));
         if refusals.iter().any(elements)
-            && let Ok((single, _)) = self.batch(plan, true)
-            && let Ok(refusals) = self.rehearse(&single)
+            && let Ok(single) = self.way(plan, true)
+            && let Ok(refusals) = self.rehearse(&single.batch)
             && !refusals.is_empty()
         {
-            return refusal_error(plan, &single, &refusals);
+            return refusal_error(plan, &single.batch, &refusals);
         }
         refusal_error(plan, refused, refusals)
     }
@@ -165,51 +217,36 @@ impl Engine for NftablesEngine {
 
     fn prepare(&mut self, plan: &Plan) -> Result<(), EngineError> {
         self.prepared = None;
-        for _ in 0..TRIES {
-            let (batch, _) = self.batch(plan, false)?;
-            let refusals = if batch.is_empty() { Vec::new() } else { self.rehearse(&batch)? };
-            if refusals.is_empty() {
-                self.prepared = Some(plan.clone());
-                return Ok(());
-            }
-            self.held = None;
-            if !is_outdated(&batch, &refusals) {
-                return Err(self.explain(plan, &batch, &refusals));
-            }
-        }
-        Err(too_busy())
+        self.prepared = Some(self.find_way(plan)?);
+        Ok(())
     }
 
     fn commit(&mut self) -> Result<Changed, EngineError> {
-        let Some(plan) = self.prepared.take() else {
+        let Some(mut way) = self.prepared.take() else {
             return Ok(Changed::default());
         };
         for _ in 0..TRIES {
-            let (mut batch, change) = self.batch(&plan, false)?;
-            let (adopted, generation) = (self.adopted, self.held.as_ref().map(|(generation, _)| *generation));
-            let changed = Changed { added: change.added(), removed: change.removed(), adopted };
-            if !batch.is_empty() {
-                let first = batch.first_sequence();
-                let refusals = self
-                    .socket
-                    .batch(batch.finish(), first)
-                    .map_err(|error| failure("change the nf_tables ruleset", &error))?;
-                if !refusals.is_empty() {
-                    self.held = None;
-                    if is_outdated(&batch, &refusals) {
-                        continue;
-                    }
-                    return Err(self.explain(&plan, &batch, &refusals));
+            let generation = decode::generation(&mut self.socket);
+            let generation = generation.map_err(|error| failure("read the nf_tables ruleset", &error))?;
+            let refusals = if generation != way.generation {
+                None
+            } else if way.batch.is_empty() {
+                Some(Vec::new())
+            } else {
+                let first = way.batch.first_sequence();
+                let refusals = self.socket.batch(way.batch.finish(), first);
+                Some(refusals.map_err(|error| failure("change the nf_tables ruleset", &error))?)
+            };
+            let plan = match refusals {
+                Some(refusals) if refusals.is_empty() => return Ok(self.committed(&way)),
+                Some(refusals) if !is_outdated(&way.batch, &refusals) => {
+                    let plan = self.destination(&way);
+                    return Err(self.explain(&plan, &way.batch, &refusals));
                 }
-                // The kernel counts generations from 1 and skips 0; nobody else's change was in between, or the
-                // batch would have been refused.
-                let next = generation.map_or(1, |generation| generation.checked_add(1).unwrap_or(1));
-                self.held = Some((next, Held::Ours(plan)));
-                // The table forwards already; a flow that stays stuck is no reason to report it as failed.
-                let _ = conntrack::release_udp(&mut self.socket, &change);
-            }
-            (self.adopted, self.committed) = (false, true);
-            return Ok(changed);
+                // Somebody else changed the ruleset since: look again.
+                _ => self.destination(&way),
+            };
+            way = self.find_way(&plan)?;
         }
         Err(too_busy())
     }
@@ -260,7 +297,7 @@ impl Engine for NftablesEngine {
         if let Some(refusal) = refusals.iter().find(|refusal| refusal.error != Errno::NOENT) {
             return Err(failure("delete table inet portway", &refusal.error.into()));
         }
-        (self.adopted, self.committed) = (false, false);
+        (self.adopted, self.has_committed) = (false, false);
         conntrack::delete_ours(&mut self.socket)
             .map_err(|error| failure("delete the conntrack entries", &error))
     }

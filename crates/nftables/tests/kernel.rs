@@ -1,5 +1,7 @@
 //! What the kernel holds against what the plan says, in network namespaces of their own.
 
+#![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
+
 mod support;
 
 use std::time::Instant;

@@ -1,5 +1,5 @@
 //! Network namespaces and rules for the tests. Needs root, `ip` and `nft`, and fails without them.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its part; tests may fail loudly")]
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -136,4 +136,14 @@ pub fn normalised(listing: &str) -> String {
     }
     lines.push(rest.to_owned());
     lines.concat()
+}
+
+/// Does something in a namespace, on a thread of its own.
+pub fn within<T: Send + 'static>(namespace: &Namespace, action: impl FnOnce() -> T + Send + 'static) -> T {
+    let file = std::fs::File::open(format!("/run/netns/{}", namespace.0)).unwrap();
+    let thread = std::thread::spawn(move || {
+        move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(LinkNameSpaceType::Network)).unwrap();
+        action()
+    });
+    thread.join().unwrap()
 }

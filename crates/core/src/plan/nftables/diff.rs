@@ -1,5 +1,6 @@
 //! From one plan to another: the elements, objects and chains to remove and to add, and nothing else.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::element::{HelperObject, Key, Set};
@@ -48,12 +49,10 @@ impl Plan {
         };
         let none = Elements::new();
         for set in Set::ALL {
-            let old = old.elements.get(&set).unwrap_or(&none);
-            let new = new.elements.get(&set).unwrap_or(&none);
-            let gone = old.iter().filter(|(key, entry)| new.get(*key) != Some(entry));
-            let gone: BTreeSet<Key> = gone.map(|(key, _)| key.clone()).collect();
-            let come = new.iter().filter(|(key, entry)| old.get(*key) != Some(entry));
-            let come: Elements = come.map(|(key, entry)| (key.clone(), entry.clone())).collect();
+            let (gone, come) = diff_elements(
+                old.elements.get(&set).unwrap_or(&none),
+                new.elements.get(&set).unwrap_or(&none),
+            );
             if !gone.is_empty() {
                 change.remove.insert(set, gone);
             }
@@ -69,7 +68,7 @@ impl Plan {
     pub fn apply(mut self, change: &Change) -> Self {
         for (set, keys) in &change.remove {
             if let Some(elements) = self.elements.get_mut(set) {
-                elements.retain(|key, _| !keys.contains(key));
+                keys.iter().for_each(|key| drop(elements.remove(key)));
             }
         }
         for (set, added) in &change.add {
@@ -81,5 +80,26 @@ impl Plan {
         self.helpers.extend(&change.add_helpers);
         self.guard = change.guard.unwrap_or(self.guard);
         self
+    }
+}
+
+/// What goes and what comes, by one walk over both, which are in the same order.
+fn diff_elements(old: &Elements, new: &Elements) -> (BTreeSet<Key>, Elements) {
+    let (mut gone, mut come) = (BTreeSet::new(), Elements::new());
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return (gone, come),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((left, _)), Some((right, _))) => left.cmp(right),
+        };
+        let before = if order.is_le() { old.next() } else { None };
+        let after = if order.is_ge() { new.next() } else { None };
+        if before == after {
+            continue;
+        }
+        gone.extend(before.map(|(key, _)| key.clone()));
+        come.extend(after.map(|(key, entry)| (key.clone(), entry.clone())));
     }
 }
