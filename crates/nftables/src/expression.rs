@@ -93,12 +93,18 @@ fn statement(w: &mut Writer, statement: Statement) {
             load_meta(w, META_IIF, 0);
             compare(w, if from { EQUAL } else { NOT_EQUAL }, &LOOPBACK.to_ne_bytes());
         }
-        Statement::FromLoopbackAddress(field) => {
+        Statement::LoopbackAddress4(field) => {
             only(w, Family::V4, 0);
             let offset = address_offset(Family::V4, field);
             // 127.0.0.0/8 is the first byte.
             load_payload(w, NETWORK_HEADER, offset, 1, 0);
             compare(w, EQUAL, &[127]);
+        }
+        Statement::ToLoopbackAddress6 => {
+            only(w, Family::V6, 0);
+            let offset = address_offset(Family::V6, Field::Destination);
+            load_payload(w, NETWORK_HEADER, offset, address_length(Family::V6), 0);
+            compare(w, EQUAL, &std::net::Ipv6Addr::LOCALHOST.octets());
         }
         Statement::Goto(chain) => verdict(w, GOTO, Some(chain)),
         Statement::Return => verdict(w, RETURN, None),

@@ -83,7 +83,12 @@ fn find(socket: &mut Socket) -> io::Result<Vec<Obstacle>> {
             _ if chain.find_be32(5) == Some(0) => "its policy is drop",
             _ => continue,
         };
-        let hint = hint(family, table, name, rules.contains_key("DOCKER-USER"));
+        // Docker's chain for the administrator's rules, which Docker itself leaves alone.
+        let docker = chains.messages().any(|other| {
+            let is = |kind, text| other.nf().find_text(kind) == Some(text);
+            family_name(&other) == Some(family) && is(1, table) && is(3, "DOCKER-USER")
+        });
+        let hint = hint(family, table, name, docker);
         let (table, chain) = (table.to_owned(), name.to_owned());
         obstacles.push(Obstacle { family, table, chain, why: why.to_owned(), hint });
     }

@@ -114,6 +114,9 @@ impl Chain {
             Self::Output => {
                 let mut rules = by_address();
                 rules.push(vec![NotToThisHost, Return]);
+                // The kernel lets no packet from ::1 leave the host, whatever NAT says (IPv4 has route_localnet
+                // for this). Without this rule a connection to ::1 would hang rather than be refused.
+                rules.push(vec![Statement::ToLoopbackAddress6, Return]);
                 rules.extend([Set::Any, Set::AnyRanges].map(find_rule));
                 rules
             }
@@ -135,7 +138,7 @@ impl Chain {
                 // A backend on this host: the client's address is the honest one, and it routes.
                 vec![ToLoopback, Return],
                 // A client on this host that called 127.0.0.1 has no source address that could leave the host.
-                vec![Statement::FromLoopbackAddress(Field::Source), Masquerade],
+                vec![Statement::LoopbackAddress4(Field::Source), Masquerade],
                 vec![Statement::Lookup(Set::Preserve), Accept],
                 vec![Nat(Set::Source4)],
                 vec![Nat(Set::Source6)],
@@ -145,7 +148,7 @@ impl Chain {
             Self::AccountIn => vec![vec![FromLoopback(false), Statement::Lookup(Set::Traffic)]],
             Self::AccountOut => vec![vec![Statement::Lookup(Set::Traffic)]],
             Self::Guard => [Field::Destination, Field::Source]
-                .map(|field| vec![FromLoopback(false), Statement::FromLoopbackAddress(field), Drop])
+                .map(|field| vec![FromLoopback(false), Statement::LoopbackAddress4(field), Drop])
                 .into(),
         }
     }
@@ -235,7 +238,9 @@ pub enum Statement {
     /// The packet did (not) arrive over lo.
     FromLoopback(bool),
     /// The address is in 127.0.0.0/8.
-    FromLoopbackAddress(Field),
+    LoopbackAddress4(Field),
+    /// The destination is ::1.
+    ToLoopbackAddress6,
     /// Goes on in another chain, without return.
     Goto(Chain),
     /// Ends the chain.
