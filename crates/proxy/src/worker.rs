@@ -104,9 +104,9 @@ impl Token {
 struct TcpListener {
     fd: OwnedFd,
     route: Arc<Route>,
-    /// Connections to accept this turn; doubles while the queue proves longer, so that a single connection
-    /// costs no accept that finds nothing.
-    batch: u32,
+    /// Turns in a row in which clients were waiting; the longer, the more are accepted in one turn. A single
+    /// connection costs no accept that finds nothing.
+    run: u32,
     turn: u64,
     paused: bool,
 }
@@ -157,6 +157,9 @@ pub struct Worker {
     queue: Vec<(u32, u32)>,
     /// Sockets made before it was known whether there is a connection to accept: IPv4, IPv6.
     spare: [Option<OwnedFd>; 2],
+    /// Connections to backends whose handshake waits for the client's first bytes, and since when (ms).
+    silent: Vec<(u32, u32)>,
+    silent_since: u64,
     paused: Vec<u32>,
     /// When (ms) the paused listeners were looked at last, and whether a connection has ended since.
     looked: u64,
@@ -187,6 +190,8 @@ impl Worker {
             pipes: Pool::new(shared.clone()),
             queue: Vec::new(),
             spare: [None, None],
+            silent: Vec::new(),
+            silent_since: 0,
             paused: Vec::new(),
             looked: 0,
             freed: false,
@@ -219,7 +224,10 @@ impl Worker {
                             return self.stop();
                         }
                     }
-                    Token::Listener(index) => self.accept(index),
+                    Token::Listener(index) => {
+                        let batch = self.batch(index);
+                        self.accept(index, batch);
+                    }
                     Token::Client(index, generation) => self.client_event(index, generation, event.flags),
                     Token::Backend(index, generation) => self.backend_event(index, generation, event.flags),
                     Token::UdpListener(index) => self.udp.client_datagrams(&mut self.common, index),
@@ -240,12 +248,17 @@ impl Worker {
             }
             self.udp.expire(&mut self.common);
             self.resume();
+            // A client's first bytes are often just behind its handshake: one look at what has come meanwhile,
+            // further ones while there is something to do anyway, but for two milliseconds at most.
+            if !self.silent.is_empty() && (events.is_empty() || self.common.now > self.silent_since + 1) {
+                self.acknowledge();
+            }
         }
     }
 
     /// How long (ms) the next wait may be.
     fn timeout(&self) -> Option<u64> {
-        if !self.queue.is_empty() {
+        if !self.queue.is_empty() || !self.silent.is_empty() {
             return Some(0);
         }
         let now = self.common.now;
@@ -302,17 +315,14 @@ impl Worker {
         let entry = self.listeners.vacant_entry();
         let index = entry.key() as u32;
         epoll::add(&self.common.epoll, &fd, Token::Listener(index).pack(), EventFlags::IN)?;
-        entry.insert(TcpListener { fd, route, batch: 1, turn: 0, paused: false });
+        entry.insert(TcpListener { fd, route, run: 0, turn: 0, paused: false });
         Ok(Place::Tcp(index))
     }
 
     /// Takes in what is in the accept queue still (those clients are connected as far as they know), then
     /// closes the listener.
     fn remove_listener(&mut self, index: u32) {
-        self.listeners[index as usize].batch = u32::MAX;
-        if !self.listeners[index as usize].paused {
-            self.accept(index);
-        }
+        self.accept(index, u32::MAX);
         if self.listeners.remove(index as usize).paused {
             self.paused.retain(|i| *i != index);
             self.common.shared.paused.fetch_sub(1, Relaxed);
@@ -331,16 +341,16 @@ impl Worker {
         self.udp.stop(&self.common);
     }
 
-    fn accept(&mut self, index: u32) {
-        let Some(listener) = self.listeners.get_mut(index as usize).filter(|l| !l.paused) else { return };
-        let batch = if listener.batch == u32::MAX {
-            u32::MAX
-        } else if listener.turn + 1 == self.turn {
-            (listener.batch * 2).min(ACCEPTS)
-        } else {
-            1
-        };
-        (listener.batch, listener.turn) = (batch, self.turn);
+    /// How many clients to accept now from a listener that has some.
+    fn batch(&mut self, index: u32) -> u32 {
+        let Some(listener) = self.listeners.get_mut(index as usize) else { return 0 };
+        listener.run = if listener.turn + 1 == self.turn { listener.run.saturating_add(1) } else { 0 };
+        listener.turn = self.turn;
+        (listener.run / 4).clamp(1, ACCEPTS)
+    }
+
+    fn accept(&mut self, index: u32, batch: u32) {
+        let Some(listener) = self.listeners.get(index as usize).filter(|l| !l.paused) else { return };
         let route = listener.route.clone();
         for _ in 0..batch {
             if !self.common.shared.connections.enter() {
@@ -453,11 +463,23 @@ impl Worker {
         }
         let down = connection.down.readable;
         self.relay(key, true, down, false);
-        let Some(connection) = self.connections.get(key as usize) else { return };
-        if connection.generation == generation && !connection.up.has_sent() {
-            // Nothing that the handshake's ACK could ride on: the backend may be the one that speaks first and
-            // must not wait for the delayed ACK.
-            _ = sockopt::set_tcp_quickack(&connection.backend, true);
+        if self.connections.get(key as usize).is_some_and(|c| c.generation == generation && !c.up.has_sent())
+        {
+            if self.silent.is_empty() {
+                self.silent_since = self.common.now;
+            }
+            self.silent.push((key, generation));
+        }
+    }
+
+    /// Sends the handshake's ACK to the backends of connections whose clients have sent nothing for it to ride
+    /// on: the backend may be the one that speaks first and must not wait for the delayed ACK (40 ms and more).
+    fn acknowledge(&mut self) {
+        for (key, generation) in self.silent.drain(..) {
+            let connection = self.connections.get(key as usize).filter(|c| c.generation == generation);
+            if let Some(connection) = connection.filter(|c| !c.up.has_sent()) {
+                _ = sockopt::set_tcp_quickack(&connection.backend, true);
+            }
         }
     }
 

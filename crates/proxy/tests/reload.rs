@@ -1,5 +1,7 @@
 //! Prepare, commit, abort, clear: what changes and what lives on.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
+
 mod support;
 
 use std::io::{ErrorKind, Read, Write};

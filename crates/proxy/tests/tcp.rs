@@ -1,5 +1,7 @@
 //! TCP through the engine, on loopback, without privilege.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
+
 mod support;
 
 use std::io::{ErrorKind, Read, Write};

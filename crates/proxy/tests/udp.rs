@@ -1,5 +1,7 @@
 //! UDP through the engine, on loopback. The ICMP test needs CAP_NET_RAW and fails without it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
+
 mod support;
 
 use std::collections::BTreeSet;
