@@ -2,7 +2,7 @@
 //!
 //! Every engine names what stands in its way for a rule; `auto` takes the first engine of
 //! [`EngineKind::ALL`] (the cheapest first) for which nothing does. A new engine is one more entry in
-//! [`obstacles`]. Deliberately absent: measuring or guessing load. The order is fixed, so that the same file
+//! `obstacles`. Deliberately absent: measuring or guessing load. The order is fixed, so that the same file
 //! on the same host always gives the same assignment.
 
 use std::fmt;

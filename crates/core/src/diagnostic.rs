@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{Annotation, AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 use serde::Serialize;
 
 /// A byte range of the source text.
@@ -209,8 +209,8 @@ impl Source {
 /// The diagnostics as a person reads them: message, `file:line:column`, the line with the offending text
 /// underlined, the hint as `help:`. Each ends with an empty line.
 ///
-/// A place that covers several lines is shown by its first. Only the lines concerned are handed to the
-/// renderer, so the cost of a diagnostic does not depend on the size of the file.
+/// A place that covers several lines is shown by its first. The cost of a diagnostic depends neither on the size
+/// of the file nor on the length of its lines.
 pub fn render(source: &Source, diagnostics: &[Diagnostic], color: bool) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
     let mut out = String::new();
@@ -220,7 +220,7 @@ pub fn render(source: &Source, diagnostics: &[Diagnostic], color: bool) -> Strin
             Severity::Warning => Level::WARNING,
         };
         let mut group =
-            level.primary_title(printable(&diagnostic.message)).elements(snippets(source, diagnostic));
+            level.primary_title(printable(&diagnostic.message)).elements(excerpts(source, diagnostic));
         if let Some(hint) = &diagnostic.hint {
             group = group.element(Level::HELP.message(printable(hint)));
         }
@@ -234,40 +234,80 @@ pub fn render(source: &Source, diagnostics: &[Diagnostic], color: bool) -> Strin
 /// Lines between two places that are still shown in one excerpt.
 const NEAR: usize = 4;
 
-/// The excerpts of a diagnostic: the primary place first, places near each other together.
-fn snippets<'a>(source: &'a Source, diagnostic: &'a Diagnostic) -> Vec<Snippet<'a, Annotation<'a>>> {
+/// The longest line that is shown whole, in bytes; of a longer one, as much on both sides of the place.
+const LONG: usize = 1000;
+
+/// Lines that are shown together.
+struct Excerpt<'a> {
+    /// The first line.
+    first: usize,
+    /// The last line.
+    last: usize,
+    /// What is marked.
+    marks: Vec<(AnnotationKind, Span, &'a str)>,
+}
+
+/// The excerpts of a diagnostic: the primary place first, places near each other together. The renderer's work
+/// grows with the text it is given, so it is given little.
+fn excerpts<'a>(source: &'a Source, diagnostic: &'a Diagnostic) -> Vec<Element<'a>> {
     let places = [(AnnotationKind::Primary, &diagnostic.primary)]
         .into_iter()
         .chain(diagnostic.related.iter().map(|label| (AnnotationKind::Context, label)));
-    // Each excerpt: first line, last line, what is marked in it.
-    type Mark<'t> = (AnnotationKind, Span, &'t str);
-    let mut excerpts: Vec<(usize, usize, Vec<Mark<'_>>)> = Vec::new();
+    let mut excerpts: Vec<Excerpt<'_>> = Vec::new();
+    let mut elements = Vec::new();
     for (kind, label) in places {
         let span = source.clamp(&label.span);
         let line = source.line_of(span.start);
-        let line_end = source.line_range(line).end;
-        let span = span.start.min(line_end)..span.end.min(line_end);
-        let mark = (kind, span, label.text.as_str());
-        match excerpts.iter_mut().find(|(first, last, _)| line + NEAR >= *first && line <= *last + NEAR) {
-            Some((first, last, marks)) => {
-                (*first, *last) = (line.min(*first), line.max(*last));
-                marks.push(mark);
+        let whole = source.line_range(line);
+        let span = span.start.min(whole.end)..span.end.min(whole.end);
+        let text = label.text.as_str();
+        if whole.len() > LONG {
+            elements.extend(cut(source, whole, (kind, span, text)));
+            continue;
+        }
+        let near = |other: &&mut Excerpt<'_>| {
+            let lines = other.first.min(line)..other.last.max(line);
+            let close = line + NEAR >= other.first && line <= other.last + NEAR;
+            close && lines.into_iter().all(|between| source.line_range(between).len() <= LONG)
+        };
+        match excerpts.iter_mut().find(near) {
+            Some(excerpt) => {
+                (excerpt.first, excerpt.last) = (line.min(excerpt.first), line.max(excerpt.last));
+                excerpt.marks.push((kind, span, text));
             }
-            None => excerpts.push((line, line, vec![mark])),
+            None => excerpts.push(Excerpt { first: line, last: line, marks: vec![(kind, span, text)] }),
         }
     }
-    excerpts
-        .into_iter()
-        .map(|(first, last, marks)| {
-            let base = source.lines[first];
-            let text = &source.text[base..source.line_range(last).end];
-            let marks = marks.into_iter().map(|(kind, span, text)| {
-                let annotation = kind.span(span.start - base..span.end.max(span.start) - base);
-                if text.is_empty() { annotation } else { annotation.label(printable(text)) }
-            });
-            Snippet::source(text).path(source.name.as_str()).line_start(first + 1).annotations(marks)
-        })
-        .collect()
+    let whole = excerpts.into_iter().map(|excerpt| {
+        let shown = source.lines[excerpt.first]..source.line_range(excerpt.last).end;
+        let marks = excerpt.marks.into_iter().map(|mark| annotation(shown.start, mark));
+        let snippet = Snippet::source(&source.text[shown.clone()]).path(source.name.as_str());
+        Element::from(snippet.line_start(excerpt.first + 1).annotations(marks))
+    });
+    // The primary place leads, cut or whole.
+    if source.line_range(source.line_of(source.clamp(&diagnostic.primary.span).start)).len() > LONG {
+        elements.into_iter().chain(whole).collect()
+    } else {
+        whole.chain(elements).collect()
+    }
+}
+
+/// The part of a long line around a place, with the place's line and column in front.
+fn cut<'a>(source: &'a Source, line: Range<usize>, mark: (AnnotationKind, Span, &str)) -> [Element<'a>; 2] {
+    let (kind, span, text) = mark;
+    let end = source.text.floor_char_boundary(span.end.min(span.start + LONG));
+    let from = source.text.ceil_char_boundary(span.start.saturating_sub(LONG).max(line.start));
+    let to = source.text.floor_char_boundary((end + LONG).min(line.end));
+    let (number, column) = source.position(span.start);
+    let snippet = Snippet::source(&source.text[from..to]).line_start(number);
+    let origin = Origin::path(source.name.as_str()).line(number).char_column(column);
+    [origin.into(), snippet.annotation(annotation(from, (kind, span.start..end, text))).into()]
+}
+
+/// A mark in an excerpt that begins at byte `base` of the text.
+fn annotation<'a>(base: usize, (kind, span, text): (AnnotationKind, Span, &str)) -> Annotation<'a> {
+    let annotation = kind.span(span.start - base..span.end.max(span.start) - base);
+    if text.is_empty() { annotation } else { annotation.label(printable(text)) }
 }
 
 /// Text for a terminal: control characters (escape sequences among them) are spelled out.

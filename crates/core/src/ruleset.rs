@@ -1,6 +1,6 @@
 //! The Ruleset: what the user asked for, in states that can exist.
 //!
-//! Values here come from [`build`] and are never half-valid: names are unique, no two rules claim the same
+//! Values here come from [`crate::build`] and are never half-valid: names are unique, no two rules claim the same
 //! traffic, every listener port has exactly one target port. Deliberately absent: which engine serves a rule
 //! ([`crate::assign`]) and anything the world decides at run time.
 
@@ -116,7 +116,7 @@ pub struct Backend {
 impl Backend {
     /// The backend's socket address for a connection to `port` of a listener with `ports`.
     ///
-    /// `port` lies in `ports`, and a shifted range is as long as `ports`: [`build`] has checked both, so the
+    /// `port` lies in `ports`, and a shifted range is as long as `ports`: [`crate::build`] has checked both, so the
     /// sum cannot pass 65,535.
     pub fn target(&self, ports: PortRange, port: u16) -> SocketAddr {
         let port = match self.ports {

@@ -233,13 +233,18 @@ proptest! {
 
     #[test]
     fn rendering_never_panics(
-        text in prop_oneof![any::<String>(), "[a\t\r\n é\u{1f980}\u{301}\u{200d}\u{0}]{0,60}"],
-        spans in proptest::collection::vec((any::<u8>(), any::<u8>()), 1..5),
+        text in prop_oneof![
+            any::<String>(),
+            "[a\t\r\n é\u{1f980}\u{301}\u{200d}\u{0}]{0,60}",
+            "([a é\u{1f980}]{1000,1500}\n?){1,3}",
+        ],
+        spans in proptest::collection::vec((0..100_u16, 0..100_u16), 1..5),
+        scale in prop_oneof![Just(1), Just(60)],
         far in any::<usize>(),
         label in any::<String>(),
     ) {
         let source = Source::new("f.toml", text);
-        let span = |(a, b): &(u8, u8)| usize::from(*a)..usize::from(*b);
+        let span = |(a, b): &(u16, u16)| usize::from(*a * scale)..usize::from(*b * scale);
         let mut diagnostic = Diagnostic::error(span(&spans[0]), label.clone()).label(label.clone()).hint(label.clone());
         for more in &spans[1..] {
             diagnostic = diagnostic.also(span(more), label.clone());

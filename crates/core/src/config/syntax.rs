@@ -23,11 +23,14 @@ impl Errors {
             errors.iter().map(|error| (error.span().unwrap_or(0..0), error.message())).collect();
         errors.sort_by_key(|(span, _)| span.start);
         let mut found = Self { diagnostics: Vec::new(), spoiled: Vec::new() };
+        // Up to here the text has been spoken of; a line is looked at once, however many errors it has.
+        let mut told = 0;
         for (span, message) in errors {
-            let line = line_around(text, span.start);
-            if found.spoiled.last().is_some_and(|spoiled| spoiled.end > line.start) {
+            if span.start < told || found.spoils(&span) {
                 continue;
             }
+            let line = line_around(text, span.start);
+            told = line.end;
             let duplicate = message == "duplicate key";
             let header = text[line.clone()].trim_start().starts_with('[');
             if !duplicate || header {
