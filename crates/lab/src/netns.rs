@@ -175,20 +175,14 @@ impl Namespace {
         socket
     }
 
-    /// Waits until something listens on a TCP port, on any address, without touching it.
-    ///
-    /// # Panics
-    /// After [`PATIENCE`].
-    pub fn await_tcp(&self, port: u16) {
-        wait_for(&format!("tcp port {port} in {}", self.name()), || self.has_socket("tcp", port, "0A"));
+    /// Whether something listens on a TCP port, on any address.
+    pub fn has_tcp(&self, port: u16) -> bool {
+        self.has_socket("tcp", port, "0A")
     }
 
-    /// Waits until a UDP port is bound.
-    ///
-    /// # Panics
-    /// After [`PATIENCE`].
-    pub fn await_udp(&self, port: u16) {
-        wait_for(&format!("udp port {port} in {}", self.name()), || self.has_socket("udp", port, "07"));
+    /// Whether a UDP port is bound, on any address.
+    pub fn has_udp(&self, port: u16) -> bool {
+        self.has_socket("udp", port, "07")
     }
 
     /// Whether /proc/net/{tcp,udp}{,6} lists a socket with that local port and state (hexadecimal, proc(5)).

@@ -19,7 +19,7 @@ pub fn nginx(ns: &Namespace, listen: &str, root: &Path) -> Process {
 /// When it does not start.
 pub fn nginx_with(ns: &Namespace, listen: &str, server: &str) -> Process {
     let http = format!(
-        "events {{ worker_connections 19000; multi_accept on; }}
+        "worker_processes 1; events {{ worker_connections 19000; multi_accept on; }}
          http {{ access_log off; client_max_body_size 1g; client_header_timeout 1h; keepalive_requests 100000;
                  client_body_temp_path tmp; proxy_temp_path tmp; fastcgi_temp_path tmp; uwsgi_temp_path tmp;
                  scgi_temp_path tmp; sendfile on; tcp_nopush off;
@@ -37,14 +37,13 @@ pub fn nginx_raw(ns: &Namespace, contexts: &str, port: u16) -> Process {
     let config = scratch.write(
         "nginx.conf",
         format!(
-            "daemon off; user root; pid nginx.pid; error_log stderr error; worker_processes 1;
+            "daemon off; user root; pid nginx.pid; error_log stderr error; 
              worker_rlimit_nofile 20000;\n{contexts}\n"
         ),
     );
     let mut command = ns.command("nginx");
     command.arg("-p").arg(scratch.path()).args(["-e", "stderr", "-c"]).arg(config);
-    let process = Process::start(&mut command);
-    ns.await_tcp(port);
+    let process = Process::start(&mut command).until_tcp(ns, port);
     process.keep(scratch)
 }
 
@@ -64,10 +63,7 @@ pub fn dnsmasq(ns: &Namespace, port: u16, v4: &str, v6: &str) -> Process {
     command.args(["--pid-file", "--no-daemon"]);
     command.arg(format!("--port={port}")).arg(format!("--address=/portway.test/{v4}"));
     command.arg(format!("--address=/portway.test/{v6}"));
-    let process = Process::start(&mut command);
-    ns.await_udp(port);
-    ns.await_tcp(port);
-    process
+    Process::start(&mut command).until_udp(ns, port).until_tcp(ns, port)
 }
 
 /// vsftpd for anonymous users, files from `root` (which no one but root may write).
@@ -87,8 +83,7 @@ pub fn vsftpd(ns: &Namespace, port: u16, root: &Path) -> Process {
             empty.display()
         ),
     );
-    let process = Process::start(ns.command("vsftpd").arg(config));
-    ns.await_tcp(port);
+    let process = Process::start(ns.command("vsftpd").arg(config)).until_tcp(ns, port);
     process.keep(scratch)
 }
 
@@ -99,9 +94,7 @@ pub fn vsftpd(ns: &Namespace, port: u16, root: &Path) -> Process {
 pub fn tftpd(ns: &Namespace, address: &str, root: &Path) -> Process {
     let mut command = ns.command("in.tftpd");
     command.args(["--foreground", "--user", "nobody", "--address", address, "--secure"]).arg(root);
-    let process = Process::start(&mut command);
-    ns.await_udp(port(address));
-    process
+    Process::start(&mut command).until_udp(ns, port(address))
 }
 
 /// sshd on a high port with keys made for it, and what a client needs to get in.
@@ -134,7 +127,7 @@ impl Sshd {
             ),
         );
         let process = Process::start(ns.command("sshd").args(["-D", "-e", "-f"]).arg(config));
-        ns.await_tcp(port);
+        let process = process.until_tcp(ns, port);
         Self { scratch, _process: process }
     }
 
@@ -172,8 +165,7 @@ pub fn http3(ns: &Namespace, address: &str, root: &Path) -> Process {
     let mut command = ns.command("gtlsserver");
     command.args(["--quiet", "--no-quic-dump", "--no-http-dump", "-d"]).arg(root);
     command.arg(host).arg(port(address).to_string()).arg(&key).arg(&cert);
-    let process = Process::start(&mut command);
-    ns.await_udp(port(address));
+    let process = Process::start(&mut command).until_udp(ns, port(address));
     process.keep(scratch)
 }
 
@@ -186,9 +178,7 @@ pub fn redis(ns: &Namespace, port: u16) -> Process {
     command
         .args(["--save", "", "--protected-mode", "no", "--bind", "0.0.0.0", "--port"])
         .arg(port.to_string());
-    let process = Process::start(&mut command);
-    ns.await_tcp(port);
-    process
+    Process::start(&mut command).until_tcp(ns, port)
 }
 
 /// An iperf3 server.
@@ -196,9 +186,7 @@ pub fn redis(ns: &Namespace, port: u16) -> Process {
 /// # Panics
 /// When it does not start.
 pub fn iperf3(ns: &Namespace, port: u16) -> Process {
-    let process = Process::start(ns.command("iperf3").args(["-s", "-p"]).arg(port.to_string()));
-    ns.await_tcp(port);
-    process
+    Process::start(ns.command("iperf3").args(["-s", "-p"]).arg(port.to_string())).until_tcp(ns, port)
 }
 
 /// A file of so many bytes that do not repeat in any period a relay could mistake, and its SHA-256.

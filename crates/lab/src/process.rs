@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use crate::Scratch;
+use crate::netns::PATIENCE;
+use crate::{Namespace, Scratch};
 
 /// Where the programs come from: the Debian package, where its name differs from the program's.
 const PACKAGES: [(&str, &str); 22] = [
@@ -135,6 +136,35 @@ impl Process {
     #[must_use]
     pub fn keep(mut self, directory: Scratch) -> Self {
         self.kept.push(directory);
+        self
+    }
+
+    /// Waits until it listens on a TCP port of a namespace, without touching it.
+    ///
+    /// # Panics
+    /// When it ends or takes too long; the message has all that it printed.
+    #[must_use]
+    pub fn until_tcp(self, ns: &Namespace, port: u16) -> Self {
+        self.until("tcp", ns, port, || ns.has_tcp(port))
+    }
+
+    /// Waits until it has bound a UDP port of a namespace.
+    ///
+    /// # Panics
+    /// When it ends or takes too long; the message has all that it printed.
+    #[must_use]
+    pub fn until_udp(self, ns: &Namespace, port: u16) -> Self {
+        self.until("udp", ns, port, || ns.has_udp(port))
+    }
+
+    fn until(mut self, protocol: &str, ns: &Namespace, port: u16, ready: impl Fn() -> bool) -> Self {
+        let start = Instant::now();
+        while !ready() {
+            let ended = self.ended();
+            let waiting = ended.is_none() && start.elapsed() < PATIENCE;
+            assert!(waiting, "no {protocol} port {port} in {}: {ended:?}\n{}", ns.name(), self.log());
+            thread::sleep(Duration::from_millis(5));
+        }
         self
     }
 

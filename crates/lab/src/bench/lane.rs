@@ -201,13 +201,13 @@ fn haproxy(net: &Topology, option: &str) -> Option<Forwarder> {
     let config = files.write(
         "haproxy.cfg",
         format!(
-            "global\n nbthread 2\n maxconn 9000\ndefaults\n mode tcp\n {option}\n timeout connect 5s\n \
+            "global\n nbthread 2\n maxconn 4000\ndefaults\n mode tcp\n {option}\n timeout connect 5s\n \
              timeout client 1h\n timeout server 1h\n\
              listen web\n bind 10.1.0.1:8888 backlog 4096\n server s 10.2.0.10:80\n\
              listen bulk\n bind 10.1.0.1:5201\n server s 10.2.0.10:5201\n"
         ),
     );
     let process = Process::start(net.gateway.command("haproxy").args(["-db", "-f"]).arg(config));
-    net.gateway.await_tcp(8888);
+    let process = process.until_tcp(&net.gateway, 8888);
     Some(Forwarder::Other(process.keep(files)))
 }

@@ -1,7 +1,7 @@
 //! The two loads: new connections by ab, one bulk TCP stream by iperf3; and the machine's CPU meanwhile.
 
-use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use portway_lab::{Process, Scratch, process};
 use serde_json::Value;
@@ -58,6 +58,13 @@ fn watched(lane: &Lane, load: impl FnOnce() -> String) -> (String, Duration, Opt
     let busy = machine_busy() - before;
     let own = lane.process().map(Process::group_cpu_time).zip(own_before).map(|(now, before)| now - before);
     (report, busy, own)
+}
+
+/// How many CPUs others keep busy while no load runs.
+pub fn background() -> f64 {
+    let (before, start) = (machine_busy(), Instant::now());
+    thread::sleep(Duration::from_millis(500));
+    (machine_busy() - before).as_secs_f64() / start.elapsed().as_secs_f64()
 }
 
 /// CPU time of the whole machine that was not idle, interrupts included (proc(5), /proc/stat, in ticks of

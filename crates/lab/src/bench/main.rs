@@ -50,9 +50,10 @@ fn main() {
     let start = Instant::now();
     eprintln!("setting up {} lanes", kinds.len());
     let lanes: Vec<Lane> = kinds.iter().map(|kind| Lane::set_up(*kind)).collect();
-    let mut samples = Vec::new();
+    let (mut samples, mut background) = (Vec::new(), Vec::new());
     for round in 1..=options.rounds {
         eprintln!("round {round} of {} ({:.0} s)", options.rounds, start.elapsed().as_secs_f64());
+        background.push(load::background());
         for lane in &lanes {
             if lane.kind.takes_connections() {
                 samples.push(Sample::connections(round, lane.kind, load::connections(lane, options.seconds)));
@@ -62,7 +63,7 @@ fn main() {
             }
         }
     }
-    let report = report::render(&samples, &options.only);
+    let report = report::render(&samples, &background, &options.only);
     println!("{report}");
     if let Some(path) = &options.json {
         let text = serde_json::to_string_pretty(&samples).expect("samples are plain data");

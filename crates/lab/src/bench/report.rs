@@ -8,10 +8,20 @@ use crate::lane::Kind;
 use crate::sample::{Bulk, Connections, Sample};
 use crate::stats::{Summary, summary};
 
-/// Renders all samples. `only` is what the user restricted the run to, for the record.
-pub fn render(samples: &[Sample], only: &[String]) -> String {
+/// More CPUs than this kept busy by others make every figure of machine CPU doubtful.
+const QUIET: f64 = 0.1;
+
+/// Renders all samples. `background` is how many CPUs others kept busy before each round, `only` what the
+/// user restricted the run to, for the record.
+pub fn render(samples: &[Sample], background: &[f64], only: &[String]) -> String {
     let mut out = String::from("# Portway benchmark\n\n");
     let _ = writeln!(out, "{}\n", machine());
+    if let Some(busy) = summary(background.iter().copied()) {
+        let warning =
+            if busy.high > QUIET { ": **not a quiet machine, do not trust the figures**" } else { "" };
+        let _ =
+            writeln!(out, "CPUs kept busy by others before each round: {}{warning}.\n", text(Some(busy), 2));
+    }
     if !only.is_empty() {
         let _ = writeln!(out, "Restricted to {}.\n", only.join(", "));
     }
