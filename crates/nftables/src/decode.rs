@@ -7,8 +7,9 @@ use portway_core::plan::nftables::element::{DataShape, Shape};
 use portway_core::plan::nftables::table::{Chain, TABLE};
 use portway_core::plan::nftables::{Data, Entry, HelperObject, Key, Plan, Set, layout_comment};
 
-use crate::encode::{CT_HELPER, INET, kind, values};
+use crate::encode::{CT_HELPER, INET, kind};
 use crate::socket::{Dump, Socket};
+use crate::value::values;
 use crate::wire::{Attributes, Message, text, user_data};
 
 /// How often the table is read again because it changed meanwhile.

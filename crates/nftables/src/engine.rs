@@ -114,8 +114,9 @@ impl NftablesEngine {
 
     /// The way from what the kernel holds to `plan`.
     fn way(&mut self, plan: &Plan, one_by_one: bool) -> Result<Prepared, EngineError> {
+        let (generation, _) = self.sync()?;
         let first = self.socket.sequences(0);
-        let (generation, held) = self.sync()?;
+        let held = self.held.as_ref().map_or(&Held::Nothing, |(_, held)| held);
         let mut batch = Batch::new(first, Some(generation));
         if one_by_one {
             batch = batch.one_by_one();

@@ -131,7 +131,7 @@ fn key(w: &mut Writer, set: Set) {
             Load::Direction => load_ct(w, CT_DIRECTION, word),
             Load::Slot(family) => slot(w, *family, word),
         }
-        word += crate::encode::words(*datatype);
+        word += crate::value::words(*datatype);
     }
 }
 

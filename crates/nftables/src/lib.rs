@@ -12,6 +12,7 @@ mod expression;
 mod obstacle;
 mod probe;
 mod socket;
+mod value;
 mod wire;
 
 pub use engine::NftablesEngine;

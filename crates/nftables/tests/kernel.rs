@@ -186,3 +186,45 @@ fn changes_by_others_are_noticed() {
     engine.commit().unwrap();
     assert_listed(&plan);
 }
+
+/// Random walks through rulesets: after every step the kernel holds exactly the plan, and a second engine that
+/// reads it back finds nothing to change.
+#[test]
+fn the_kernel_follows_any_sequence_of_rulesets() {
+    let namespace = Namespace::new();
+    namespace.enter();
+    let seed = 0x9e37_79b9_7f4a_7c15_u64;
+    println!("seed {seed:#x}");
+    let mut state = seed;
+    // xorshift64 (Marsaglia 2003)
+    let mut next = move |bound: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % bound
+    };
+    let mut engine = NftablesEngine::open().unwrap();
+    for step in 0..150 {
+        let mut rules: Vec<Rule> = every_feature().into_iter().filter(|_| next(3) > 0).collect();
+        for rule in &mut rules {
+            let address = |n: u64| {
+                if rule.backend.address.is_ipv4() { format!("10.0.9.{n}") } else { format!("fd09::{n}") }
+            };
+            if next(4) == 0 {
+                rule.backend.address = address(1 + next(3)).parse().unwrap();
+            }
+            if next(5) == 0 {
+                rule.source = SourceMode::Preserve;
+            }
+        }
+        let plan = plan(&mut engine, &rules);
+        apply(&mut engine, &plan).unwrap_or_else(|error| panic!("step {step}: {error}"));
+        assert_eq!(engine.verify(&plan).unwrap(), Vec::<String>::new(), "step {step}");
+        if step % 30 == 0 {
+            assert_listed(&plan);
+            engine = NftablesEngine::open().unwrap();
+            let changed = apply(&mut engine, &plan).unwrap();
+            assert_eq!((changed.added, changed.removed, changed.adopted), (0, 0, true), "step {step}");
+        }
+    }
+}

@@ -120,7 +120,7 @@ pub fn apply(engine: &mut NftablesEngine, plan: &Plan) -> Result<Changed, Engine
 }
 
 /// A listing with the elements of each set on lines of their own and in order: the kernel's order is that of
-/// its hash tables, and nft breaks lines as it sees fit.
+/// its hash tables, and nft breaks lines as it sees fit. The order of sets and chains is left as it is.
 pub fn normalised(listing: &str) -> String {
     let mut lines = Vec::new();
     let mut rest = listing;
@@ -135,7 +135,15 @@ pub fn normalised(listing: &str) -> String {
         rest = after;
     }
     lines.push(rest.to_owned());
-    lines.concat()
+    // The objects stand in the order in which they were made.
+    let listing = lines.concat().replacen("\n\tct helper", "\n\n\tct helper", 1);
+    let mut paragraphs: Vec<&str> = listing.split("\n\n").collect();
+    paragraphs.sort_by_key(|paragraph| match paragraph {
+        header if header.starts_with("table") => (0, ""),
+        object if object.starts_with("\tct helper") => (1, *object),
+        _ => (2, ""),
+    });
+    paragraphs.join("\n\n")
 }
 
 /// Does something in a namespace, on a thread of its own.
