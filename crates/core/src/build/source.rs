@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use super::can_send_from;
 use crate::address::Family;
+use crate::config::nearest::nearest;
 use crate::config::{SourceConfig, Text};
 use crate::diagnostic::{Diagnostic, quote};
 use crate::ruleset::SourceMode;
@@ -58,7 +59,7 @@ fn unknown_word(word: &Text, other: &str) -> Diagnostic {
     let hint = if other.parse::<IpAddr>().is_ok() {
         format!("a pool is a list, also of one address: source = [\"{other}\"]")
     } else {
-        match crate::config::keys::nearest(other, ["masquerade", "preserve"].into_iter()) {
+        match nearest(other, ["masquerade", "preserve"].into_iter()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "\"masquerade\", \"preserve\", or a list of addresses: [\"192.0.2.10\", \"192.0.2.11\"]"
                 .to_owned(),

@@ -6,6 +6,7 @@
 pub mod command_line;
 pub mod endpoint;
 pub mod keys;
+pub(crate) mod nearest;
 mod read;
 pub mod reference;
 mod syntax;

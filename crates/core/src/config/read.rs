@@ -11,7 +11,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Text;
-use super::keys::{Bounds, Key, Kind, Section, hint_for_unknown, nearest};
+use super::keys::{Bounds, Key, Kind, Section, hint_for_unknown};
+use super::nearest::nearest;
 use super::value::{DurationError, format_duration, parse_duration};
 use crate::diagnostic::{Diagnostic, Span, quote};
 
