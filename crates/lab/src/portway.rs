@@ -197,7 +197,14 @@ fn spawn(namespace: &Namespace, prefix: &[String], directory: &Scratch) -> Resul
     };
     command.args(["run", "-c"]).arg(directory.join("portway.toml"));
     command.arg("--state-dir").arg(directory.join("state"));
-    let mut process = Process::start(&mut command);
+    until_ready(Process::start(&mut command))
+}
+
+/// Waits for the line that says that every rule forwards.
+///
+/// # Errors
+/// What it printed when it ends or takes too long.
+pub fn until_ready(mut process: Process) -> Result<Process, String> {
     let start = Instant::now();
     loop {
         if process.log().lines().any(|line| line.starts_with("ready")) {

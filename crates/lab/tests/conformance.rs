@@ -98,6 +98,7 @@ claims! {
         counters: nftables proxy;
         counters_survive_reload: nftables proxy;
         move_between_engines: nftables proxy;
+        held_through_moves: nftables proxy;
         reload_under_load: nftables proxy;
         ten_thousand_rules: nftables;
     }
@@ -110,10 +111,18 @@ claims! {
         second_is_refused: nftables proxy;
         foreign_drop_is_named: nftables;
         settings_only_checked: nftables;
+        conntrack_timeouts: nftables;
+        control_socket_is_private: nftables proxy;
+    }
+    command {
+        forward: nftables proxy;
+        forward_without_root: proxy;
+        forward_picks: nftables;
     }
     limits {
         nine_thousand: proxy;
         few_descriptors: proxy;
+        out_of_descriptors: proxy;
         rule_limit: proxy;
         timeouts: proxy;
         connect_timeout: proxy;

@@ -150,6 +150,26 @@ pub fn move_between_engines(engine: Engine) {
     load.stop_without_loss();
 }
 
+/// A connection that is open while its rule moves to the other engine and back lives on, through every move.
+pub fn held_through_moves(engine: Engine) {
+    let net = Topology::new();
+    let _server = Server::tcp_echo(net.server(), "10.2.0.10:7000");
+    let rule = |engine: Engine| engine.forward("0.0.0.0:8000", "10.2.0.10:7000");
+    let other = if engine == Engine::Proxy { Engine::Nftables } else { Engine::Proxy };
+    let portway = Portway::start(&net.gateway, &rule(engine));
+    let mut held = vec![net.client().connect("10.1.0.1:8000").expect("connects")];
+    for to in [other, engine, other] {
+        portway.reload(&rule(to));
+        for (i, stream) in held.iter_mut().enumerate() {
+            echo(stream, b"still").unwrap_or_else(|e| panic!("connection {i} after the move to {to}: {e}"));
+        }
+        held.push(net.client().connect("10.1.0.1:8000").expect("connects"));
+    }
+    for (i, stream) in held.iter_mut().enumerate() {
+        echo(stream, b"at the end").unwrap_or_else(|e| panic!("connection {i} at the end: {e}"));
+    }
+}
+
 /// Reloads of other rules under load lose nothing either.
 pub fn reload_under_load(engine: Engine) {
     let net = Topology::new();

@@ -155,3 +155,33 @@ pub fn settings_only_checked(engine: Engine) {
     assert!(log.contains("ip_forward"), "what is missing is named: {log}");
     same(&before, &traces(&net.gateway));
 }
+
+/// Conntrack timeouts of the file are set, and put back at the end.
+pub fn conntrack_timeouts(engine: Engine) {
+    let net = Topology::new();
+    let before = traces(&net.gateway);
+    let file = "[host.conntrack]\ntcp-established = '2h'\nudp = '25s'\nudp-stream = '77s'\n".to_owned()
+        + &engine.forward("0.0.0.0:8000", "10.2.0.10:7000");
+    let mut portway = Portway::start(&net.gateway, &file);
+    for (key, value) in
+        [("tcp_timeout_established", "7200"), ("udp_timeout", "25"), ("udp_timeout_stream", "77")]
+    {
+        let now = net.gateway.run(&format!("sysctl -n net.netfilter.nf_conntrack_{key}"));
+        assert_eq!(now.trim(), value, "{key}");
+    }
+    portway.stop();
+    same(&before, &traces(&net.gateway));
+}
+
+/// The control socket is its owner's alone, unless the file names a group.
+pub fn control_socket_is_private(engine: Engine) {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let net = Topology::new();
+    let portway = Portway::start(&net.gateway, &engine.forward("0.0.0.0:8000", "10.2.0.10:7000"));
+    let entries = std::fs::read_dir(portway.state_dir()).expect("the state directory").flatten();
+    let sockets: Vec<_> =
+        entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket())).collect();
+    assert_eq!(sockets.len(), 1, "one control socket");
+    let mode = sockets[0].metadata().expect("it is there").mode();
+    assert_eq!(mode & 0o077, 0, "mode {mode:o} lets others in");
+}
