@@ -7,8 +7,8 @@
 use std::io;
 
 use portway_core::engine::{Changed, Engine, EngineError};
-use portway_core::plan::nftables::{Change, Direction, Ids, Plan, RuleId, Set, Value, mark_of};
-use portway_core::ruleset::{EngineKind, RuleName};
+use portway_core::plan::nftables::{Change, Direction, Ids, Plan, Set, Value, mark_of};
+use portway_core::ruleset::EngineKind;
 use portway_core::snapshot::EngineSnapshot;
 use rustix::io::Errno;
 use rustix::net::netlink::NETFILTER;
@@ -16,6 +16,7 @@ use rustix::net::netlink::NETFILTER;
 use crate::conntrack;
 use crate::decode::{self, Held};
 use crate::encode::{Batch, Subject};
+use crate::refusal::{failure, refusal_error, too_busy};
 use crate::socket::{Refusal, Socket};
 
 /// How often a commit is tried again because others change the ruleset at the same time.
@@ -35,12 +36,15 @@ pub struct NftablesEngine {
 
 /// A way to a plan that the kernel has rehearsed.
 struct Prepared {
-    /// The generation of the ruleset from which it leads; `held` is of the same.
+    /// The generation of the ruleset from which it leads.
     generation: u32,
     batch: Batch,
     change: Change,
     /// Whether a table that the batch makes begins with the guard chain.
     guard: bool,
+    /// The plan to which it leads, once `held` is no longer what it leads from. Until then the plan follows
+    /// from `held` and `change`, and ten thousand rules need not be copied.
+    plan: Option<Plan>,
 }
 
 impl NftablesEngine {
@@ -101,6 +105,10 @@ impl NftablesEngine {
         let read = |error: &io::Error| failure("read the nf_tables ruleset", error);
         let generation = decode::generation(&mut self.socket).map_err(|error| read(&error))?;
         if self.held.as_ref().is_none_or(|(known, _)| *known != generation) {
+            if let Some(mut way) = self.prepared.take() {
+                way.plan = Some(self.destination(&mut way));
+                self.prepared = Some(way);
+            }
             self.held = Some(decode::read(&mut self.socket).map_err(|error| read(&error))?);
         }
         match &self.held {
@@ -136,7 +144,7 @@ impl NftablesEngine {
         batch.change(&change, old);
         let used = batch.next_sequence().wrapping_sub(first).wrapping_add(1);
         self.socket.sequences(used);
-        Ok(Prepared { generation, batch, change, guard: plan.guard })
+        Ok(Prepared { generation, batch, change, guard: plan.guard, plan: None })
     }
 
     /// Finds a way to `plan` that the kernel would go.
@@ -156,7 +164,10 @@ impl NftablesEngine {
     }
 
     /// The plan to which a prepared way leads. Forgets what the kernel held.
-    fn destination(&mut self, way: &Prepared) -> Plan {
+    fn destination(&mut self, way: &mut Prepared) -> Plan {
+        if let Some(plan) = way.plan.take() {
+            return plan;
+        }
         let base = match self.held.take() {
             Some((_, Held::Ours(held))) => held,
             _ => Plan { guard: way.guard, ..Plan::default() },
@@ -165,14 +176,14 @@ impl NftablesEngine {
     }
 
     /// Takes note of a way that the kernel has gone.
-    fn committed(&mut self, way: &Prepared) -> Changed {
+    fn committed(&mut self, mut way: Prepared) -> Changed {
         let changed =
             Changed { added: way.change.added(), removed: way.change.removed(), adopted: self.adopted };
         if !way.batch.is_empty() {
             // The kernel counts generations from 1 and skips 0; nobody else's change was in between, or the
             // batch would have been refused.
             let next = way.generation.checked_add(1).unwrap_or(1);
-            self.held = Some((next, Held::Ours(self.destination(way))));
+            self.held = Some((next, Held::Ours(self.destination(&mut way))));
             // The table forwards already; a flow that stays stuck is no reason to report it as failed.
             let _ = conntrack::release_udp(&mut self.socket, &way.change);
         }
@@ -239,13 +250,13 @@ impl Engine for NftablesEngine {
                 Some(refusals.map_err(|error| failure("change the nf_tables ruleset", &error))?)
             };
             let plan = match refusals {
-                Some(refusals) if refusals.is_empty() => return Ok(self.committed(&way)),
+                Some(refusals) if refusals.is_empty() => return Ok(self.committed(way)),
                 Some(refusals) if !is_outdated(&way.batch, &refusals) => {
-                    let plan = self.destination(&way);
+                    let plan = self.destination(&mut way);
                     return Err(self.explain(&plan, &way.batch, &refusals));
                 }
                 // Somebody else changed the ruleset since: look again.
-                _ => self.destination(&way),
+                _ => self.destination(&mut way),
             };
             way = self.find_way(&plan)?;
         }
@@ -302,62 +313,4 @@ impl Engine for NftablesEngine {
         conntrack::delete_ours(&mut self.socket)
             .map_err(|error| failure("delete the conntrack entries", &error))
     }
-}
-
-fn refusal_error(plan: &Plan, batch: &Batch, refusals: &[Refusal]) -> EngineError {
-    let rule_of = |set: Set, key: &[Value]| -> Option<RuleName> {
-        let mark =
-            key.iter().find_map(|value| if let Value::Mark(mark) = value { Some(*mark) } else { None });
-        let by_mark = |mark| {
-            let id = RuleId::of_mark(mark)?;
-            plan.ids().iter().find(|(_, other)| *other == id).map(|(name, _)| name.clone())
-        };
-        mark.and_then(by_mark)
-            .or_else(|| RuleName::new(plan.elements.get(&set)?.get(key)?.comment.as_deref()?))
-    };
-    let Some(refusal) = refusals.first() else { return too_busy() };
-    let mut error = failure("change the nf_tables ruleset", &refusal.error.into());
-    match batch.subject(refusal.sequence) {
-        None => {}
-        Some(Subject::Structure(what)) => {
-            error.doing = format!("set up {what}");
-            error.hint = error.hint.or_else(|| Some("the kernel may be too old or lack a module".to_owned()));
-        }
-        Some(Subject::Helper(object)) => {
-            error.doing = format!("declare the conntrack helper {} for {}", object.helper, object.protocol);
-            error.rule = plan.elements(Set::Helpers).find_map(|(key, entry)| {
-                (entry.data == portway_core::plan::nftables::Data::Helper(*object))
-                    .then(|| rule_of(Set::Helpers, key))?
-            });
-            error.hint = Some(format!("load the kernel module nf_conntrack_{}", object.helper));
-        }
-        Some(Subject::Elements(set, keys)) => {
-            error.rule = keys.first().filter(|_| keys.len() == 1).and_then(|key| rule_of(*set, key));
-            let key =
-                keys.first().map(|key| key.iter().map(ToString::to_string).collect::<Vec<_>>().join(" . "));
-            error.doing = format!("change {} of {}", key.unwrap_or_default(), set.shape().name);
-        }
-    }
-    if refusals.len() > 1 {
-        error.reason = format!("{} (and {} more refusals)", error.reason, refusals.len() - 1);
-    }
-    error
-}
-
-pub(crate) fn failure(doing: &str, error: &io::Error) -> EngineError {
-    let hint = (error.kind() == io::ErrorKind::PermissionDenied)
-        .then(|| "run as root or with CAP_NET_ADMIN, or use engine = \"proxy\"".to_owned());
-    EngineError {
-        engine: EngineKind::Nftables,
-        rule: None,
-        doing: doing.to_owned(),
-        reason: error.to_string(),
-        hint,
-    }
-}
-
-fn too_busy() -> EngineError {
-    let error =
-        io::Error::new(io::ErrorKind::Interrupted, "other programs keep changing the nf_tables ruleset");
-    failure("change the nf_tables ruleset", &error)
 }

@@ -11,6 +11,8 @@ mod engine;
 mod expression;
 mod obstacle;
 mod probe;
+mod refusal;
+mod set;
 mod socket;
 mod value;
 mod wire;

@@ -14,7 +14,7 @@ use portway_core::plan::nftables::{MARK, MARK_MASK};
 use rustix::net::netlink::NETFILTER;
 
 use crate::encode::kind;
-use crate::engine::failure;
+use crate::refusal::failure;
 use crate::socket::Socket;
 use crate::wire::{Attributes, Message, text};
 

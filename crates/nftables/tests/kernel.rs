@@ -185,6 +185,13 @@ fn changes_by_others_are_noticed() {
     nft(&["flush", "ruleset"]);
     engine.commit().unwrap();
     assert_listed(&plan);
+    // The same, noticed before the commit; the way prepared was one of few elements.
+    let few = support::plan(&mut engine, &every_feature()[1..]);
+    engine.prepare(&few).unwrap();
+    nft(&["flush", "ruleset"]);
+    assert!(engine.previous_ids().unwrap().is_empty());
+    engine.commit().unwrap();
+    assert_listed(&few);
 }
 
 /// Random walks through rulesets: after every step the kernel holds exactly the plan, and a second engine that
