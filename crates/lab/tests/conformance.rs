@@ -23,6 +23,8 @@ claims! {
         half_close_by_client: nftables proxy;
         half_close_by_server: nftables proxy;
         reset: nftables proxy;
+        reset_by_client: nftables proxy;
+        smaller_mtu: nftables proxy;
         ssh: nftables proxy;
         redis: nftables proxy;
         iperf3: nftables proxy;
@@ -67,6 +69,8 @@ claims! {
         hairpin: nftables proxy;
         backend_on_the_gateway: nftables proxy;
         backend_on_loopback: nftables proxy;
+        backend_on_loopback_v6: proxy;
+        auto_and_loopback_v6: proxy;
         two_clients_two_servers: nftables proxy;
     }
     family {
@@ -85,6 +89,7 @@ claims! {
     }
     refused {
         crossing_families: nftables;
+        loopback_v6: nftables;
         connection_limit: nftables;
         timeouts: nftables;
         preserve: proxy;
@@ -92,6 +97,7 @@ claims! {
     }
     lifecycle {
         reload: nftables proxy;
+        reload_udp: nftables proxy;
         reload_by_signal: nftables proxy;
         bad_reload: nftables proxy;
         port_in_use: proxy;
@@ -124,6 +130,7 @@ claims! {
         few_descriptors: proxy;
         out_of_descriptors: proxy;
         rule_limit: proxy;
+        udp_flows: proxy;
         timeouts: proxy;
         connect_timeout: proxy;
     }

@@ -40,6 +40,25 @@ pub fn reload(engine: Engine) {
     refusal(net.client(), "10.1.0.1:8002");
 }
 
+/// UDP: a flow of a changed rule lives on, and a new flow meets the new target.
+pub fn reload_udp(engine: Engine) {
+    let net = Topology::new();
+    let old = Server::udp_echo(net.server(), "10.2.0.10:7000");
+    let new = Server::udp_echo(net.server(), "10.2.0.10:7001");
+    let portway = Portway::start(&net.gateway, &engine.forward("udp/0.0.0.0:8000", "10.2.0.10:7000"));
+    let flow = net.client().dial("10.1.0.1:8000");
+    let ask = |socket: &std::net::UdpSocket| {
+        socket.send(b"?").expect("sent");
+        socket.recv(&mut [0; 8]).expect("answered");
+    };
+    ask(&flow);
+    portway.reload(&engine.forward("udp/0.0.0.0:8000", "10.2.0.10:7001"));
+    ask(&flow);
+    assert_eq!((old.peers().len(), new.peers().len()), (2, 0), "the open flow keeps its target");
+    ask(&net.client().dial("10.1.0.1:8000"));
+    assert_eq!((old.peers().len(), new.peers().len()), (2, 1), "a new flow meets the new one");
+}
+
 /// SIGHUP does the same as the command.
 pub fn reload_by_signal(engine: Engine) {
     let net = Topology::new();

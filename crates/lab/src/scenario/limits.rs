@@ -181,3 +181,23 @@ pub fn connect_timeout(engine: Engine) {
     let took = crate::traffic::refusal(net.client(), "10.1.0.1:8000");
     assert!((900..3000).contains(&took.as_millis()), "ended after {took:?}");
 }
+
+/// UDP flows are bounded, and an idle one makes room for the next.
+pub fn udp_flows(engine: Engine) {
+    let net = Topology::new();
+    let _server = Server::udp_echo(net.server(), "10.2.0.10:7000");
+    let file = "[proxy]\nmax-flows = 10\n".to_owned()
+        + &engine.rule(
+            "name = 'u'\nlisten = 'udp/0.0.0.0:8000'\nforward = '10.2.0.10:7000'\ntimeouts = { udp-idle = '1s' }",
+        );
+    let portway = Portway::start(&net.gateway, &file);
+    let sockets: Vec<_> = (0..30).map(|_| net.client().dial("10.1.0.1:8000")).collect();
+    let answered = sockets.iter().filter(|socket| {
+        socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a positive time");
+        socket.send(b"?").expect("sent");
+        socket.recv(&mut [0; 8]).is_ok()
+    });
+    assert_eq!(answered.count(), 10, "as many flows as allowed");
+    wait_for("the flows to end", || portway.figure("u", "live") == 0);
+    crate::traffic::udp_works(net.client(), "10.1.0.1:8000");
+}

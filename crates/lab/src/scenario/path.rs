@@ -69,6 +69,23 @@ pub fn backend_on_loopback(engine: Engine) {
     tcp_works(&net.gateway, &format!("{LAN4}:8000"));
 }
 
+/// The backend is on the gateway's IPv6 loopback.
+pub fn backend_on_loopback_v6(engine: Engine) {
+    let net = Topology::new();
+    let _server = Server::tcp_echo(&net.gateway, "[::1]:7000");
+    let _portway = Portway::start(&net.gateway, &engine.forward("[::]:8000", "[::1]:7000"));
+    tcp_works(net.client(), &format!("[{LAN6}]:8000"));
+    tcp_works(&net.gateway, &format!("[{LAN6}]:8000"));
+}
+
+/// Whatever engine `auto` takes for an IPv6 loopback backend, it works.
+pub fn auto_and_loopback_v6(_: Engine) {
+    let net = Topology::new();
+    let _server = Server::tcp_echo(&net.gateway, "[::1]:7000");
+    let _portway = Portway::start(&net.gateway, "[[rule]]\nlisten = '[::]:8000'\nforward = '[::1]:7000'\n");
+    tcp_works(net.client(), &format!("[{LAN6}]:8000"));
+}
+
 /// Two clients and two servers, each pair by its own rule.
 pub fn two_clients_two_servers(engine: Engine) {
     let net = Topology::with(2, 2);

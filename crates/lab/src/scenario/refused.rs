@@ -18,6 +18,11 @@ pub fn crossing_families(engine: Engine) {
     refuses(engine, "listen = '[::]:8000'\nforward = '10.2.0.10:80'");
 }
 
+/// A backend on the IPv6 loopback, which the kernel delivers to local senders only.
+pub fn loopback_v6(engine: Engine) {
+    refuses(engine, "listen = '[::]:8000'\nforward = '[::1]:7000'");
+}
+
 /// A bound on connections.
 pub fn connection_limit(engine: Engine) {
     refuses(engine, "listen = '0.0.0.0:8000'\nforward = '10.2.0.10:80'\nmax-connections = 3");

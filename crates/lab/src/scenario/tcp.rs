@@ -126,6 +126,24 @@ pub fn reset(engine: Engine) {
     assert_eq!(end, Err(io::ErrorKind::ConnectionReset));
 }
 
+/// A reset by the client (a crash) reaches the server as a reset.
+pub fn reset_by_client(engine: Engine) {
+    let net = Topology::new();
+    let (heard, hears) = mpsc::channel();
+    let _server = Server::tcp(net.server(), "10.2.0.10:7000", move |mut stream| {
+        let _ = stream.write_all(b"never read");
+        let mut rest = Vec::new();
+        let _ = heard.send(stream.read_to_end(&mut rest).map_err(|e| e.kind()));
+    });
+    let _portway = Portway::start(&net.gateway, &engine.forward("0.0.0.0:8000", "10.2.0.10:7000"));
+    let stream = net.client().connect("10.1.0.1:8000").expect("connects");
+    stream.peek(&mut [0; 1]).expect("the server's word has arrived");
+    // Closing with unread data resets (RFC 2525, section 2.17).
+    drop(stream);
+    let end = hears.recv_timeout(PATIENCE).expect("the server is told");
+    assert_eq!(end, Err(io::ErrorKind::ConnectionReset));
+}
+
 /// A remote command over ssh, and a file there and back by scp.
 pub fn ssh(engine: Engine) {
     let net = Topology::new();
@@ -153,6 +171,29 @@ pub fn redis(engine: Engine) {
         );
         let report = net.client().run(&line);
         assert!(report.contains("SET") && report.contains("LRANGE_100"), "{report}");
+    }
+}
+
+/// The servers' network has a smaller MTU than the clients': both directions still flow.
+pub fn smaller_mtu(engine: Engine) {
+    let net = Topology::new();
+    net.gateway.ip("link set wan mtu 1280");
+    net.server().ip("link set eth0 mtu 1280");
+    let files = Scratch::new();
+    files.dir("up");
+    let sum = peer::blob(&files.join("blob"), 5_000_000);
+    let _v4 = peer::nginx(net.server(), "10.2.0.10:80", files.path());
+    let _v6 = peer::nginx(net.server(), "[fd02::10]:81", files.path());
+    let rules =
+        engine.forward("0.0.0.0:8888", "10.2.0.10:80") + &engine.forward("[::]:8888", "[fd02::10]:81");
+    let _portway = Portway::start(&net.gateway, &rules);
+    let dir = files.path().display();
+    for host in [LAN4.to_owned(), format!("[{LAN6}]")] {
+        net.client().run(&format!("curl -sSfg --max-time 20 -o {dir}/got http://{host}:8888/blob"));
+        assert_eq!(peer::sha256(&files.join("got")), sum);
+        net.client().run(&format!("curl -sSfg --max-time 20 -T {dir}/blob http://{host}:8888/up/put"));
+        assert_eq!(peer::sha256(&files.join("up/put")), sum);
+        fs::remove_file(files.join("up/put")).expect("just uploaded");
     }
 }
 
