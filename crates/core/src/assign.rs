@@ -14,7 +14,7 @@ use crate::address::{Family, PortRange};
 use crate::caps::Caps;
 use crate::diagnostic::Diagnostic;
 use crate::plan::proxy::MAX_PORTS_PER_RANGE;
-use crate::ruleset::{EngineKind, Rule, Ruleset, Scope, SourceMode};
+use crate::ruleset::{EngineKind, Listener, Rule, Ruleset, Scope, SourceMode};
 
 /// One rule's engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -212,14 +212,18 @@ fn proxy(rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
                 .remedy(format!("run as root or listen on port {} or higher", caps.first_port)),
         );
     }
-    let interface = rule.listeners.iter().find_map(|listener| match &listener.scope {
-        Scope::Interface(name, _) => Some(name),
-        Scope::Address(_) | Scope::Any(_) => None,
-    });
-    if let Some(name) = interface.filter(|_| !caps.bind_to_interface) {
+    let backend = &rule.backend;
+    let itself = |listener: &&Listener| {
+        backend.address.is_loopback()
+            && listener.scope == Scope::Any(Family::of(backend.address))
+            && backend.ports.meet(listener.ports)
+    };
+    if let Some(listener) = rule.listeners.iter().find(itself) {
         found.push(
-            Obstacle::new(format!("listening on interface {name} needs privileges (CAP_NET_RAW)"))
-                .remedy(format!("run as root or listen on an address of {name}")),
+            Obstacle::new(format!(
+                "{listener} answers for the backend as well, so a relay would call itself"
+            ))
+            .remedy("listen on the one address that clients use, or on another port"),
         );
     }
     found

@@ -13,8 +13,6 @@ pub struct Caps {
     pub nftables: Result<Nftables, String>,
     /// The lowest port that may be bound without CAP_NET_BIND_SERVICE; 0 when every port may.
     pub first_port: u16,
-    /// Whether sockets may be bound to an interface (CAP_NET_RAW).
-    pub bind_to_interface: bool,
 }
 
 /// What the kernel's nf_tables can do.
@@ -30,7 +28,6 @@ impl Caps {
         Self {
             nftables: Ok(Nftables { helpers: [Helper::Ftp, Helper::Tftp, Helper::Sip].into() }),
             first_port: 0,
-            bind_to_interface: true,
         }
     }
 }

@@ -104,6 +104,17 @@ pub enum TargetPorts {
     Shifted(PortRange),
 }
 
+impl TargetPorts {
+    /// Whether some port of a listener with `ports` leads to the port it came in by.
+    pub fn meet(self, ports: PortRange) -> bool {
+        match self {
+            Self::Same => true,
+            Self::One(port) => ports.contains(port),
+            Self::Shifted(range) => range.first() == ports.first(),
+        }
+    }
+}
+
 /// Where traffic goes: one address and its port or ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Backend {

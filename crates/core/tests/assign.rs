@@ -8,11 +8,7 @@ use portway_core::ruleset::{EngineKind, Helper};
 
 /// A host where the user is not root.
 fn unprivileged() -> Caps {
-    Caps {
-        nftables: Err("needs root (CAP_NET_ADMIN)".to_owned()),
-        first_port: 1024,
-        bind_to_interface: false,
-    }
+    Caps { nftables: Err("needs root (CAP_NET_ADMIN)".to_owned()), first_port: 1024 }
 }
 
 fn assigned(lines: &str, caps: &Caps) -> Result<Assigned, Vec<Diagnostic>> {
@@ -102,14 +98,23 @@ fn privileged_ports_begin_where_the_host_says() {
     assert!(assigned(&lines(1), &open).is_ok());
 }
 
+/// A socket may be bound to an interface without privilege since Linux 5.7.
 #[test]
-fn an_interface_listener_needs_the_privilege_on_the_proxy_only() {
+fn an_interface_listener_needs_no_privilege() {
     let lines = "listen = 'eth0:8888'\nforward = '10.0.0.1:80'";
-    assert!(assigned(lines, &unprivileged()).is_err());
-    let caps = Caps { bind_to_interface: true, ..unprivileged() };
-    assert_eq!(assigned(lines, &caps).expect("can be served").engine, EngineKind::Proxy);
-    let caps = Caps { bind_to_interface: false, ..Caps::all() };
-    assert_eq!(assigned(lines, &caps).expect("can be served").engine, EngineKind::Nftables);
+    assert_eq!(assigned(lines, &unprivileged()).expect("can be served").engine, EngineKind::Proxy);
+}
+
+/// A local service opened to the outside: NAT tells its port from the listener's, a relay does not.
+#[test]
+fn loopback_behind_an_any_listener_is_for_nftables() {
+    for lines in
+        ["listen = '0.0.0.0:8080'\nforward = '127.0.0.1'", "listen = '8080'\nforward = '127.9.9.9:8080'"]
+    {
+        assert_eq!(assigned(lines, &Caps::all()).expect("can be served").engine, EngineKind::Nftables);
+        let found = assigned(lines, &unprivileged()).expect_err("neither engine");
+        assert!(found[0].message.contains("a relay would call itself"), "{}", found[0].message);
+    }
 }
 
 #[test]

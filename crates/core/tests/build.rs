@@ -97,16 +97,13 @@ fn a_local_backend_is_no_loop() {
         ("'[::]:80'", "'127.0.0.1'"),
         ("'8000-8009'", "'127.0.0.1:8001-8010'"),
         ("'127.0.0.1:80'", "'127.0.0.2:80'"),
+        ("'0.0.0.0:80'", "'127.0.0.1:80'"),
     ] {
         rule(listen, forward);
     }
-    for (listen, forward) in [
-        ("'0.0.0.0:80'", "'127.0.0.1:80'"),
-        ("'80'", "'127.9.9.9'"),
-        ("'[::]:80'", "'[::1]'"),
-        ("'192.0.2.1:1-100'", "'192.0.2.1:50'"),
-        ("'192.0.2.1:1-100'", "'192.0.2.1:1-100'"),
-    ] {
+    for (listen, forward) in
+        [("'192.0.2.1:1-100'", "'192.0.2.1:50'"), ("'192.0.2.1:1-100'", "'192.0.2.1:1-100'")]
+    {
         let (ruleset, found) = config::load(&format!("[[rule]]\nlisten = {listen}\nforward = {forward}\n"));
         assert!(ruleset.is_none());
         assert!(found[0].message.contains("forwards to itself"), "{listen} {forward}: {found:?}");

@@ -47,7 +47,7 @@ fn what_no_engine_can_do() {
     let source = file("engines.toml");
     let (ruleset, found) = config::load(source.text());
     assert_eq!(found, []);
-    let caps = Caps { nftables: Ok(Nftables::default()), first_port: 1024, bind_to_interface: false };
+    let caps = Caps { nftables: Ok(Nftables::default()), first_port: 1024 };
     let found = assign(&ruleset.expect("the file is valid"), &caps).expect_err("nothing can serve it");
     compare("engines.txt", &render(&source, &found, false));
 }

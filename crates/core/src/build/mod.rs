@@ -274,33 +274,18 @@ impl<'a> Builder<'a, '_> {
         }
     }
 
-    /// A backend that is the rule's own listener would forward to itself for ever.
+    /// A backend that is the rule's own listener would forward to itself for ever. Loopback behind an any
+    /// listener is another matter: NAT tells the two apart, a relay does not ([`crate::assign`]).
     fn refuse_loops(&mut self, listeners: &[(Listener, Span)], backend: Backend, text: &Text) {
         let is_loop = |listener: &Listener| {
-            let address = match &listener.scope {
-                Scope::Address(address) => *address == backend.address,
-                Scope::Any(family) => backend.address.is_loopback() && Family::of(backend.address) == *family,
-                Scope::Interface(..) => false,
-            };
-            let port = match backend.ports {
-                TargetPorts::Same => true,
-                TargetPorts::One(port) => listener.ports.contains(port),
-                TargetPorts::Shifted(range) => range.first() == listener.ports.first(),
-            };
-            address && port
+            listener.scope == Scope::Address(backend.address) && backend.ports.meet(listener.ports)
         };
         if let Some((listener, span)) = listeners.iter().find(|(listener, _)| is_loop(listener)) {
-            let any = matches!(listener.scope, Scope::Any(_));
-            let hint = if any {
-                "listen on the one address that clients use, on an interface, or on another port"
-            } else {
-                "forward to another address or another port"
-            };
             self.diagnostics.push(
                 Diagnostic::error(text.inside(), "this rule forwards to itself")
                     .label("the backend")
                     .also(span.clone(), format!("{listener} answers for it"))
-                    .hint(hint),
+                    .hint("forward to another address or another port"),
             );
         }
     }

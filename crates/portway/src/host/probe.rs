@@ -21,5 +21,5 @@ pub fn caps() -> Caps {
             .and_then(|text| text.trim().parse().ok())
             .unwrap_or(1024)
     };
-    Caps { nftables, first_port, bind_to_interface: effective.contains(CapabilitySet::NET_RAW) }
+    Caps { nftables, first_port }
 }
