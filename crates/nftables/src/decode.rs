@@ -10,7 +10,7 @@ use portway_core::plan::nftables::{Data, Entry, HelperObject, Key, Plan, Set, la
 use crate::encode::{CT_HELPER, INET, kind};
 use crate::socket::{Dump, Socket};
 use crate::value::values;
-use crate::wire::{Attributes, Message, text, user_data};
+use crate::wire::{Attributes, Message, Messages, text, user_data};
 
 /// How often the table is read again because it changed meanwhile.
 const TRIES: usize = 20;
@@ -176,6 +176,18 @@ fn element(shape: &Shape, attributes: &Attributes<'_>) -> Option<(Key, Entry)> {
     };
     let comment = attributes.find(6).and_then(|data| user_data(data, 0)).and_then(text).map(str::to_owned);
     Some((key, Entry { data, comment }))
+}
+
+/// Reads any bytes as a dump of every set in turn and says how many elements it found: the fuzz target's and
+/// the property test's way in, without a socket.
+pub fn elements_in(bytes: &[u8]) -> usize {
+    let read = |set: Set| {
+        let shape = set.shape();
+        let messages = Messages::of(bytes);
+        let lists = messages.flat_map(|message| message.nf().inside(3)).map(|(_, found)| Attributes::of(found));
+        lists.filter(|found| element(&shape, found).is_some() && counter(found).packets < u64::MAX).count()
+    };
+    Set::ALL.into_iter().map(read).sum()
 }
 
 /// The counter among an element's expressions: one alone, or a list of them.

@@ -17,6 +17,8 @@ mod socket;
 mod value;
 mod wire;
 
+#[doc(hidden)]
+pub use decode::elements_in;
 pub use engine::NftablesEngine;
 pub use obstacle::{Obstacle, forward_obstacles};
 pub use probe::probe;
