@@ -1,8 +1,10 @@
 //! Portway's proxy engine: a user-space TCP and UDP relay.
 //!
 //! One thread per core, each with its own epoll instance and its own SO_REUSEPORT listening sockets; see
-//! [`worker`] for why there is no async runtime. [`ProxyEngine`] opens sockets, hands them to the workers and
+//! the module `worker` for why there is no async runtime. [`ProxyEngine`] opens sockets, hands them to the workers and
 //! adds up what they count.
+//!
+//! The process must ignore SIGPIPE, as Rust's runtime arranges: splice(2) has no flag against it.
 //!
 //! Deliberately absent: everything above the transport (PROXY protocol, TLS, balancing), and any change to the
 //! host's settings.

@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors kept back for everything else in the process: the control socket, netlink, logs, spare sockets.
 const RESERVE: usize = 256;
-/// The most pipes, whatever the limit: each may pin 1 MiB of kernel memory while a receiver is slow.
+/// The most pipes, whatever the limit: each may pin 512 KiB of kernel memory while a receiver is slow.
 const MOST_PIPES: usize = 128;
 
 /// The limits in force.

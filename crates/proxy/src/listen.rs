@@ -15,6 +15,8 @@ use crate::sys;
 
 /// The accept queue's length; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
+/// Bytes of kernel memory for datagrams that wait in a busy UDP socket.
+const UDP_BUFFER: usize = 2 << 20;
 
 /// Opens `workers` sockets for one listener, bound and (TCP) listening. `shared`: this engine has another
 /// socket on the same port already.
@@ -61,6 +63,13 @@ fn hint(socket: &Socket, error: &std::io::Error) -> Option<String> {
     }
 }
 
+/// Makes room for bursts: one socket takes in the datagrams of many clients between two turns of its worker.
+pub fn deepen(fd: &OwnedFd) {
+    if sockopt::set_socket_recv_buffer_size_force(fd, UDP_BUFFER).is_err() {
+        _ = sockopt::set_socket_recv_buffer_size(fd, UDP_BUFFER);
+    }
+}
+
 fn open_one(socket: &Socket, share: bool) -> std::io::Result<OwnedFd> {
     let family = socket.scope.family();
     let (domain, any): (_, IpAddr) = match family {
@@ -93,8 +102,10 @@ fn open_one(socket: &Socket, share: bool) -> std::io::Result<OwnedFd> {
         }
         Protocol::Udp => {
             sys::receive_destination(&fd, family == Family::V6)?;
-            // Only an optimisation, and missing before Linux 5.0.
+            // Only optimisations: GRO is missing before Linux 5.0, and without CAP_NET_ADMIN a buffer ends at
+            // net.core.rmem_max.
             _ = sys::udp_gro(&fd);
+            deepen(&fd);
         }
     }
     // The first socket of a group is bound alone, so that a port that any other process holds is an error, even

@@ -25,8 +25,10 @@ const LONG: u32 = 256 << 10;
 const SMALL: usize = 4 << 10;
 /// Small reads in a row after which a transfer counts as over.
 const SMALL_RUN: u8 = 4;
-/// Reads in one turn before other connections get theirs.
+/// Reads, or bytes, in one turn before other connections get theirs.
 const TURNS: u32 = 16;
+/// See [`TURNS`].
+const TURN_BYTES: u64 = 2 << 20;
 
 /// A connection.
 pub struct Connection {
@@ -196,7 +198,7 @@ impl Direction {
             if !self.readable {
                 break Step::Wait;
             }
-            if turns == 0 {
+            if turns == 0 || moved >= TURN_BYTES {
                 break Step::Again;
             }
             turns -= 1;

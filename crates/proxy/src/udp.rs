@@ -320,8 +320,9 @@ impl Udp {
             let before = flow.replies;
             flow.replies = flow.replies.saturating_add(count as u32);
             if before < BUSY && flow.replies >= BUSY {
-                // Only an optimisation, and missing before Linux 5.0.
+                // Only optimisations, see there.
                 _ = sys::udp_gro(&flow.backend);
+                crate::listen::deepen(&flow.backend);
             }
             let mut replies: Vec<Datagram<'_>> = Vec::with_capacity(count);
             for (received, data) in receiver.iter() {
@@ -406,4 +407,64 @@ fn send(fd: &OwnedFd, mut datagrams: &[Datagram<'_>]) -> Sent {
         datagrams = &datagrams[1..];
     }
     sent
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    use portway_core::address::Protocol;
+    use portway_core::engine::Engine;
+    use portway_core::plan::proxy::{Plan, RulePlan, Settings, Socket, Source};
+    use portway_core::ruleset::{RuleName, Scope, Timeouts};
+
+    use super::*;
+
+    /// Here and not with the other tests of UDP because sending a train takes this crate's own system calls.
+    #[test]
+    fn trains_arrive_as_the_datagrams_they_were() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let backend = server.local_addr().unwrap();
+        // It answers each datagram, so its answers tell where one ended.
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; 65_536];
+            while let Ok((length, from)) = server.recv_from(&mut buffer) {
+                server.send_to(&buffer[..length], from).unwrap();
+            }
+        });
+        let listen = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let socket =
+            Socket { protocol: Protocol::Udp, scope: Scope::Address(listen.ip()), port: listen.port() };
+        let rule = RulePlan {
+            sockets: [(socket, backend)].into(),
+            source: Source::Kernel,
+            timeouts: Timeouts::default(),
+            max_connections: None,
+        };
+        let mut engine = crate::ProxyEngine::new(|message| eprintln!("{message}"));
+        let rules = [(RuleName::new("rule").unwrap(), rule)].into();
+        engine.prepare(&Plan { settings: Settings::default(), rules }).unwrap();
+        engine.commit().unwrap();
+
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(listen).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        // Every datagram differs from every other by its first bytes.
+        let data: Vec<u8> = (0..41u8).flat_map(|i| vec![i; if i < 40 { 1200 } else { 77 }]).collect();
+        for round in 0..8 {
+            let train = Datagram { data: &data, to: None, from: None, segment: Some(1200) };
+            assert_eq!(sys::send(&client, &[train]).unwrap(), 1);
+            let mut wanted: BTreeSet<&[u8]> = data.chunks(1200).collect();
+            let mut buffer = vec![0; 65_536];
+            while !wanted.is_empty() {
+                let length = client.recv(&mut buffer).unwrap_or_else(|e| panic!("round {round}: {e}"));
+                assert!(wanted.remove(&buffer[..length]), "round {round}: {length} bytes that nobody sent");
+            }
+        }
+        let snapshot = engine.observe().unwrap();
+        assert_eq!(snapshot.gauges["udp_dropped"], 0);
+        assert_eq!(snapshot.rules["rule"].bytes_in, 8 * data.len() as u64);
+    }
 }

@@ -68,38 +68,6 @@ fn every_length_arrives_whole() {
 }
 
 #[test]
-fn trains_arrive_as_the_datagrams_they_were() {
-    // The server answers each datagram, so its answers tell where one ended.
-    let (mut proxy, address) = Proxy::udp(echo_server());
-    let client = udp_client(address);
-    for round in 0..8 {
-        let data = noise(40 * 1200 + 77);
-        set_segment(&client, 1200);
-        client.send(&data).unwrap();
-        set_segment(&client, 0);
-        let mut wanted: BTreeSet<Vec<u8>> = data.chunks(1200).map(<[u8]>::to_vec).collect();
-        let mut buffer = vec![0; 65_536];
-        while !wanted.is_empty() {
-            let length = client
-                .recv(&mut buffer)
-                .unwrap_or_else(|e| panic!("round {round}: {e}, {} left", wanted.len()));
-            assert!(wanted.remove(&buffer[..length]), "round {round}: a datagram of {length} nobody sent");
-        }
-    }
-    assert_eq!(proxy.gauge("udp_dropped"), 0);
-}
-
-/// UDP_SEGMENT (Linux 4.18).
-fn set_segment(socket: &UdpSocket, size: i32) {
-    use std::os::fd::AsRawFd;
-    let (level, name) = (libc::SOL_UDP, libc::UDP_SEGMENT);
-    // SAFETY: an int that outlives the call.
-    #[allow(unsafe_code)]
-    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const size).cast(), 4) };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-}
-
-#[test]
 fn a_burst_from_one_client() {
     let (mut proxy, address) = Proxy::udp(echo_server());
     let client = udp_client(address);
