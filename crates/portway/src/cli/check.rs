@@ -26,11 +26,20 @@ pub(super) fn run(source: Source, offline: bool, json: bool, state_dir: &Path) -
         report::diagnostics(&loaded);
         match (errors, loaded.candidate.as_ref()) {
             (0, Some(candidate)) => {
-                let rules = candidate.ruleset.rules.len();
-                println!("{}: {rules} rules, no errors, {warnings} warnings", loaded.source.name());
+                let rules = counted(candidate.ruleset.rules.len(), "rule");
+                let warnings = counted(warnings, "warning");
+                println!("{}: {rules}, no errors, {warnings}", loaded.source.name());
             }
-            _ => report::error(&format!("{}: {errors} errors, {warnings} warnings", loaded.source.name())),
+            _ => {
+                let (errors, warnings) = (counted(errors, "error"), counted(warnings, "warning"));
+                report::error(&format!("{}: {errors}, {warnings}", loaded.source.name()));
+            }
         }
     }
     if errors > 0 { Err(Failure::Said) } else { Ok(()) }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
 }

@@ -21,7 +21,11 @@ pub fn diagnose(candidate: &Candidate, daemon: Option<u32>) -> Vec<Diagnostic> {
     for (rule, assigned) in assigned {
         for (listener, span) in rule.listeners.iter().zip(&rule.origin.listeners) {
             let ports = listener.ports.first()..=listener.ports.last();
-            let held = by_port.range(ports).flat_map(|(_, held)| held).filter(|held| held.collides(listener));
+            // The backend itself, on this host behind an any listener, is where the traffic shall go.
+            let backend =
+                |held: &Held| held.address == rule.backend.target(listener.ports, held.address.port());
+            let held = by_port.range(ports).flat_map(|(_, held)| held);
+            let held = held.filter(|held| held.collides(listener) && !backend(held));
             collisions.extend(held.map(|held| (assigned.engine, rule, span, held)));
         }
     }
