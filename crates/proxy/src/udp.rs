@@ -18,7 +18,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, getsock
 use slab::Slab;
 
 use crate::icmp::Icmp;
-use crate::shared::Route;
+use crate::shared::{Route, Shared};
 use crate::sys::{self, BATCH, Datagram, Receiver};
 use crate::timer::Wheel;
 use crate::worker::{Common, Token, connect_from};
@@ -146,6 +146,14 @@ impl Udp {
             self.forget(common, index);
         }
         self.listeners.clear();
+    }
+
+    /// Gives back what the flows count against limits, without touching anything else.
+    pub(crate) fn abandon(&self, shared: &Shared) {
+        for (_, flow) in &self.flows {
+            flow.route.rule.live.leave();
+            shared.flows.leave();
+        }
     }
 
     /// Milliseconds until a flow may have to expire.

@@ -330,9 +330,6 @@ impl Worker {
     }
 
     fn stop(mut self) {
-        for _ in &self.paused {
-            self.common.shared.paused.fetch_sub(1, Relaxed);
-        }
         self.listeners.clear();
         let all: Vec<u32> = self.connections.iter().map(|(index, _)| index as u32).collect();
         for index in all {
@@ -643,6 +640,20 @@ impl Worker {
     }
 }
 
+impl Drop for Worker {
+    /// After stop() nothing is left here. After a panic the limits must not stay used up by connections that
+    /// have ended with it; nothing here can panic again.
+    fn drop(&mut self) {
+        let shared = &self.common.shared;
+        shared.paused.fetch_sub(self.paused.len(), Relaxed);
+        for (_, connection) in &self.connections {
+            connection.route.rule.live.leave();
+            shared.connections.leave();
+        }
+        self.udp.abandon(shared);
+    }
+}
+
 const READ: EventFlags = EventFlags::IN
     .union(EventFlags::RDHUP)
     .union(EventFlags::HUP)
@@ -668,7 +679,33 @@ fn bind_source(socket: &OwnedFd, source: IpAddr) -> Result<(), Errno> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::mpsc::channel;
+
+    use portway_core::plan::proxy::Source;
+    use portway_core::ruleset::{RuleName, Timeouts};
+
     use super::*;
+    use crate::shared::{Log, RuleState};
+
+    #[test]
+    fn a_worker_that_fails_gives_its_places_back() {
+        let shared = Arc::new(Shared::new(Log::new(|_| {})));
+        shared.connections.set_max(10);
+        let (_commands, receiver) = channel();
+        let (mut worker, _wake) = Worker::new(0, shared.clone(), receiver).unwrap();
+        let rule = Arc::new(RuleState::new(RuleName::new("rule").unwrap(), 1));
+        let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = backend.local_addr().unwrap();
+        let route = Arc::new(Route::new(rule.clone(), target, &Source::Kernel, &Timeouts::default()));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        worker.add_listener(listener.into(), route).unwrap();
+        worker.accept(0, 1);
+        assert_eq!((shared.connections.get(), rule.live.get()), (1, 1));
+        drop(worker);
+        assert_eq!((shared.connections.get(), rule.live.get()), (0, 0));
+    }
 
     #[test]
     fn tokens_survive_epoll() {
