@@ -69,7 +69,8 @@ impl Kind {
 pub struct Lane {
     pub kind: Kind,
     forwarder: Option<Forwarder>,
-    _peers: [Process; 2],
+    /// nginx and the iperf3 server.
+    pub peers: [Process; 2],
     _files: Scratch,
     // Dropped last: the processes live in it.
     pub net: Topology,
@@ -92,7 +93,7 @@ impl Lane {
             host.sysctl("net.ipv4.ip_local_port_range", "1024 65535");
         }
         let forwarder = install(kind, &net);
-        Self { kind, forwarder, _peers: peers, _files: files, net }
+        Self { kind, forwarder, peers, _files: files, net }
     }
 
     /// The address that the client calls.

@@ -1,4 +1,4 @@
-//! The two loads: new connections by ab, one bulk TCP stream by iperf3; and the machine's CPU meanwhile.
+//! The two loads: new connections by ab, one bulk TCP stream by iperf3; and the CPU time spent meanwhile.
 
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -20,7 +20,7 @@ pub fn connections(lane: &Lane, seconds: u32) -> Connections {
     // The bound on requests is never reached; ab wants one, and after -t.
     ab.args(["-q", "-t", &seconds.to_string(), "-n", "500000", "-c", CONCURRENCY, "-s", "10", "-e"]);
     ab.arg(&percentiles).arg(format!("http://{}:{}/page", lane.address(), lane.web_port()));
-    let (report, busy, own) = watched(lane, || process::run(&mut ab));
+    let (report, cpu) = watched(lane, || process::run(&mut ab));
     let done = field(&report, "Complete requests:");
     let failed = field(&report, "Failed requests:");
     assert!(failed == 0.0, "{}: {failed} of {done} requests failed", lane.kind.name());
@@ -29,8 +29,9 @@ pub fn connections(lane: &Lane, seconds: u32) -> Connections {
     Connections {
         requests_per_second: field(&report, "Requests per second:"),
         p99_ms: p99.expect("ab -e lists the 99th percentile"),
-        machine_us: busy.as_secs_f64() * 1e6 / done,
-        forwarder_us: own.map(|own| own.as_secs_f64() * 1e6 / done),
+        lab_us: cpu.lab.as_secs_f64() * 1e6 / done,
+        machine_us: cpu.machine.as_secs_f64() * 1e6 / done,
+        forwarder_us: cpu.forwarder.map(|own| own.as_secs_f64() * 1e6 / done),
     }
 }
 
@@ -38,26 +39,44 @@ pub fn connections(lane: &Lane, seconds: u32) -> Connections {
 pub fn bulk(lane: &Lane, seconds: u32) -> Bulk {
     let mut iperf = lane.net.client().command("iperf3");
     iperf.args(["-c", lane.address(), "-p", "5201", "-J", "-t", &seconds.to_string()]);
-    let (report, busy, own) = watched(lane, || process::run(&mut iperf));
+    let (report, cpu) = watched(lane, || process::run(&mut iperf));
     let report: Value = serde_json::from_str(&report).expect("iperf3 -J prints JSON");
     let received = &report["end"]["sum_received"];
     let bytes = received["bytes"].as_f64().expect("iperf3 counts bytes");
     let gigabytes = bytes / 1e9;
     Bulk {
         gbit_per_second: received["bits_per_second"].as_f64().expect("iperf3 has a rate") / 1e9,
-        machine_ms_per_gb: busy.as_secs_f64() * 1e3 / gigabytes,
-        forwarder_ms_per_gb: own.map(|own| own.as_secs_f64() * 1e3 / gigabytes),
+        lab_ms_per_gb: cpu.lab.as_secs_f64() * 1e3 / gigabytes,
+        machine_ms_per_gb: cpu.machine.as_secs_f64() * 1e3 / gigabytes,
+        forwarder_ms_per_gb: cpu.forwarder.map(|own| own.as_secs_f64() * 1e3 / gigabytes),
     }
 }
 
-/// Runs a load: its report, the machine's CPU time meanwhile, and that of the forwarder's processes.
-fn watched(lane: &Lane, load: impl FnOnce() -> String) -> (String, Duration, Option<Duration>) {
-    let own_before = lane.process().map(Process::group_cpu_time);
-    let before = machine_busy();
+/// CPU time spent while a load ran.
+struct Cpu {
+    /// By the lab: client, server and forwarder processes and the kernel's softirq threads. Packets in the
+    /// kernel are handled in the context of the process that sent them or by those threads, so this is all of
+    /// the work, whatever else the machine does meanwhile.
+    lab: Duration,
+    /// By everything.
+    machine: Duration,
+    /// By the forwarder's processes.
+    forwarder: Option<Duration>,
+}
+
+/// Runs a load: its report, and the CPU time spent meanwhile.
+fn watched(lane: &Lane, load: impl FnOnce() -> String) -> (String, Cpu) {
+    let forwarder = || lane.process().map(Process::group_cpu_time);
+    let lab = || {
+        let servers: Duration = lane.peers.iter().map(Process::group_cpu_time).sum();
+        let rest = process::ended_children_cpu_time() + process::softirq_cpu_time();
+        servers + rest + forwarder().unwrap_or_default()
+    };
+    let before = (forwarder(), lab(), machine_busy());
     let report = load();
-    let busy = machine_busy() - before;
-    let own = lane.process().map(Process::group_cpu_time).zip(own_before).map(|(now, before)| now - before);
-    (report, busy, own)
+    let now = (forwarder(), lab(), machine_busy());
+    let forwarder = now.0.zip(before.0).map(|(now, before)| now - before);
+    (report, Cpu { lab: now.1 - before.1, machine: now.2 - before.2, forwarder })
 }
 
 /// How many CPUs others keep busy while no load runs.

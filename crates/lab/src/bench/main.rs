@@ -2,8 +2,8 @@
 //!
 //! `cargo build --release -p portway && sudo cargo run --release -p portway-lab --bin bench`
 //!
-//! Client, gateway and server are network namespaces of this machine, so "machine CPU" counts all three; what
-//! a forwarder adds is the difference to plain routing in the same round. Deliberately absent: a judgement
+//! Client, gateway and server are network namespaces of this machine, so "CPU" counts all three; what a
+//! forwarder adds is the difference to plain routing in the same round. Deliberately absent: a judgement
 //! by one number; every ratio is printed with the spread of its rounds.
 
 mod lane;

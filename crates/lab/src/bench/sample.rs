@@ -11,6 +11,8 @@ pub struct Connections {
     pub requests_per_second: f64,
     /// 99th percentile of the time of a request, in milliseconds.
     pub p99_ms: f64,
+    /// CPU time of the lab (see [`crate::load`]) per connection, in microseconds.
+    pub lab_us: f64,
     /// CPU time of the whole machine per connection, in microseconds.
     pub machine_us: f64,
     /// CPU time of the forwarder's processes per connection, in microseconds.
@@ -22,6 +24,8 @@ pub struct Connections {
 pub struct Bulk {
     /// Payload received, in 10^9 bit/s.
     pub gbit_per_second: f64,
+    /// CPU time of the lab per 10^9 bytes, in milliseconds.
+    pub lab_ms_per_gb: f64,
     /// CPU time of the whole machine per 10^9 bytes, in milliseconds.
     pub machine_ms_per_gb: f64,
     /// CPU time of the forwarder's processes per 10^9 bytes, in milliseconds.
