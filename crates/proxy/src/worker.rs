@@ -6,8 +6,10 @@
 //!
 //! A worker shares nothing with others but counters and limits. The engine talks to it by [`Command`]s.
 
+mod accept;
+mod token;
+
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,27 +17,26 @@ use std::sync::mpsc::{Receiver, Sender};
 
 use portway_core::address::Protocol;
 use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::epoll::{self, CreateFlags, Event, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, bind, connect, socket_with, sockopt};
+use rustix::net::sockopt;
 use slab::Slab;
 
+use self::accept::TcpListener;
+pub(crate) use self::accept::connect_from;
+use self::token::GENERATION;
+pub(crate) use self::token::Token;
 use crate::pipes::Pool;
 use crate::shared::{Counters, Route, Shared};
-use crate::sys;
 use crate::tcp::{Connection, SCRATCH, Step};
 use crate::timer::Wheel;
 use crate::udp::Udp;
 
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 256;
-/// The most connections accepted from one listener in one turn.
-const ACCEPTS: u32 = 64;
 /// How long (ms) a paused listener waits before it looks again by itself.
 const PAUSE: u64 = 100;
-/// A pause this long (ms) after the last one is a new episode.
-const EPISODE: u64 = 5_000;
 /// Interest in a connection's socket, besides EPOLLOUT.
 const WATCH: EventFlags =
     EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::PRI).union(EventFlags::ET);
@@ -58,57 +59,6 @@ pub enum Command {
     },
     /// Close all listeners, end all connections and flows, then the thread.
     Stop,
-}
-
-/// What an event is about. Packed in the 64 bits that epoll keeps: kind, generation, slab index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Token {
-    Wake,
-    Listener(u32),
-    Client(u32, u32),
-    Backend(u32, u32),
-    UdpListener(u32),
-    UdpFlow(u32, u32),
-}
-
-/// Generations have 24 bits.
-const GENERATION: u32 = (1 << 24) - 1;
-
-impl Token {
-    pub(crate) fn pack(self) -> EventData {
-        let (kind, generation, index) = match self {
-            Self::Wake => (0u64, 0, 0),
-            Self::Listener(index) => (1, 0, index),
-            Self::Client(index, generation) => (2, generation, index),
-            Self::Backend(index, generation) => (3, generation, index),
-            Self::UdpListener(index) => (4, 0, index),
-            Self::UdpFlow(index, generation) => (5, generation, index),
-        };
-        EventData::new_u64(kind << 56 | u64::from(generation & GENERATION) << 32 | u64::from(index))
-    }
-
-    fn unpack(data: EventData) -> Self {
-        let bits = data.u64();
-        let (index, generation) = (bits as u32, (bits >> 32) as u32 & GENERATION);
-        match bits >> 56 {
-            1 => Self::Listener(index),
-            2 => Self::Client(index, generation),
-            3 => Self::Backend(index, generation),
-            4 => Self::UdpListener(index),
-            5 => Self::UdpFlow(index, generation),
-            _ => Self::Wake,
-        }
-    }
-}
-
-struct TcpListener {
-    fd: OwnedFd,
-    route: Arc<Route>,
-    /// Turns in a row in which clients were waiting; the longer, the more are accepted in one turn. A single
-    /// connection costs no accept that finds nothing.
-    run: u32,
-    turn: u64,
-    paused: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -311,24 +261,6 @@ impl Worker {
         false
     }
 
-    fn add_listener(&mut self, fd: OwnedFd, route: Arc<Route>) -> std::io::Result<Place> {
-        let entry = self.listeners.vacant_entry();
-        let index = entry.key() as u32;
-        epoll::add(&self.common.epoll, &fd, Token::Listener(index).pack(), EventFlags::IN)?;
-        entry.insert(TcpListener { fd, route, run: 0, turn: 0, paused: false });
-        Ok(Place::Tcp(index))
-    }
-
-    /// Takes in what is in the accept queue still (those clients are connected as far as they know), then
-    /// closes the listener.
-    fn remove_listener(&mut self, index: u32) {
-        self.accept(index, u32::MAX);
-        if self.listeners.remove(index as usize).paused {
-            self.paused.retain(|i| *i != index);
-            self.common.shared.paused.fetch_sub(1, Relaxed);
-        }
-    }
-
     fn stop(mut self) {
         self.listeners.clear();
         let all: Vec<u32> = self.connections.iter().map(|(index, _)| index as u32).collect();
@@ -336,83 +268,6 @@ impl Worker {
             self.close(index, true);
         }
         self.udp.stop(&self.common);
-    }
-
-    /// How many clients to accept now from a listener that has some.
-    fn batch(&mut self, index: u32) -> u32 {
-        let Some(listener) = self.listeners.get_mut(index as usize) else { return 0 };
-        listener.run = if listener.turn + 1 == self.turn { listener.run.saturating_add(1) } else { 0 };
-        listener.turn = self.turn;
-        (listener.run / 4).clamp(1, ACCEPTS)
-    }
-
-    fn accept(&mut self, index: u32, batch: u32) {
-        let Some(listener) = self.listeners.get(index as usize).filter(|l| !l.paused) else { return };
-        let route = listener.route.clone();
-        for _ in 0..batch {
-            if !self.common.shared.connections.enter() {
-                return self.pause(index, "max-connections of the proxy is reached");
-            }
-            if !route.rule.live.enter() {
-                self.common.shared.connections.leave();
-                return self.pause(index, "max-connections of the rule is reached");
-            }
-            let result = self.accept_one(index, &route);
-            if !matches!(result, Ok(())) {
-                self.common.shared.connections.leave();
-                route.rule.live.leave();
-            }
-            match result {
-                // A connection that was reset in the queue is no reason to stop.
-                Ok(()) | Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => {}
-                Err(Errno::MFILE | Errno::NFILE) => {
-                    return self.pause(index, "the open-file limit is reached");
-                }
-                Err(Errno::NOBUFS | Errno::NOMEM) => return self.pause(index, "the kernel is out of memory"),
-                Err(_) => return,
-            }
-        }
-    }
-
-    /// Accepts one connection and begins to connect it. The backend's socket is made first: a client is taken
-    /// from the queue only when there is one for it.
-    fn accept_one(&mut self, index: u32, route: &Arc<Route>) -> Result<(), Errno> {
-        let (slot, domain) = match route.target {
-            SocketAddr::V4(_) => (0, AddressFamily::INET),
-            SocketAddr::V6(_) => (1, AddressFamily::INET6),
-        };
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let backend = match self.spare[slot].take() {
-            Some(socket) => socket,
-            None => {
-                let socket = socket_with(domain, SocketType::STREAM, flags, None)?;
-                // The handshake's last ACK is held back, to leave with the client's first bytes.
-                _ = sockopt::set_tcp_quickack(&socket, false);
-                socket
-            }
-        };
-        let client = match accept_with(&self.listeners[index as usize].fd, flags) {
-            Ok(client) => client,
-            Err(error) => {
-                self.spare[slot] = Some(backend);
-                return Err(error);
-            }
-        };
-        self.common.counters(route).flows.fetch_add(1, Relaxed);
-        let generation = self.common.next_generation();
-        let connection = Connection::new(client, backend, route.clone(), self.common.now, generation);
-        let deadline = connection.deadline();
-        let key = self.connections.insert(connection) as u32;
-        self.wheel.set(key, deadline);
-        let connection = &self.connections[key as usize];
-        let begun = connect_from(&connection.backend, route).and_then(|()| {
-            let token = Token::Backend(key, generation).pack();
-            epoll::add(&self.common.epoll, &connection.backend, token, WATCH | EventFlags::OUT)
-        });
-        if let Err(error) = begun {
-            self.refuse(key, error);
-        }
-        Ok(())
     }
 
     /// The backend cannot be reached: the client gets a reset, as from a closed port.
@@ -589,55 +444,6 @@ impl Worker {
         self.common.shared.connections.leave();
         self.freed = true;
     }
-
-    /// Takes a listener out of epoll until there is room: its clients wait in the kernel's queue.
-    fn pause(&mut self, index: u32, reason: &str) {
-        let listener = &mut self.listeners[index as usize];
-        if epoll::delete(&self.common.epoll, &listener.fd).is_err() {
-            return;
-        }
-        listener.paused = true;
-        self.paused.push(index);
-        self.looked = self.common.now;
-        let shared = &self.common.shared;
-        shared.paused.fetch_add(1, Relaxed);
-        shared.paused_total.fetch_add(1, Relaxed);
-        let last = shared.paused_last.swap(self.common.now.max(1), Relaxed);
-        if last == 0 || last + EPISODE < self.common.now {
-            shared.log.always(&format!(
-                "proxy, rule {}: accept paused: {reason} ({} connections, at most {}); new clients wait in the kernel's queue",
-                listener.route.rule.name,
-                shared.connections.get(),
-                shared.connections.max(),
-            ));
-        }
-    }
-
-    /// Puts listeners back for which there is room.
-    fn resume(&mut self) {
-        if self.paused.is_empty() || !self.freed && self.common.now < self.looked + PAUSE {
-            self.freed = false;
-            return;
-        }
-        self.freed = false;
-        self.looked = self.common.now;
-        let (listeners, common) = (&mut self.listeners, &self.common);
-        self.paused.retain(|index| {
-            let listener = &mut listeners[*index as usize];
-            if !common.shared.connections.has_room() || !listener.route.rule.live.has_room() {
-                // Still the same episode.
-                common.shared.paused_last.store(common.now.max(1), Relaxed);
-                return true;
-            }
-            let token = Token::Listener(*index).pack();
-            if epoll::add(&common.epoll, &listener.fd, token, EventFlags::IN).is_err() {
-                return true;
-            }
-            listener.paused = false;
-            common.shared.paused.fetch_sub(1, Relaxed);
-            false
-        });
-    }
 }
 
 impl Drop for Worker {
@@ -659,23 +465,6 @@ const READ: EventFlags = EventFlags::IN
     .union(EventFlags::HUP)
     .union(EventFlags::ERR)
     .union(EventFlags::PRI);
-
-/// Begins to connect; also used by UDP, where it only fixes the peer.
-pub(crate) fn connect_from(socket: &OwnedFd, route: &Route) -> Result<(), Errno> {
-    if let Some(source) = route.source() {
-        bind_source(socket, source)?;
-    }
-    match connect(socket, &route.target) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-fn bind_source(socket: &OwnedFd, source: IpAddr) -> Result<(), Errno> {
-    // Without it every bind would take a port of its own, whatever the destination.
-    sys::bind_address_no_port(socket).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::INVAL))?;
-    bind(socket, &SocketAddr::new(source, 0))
-}
 
 #[cfg(test)]
 mod tests {
@@ -705,19 +494,5 @@ mod tests {
         assert_eq!((shared.connections.get(), rule.live.get()), (1, 1));
         drop(worker);
         assert_eq!((shared.connections.get(), rule.live.get()), (0, 0));
-    }
-
-    #[test]
-    fn tokens_survive_epoll() {
-        for token in [
-            Token::Wake,
-            Token::Listener(7),
-            Token::Client(u32::MAX, GENERATION),
-            Token::Backend(0, 1),
-            Token::UdpListener(3),
-            Token::UdpFlow(9, 2),
-        ] {
-            assert_eq!(Token::unpack(token.pack()), token);
-        }
     }
 }
