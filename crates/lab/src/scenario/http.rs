@@ -35,7 +35,7 @@ pub fn transfer(engine: Engine) {
     assert_eq!(peer::sha256(&files.join("up/put")), up, "the upload arrived as sent");
 }
 
-/// A download at a slow reader's pace and one that the client breaks off leave the rest working.
+/// A download that the client breaks off harms nothing; one at a slow reader's pace arrives whole.
 pub fn slow_and_broken_off(engine: Engine) {
     let net = Topology::new();
     let files = Scratch::new();
@@ -44,7 +44,10 @@ pub fn slow_and_broken_off(engine: Engine) {
     let _portway = Portway::start(&net.gateway, &engine.forward("0.0.0.0:8888", "10.2.0.10:80"));
     let dir = files.path().display();
     let url = format!("http://{LAN4}:8888/down");
-    net.client().shell(&format!("! curl -sSf --max-time 1 --limit-rate 100k -o /dev/null {url} 2>/dev/null"));
+    let part = net
+        .client()
+        .shell(&format!("(curl -sS --max-time 20 {url} 2>/dev/null || true) | head -c 9999 | wc -c"));
+    assert_eq!(part.trim(), "9999");
     net.client().run(&format!("curl -sSf --max-time 30 --limit-rate 3m -o {dir}/got {url}"));
     assert_eq!(peer::sha256(&files.join("got")), sum);
 }
