@@ -27,7 +27,10 @@ impl Scratch {
         let dir = std::env::temp_dir().join(format!("portway-cli-{}-{unique}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_portway"), dir.join("portway")).unwrap();
+        // By a process of its own: a file that this one has open for writing would be busy for the children
+        // that other tests start at the same moment.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_portway")).arg(dir.join("portway")).status();
+        assert!(copied.unwrap().success());
         Self(dir)
     }
 

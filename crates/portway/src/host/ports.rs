@@ -49,7 +49,8 @@ pub fn held() -> Vec<Held> {
     held
 }
 
-/// The processes that own these sockets, by socket. A process of another user is unknown without privilege.
+/// The processes that own these sockets, by socket; of several, the one with the lowest id, which is the server
+/// rather than its workers. A process of another user is unknown without privilege.
 pub fn owners<'a>(held: impl IntoIterator<Item = &'a Held>) -> BTreeMap<u64, Owner> {
     let wanted: std::collections::BTreeSet<u64> = held.into_iter().map(|held| held.inode).collect();
     let mut owners = BTreeMap::new();
@@ -63,7 +64,11 @@ pub fn owners<'a>(held: impl IntoIterator<Item = &'a Held>) -> BTreeMap<u64, Own
                 && wanted.contains(&inode)
             {
                 let name = process.stat().map_or_else(|_| "?".to_owned(), |stat| stat.comm);
-                owners.insert(inode, Owner { pid: process.pid, name });
+                let owner = Owner { pid: process.pid, name };
+                owners
+                    .entry(inode)
+                    .and_modify(|known: &mut Owner| *known = known.clone().min(owner.clone()))
+                    .or_insert(owner);
             }
         }
     }
