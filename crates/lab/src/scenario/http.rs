@@ -39,7 +39,7 @@ pub fn transfer(engine: Engine) {
 pub fn slow_and_broken_off(engine: Engine) {
     let net = Topology::new();
     let files = Scratch::new();
-    let sum = peer::blob(&files.join("down"), 6_000_000);
+    let sum = peer::blob(&files.join("down"), 40_000_000);
     let _nginx = peer::nginx(net.server(), "10.2.0.10:80", files.path());
     let _portway = Portway::start(&net.gateway, &engine.forward("0.0.0.0:8888", "10.2.0.10:80"));
     let dir = files.path().display();
@@ -48,7 +48,7 @@ pub fn slow_and_broken_off(engine: Engine) {
         .client()
         .shell(&format!("(curl -sS --max-time 20 {url} 2>/dev/null || true) | head -c 9999 | wc -c"));
     assert_eq!(part.trim(), "9999");
-    net.client().run(&format!("curl -sSf --max-time 30 --limit-rate 3m -o {dir}/got {url}"));
+    net.client().run(&format!("curl -sSf --max-time 30 --limit-rate 12m -o {dir}/got {url}"));
     assert_eq!(peer::sha256(&files.join("got")), sum);
 }
 
