@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use portway_core::caps::Caps;
 use portway_core::compare::compare;
 use portway_core::diagnostic::{Diagnostic, Source};
-use portway_core::plan::nftables::Ids;
+use portway_core::plan::nftables::{Ids, MARK, MARK_MASK};
 use portway_core::ruleset::{EngineKind, HostSettings};
 use portway_core::snapshot::{EngineSnapshot, flows_per_second};
 use portway_nftables::NftablesEngine;
@@ -209,6 +209,7 @@ impl Daemon {
                 Ok(obstacles) => self.warnings.extend(obstacles.iter().map(ToString::to_string)),
                 Err(error) => self.warnings.push(error.to_string()),
             }
+            self.warnings.extend(legacy_iptables());
         }
         Ok(report)
     }
@@ -353,6 +354,23 @@ fn forward_signals(events: Sender<Event>) -> io::Result<()> {
 fn notify(state: NotifyState<'_>) {
     // Best effort by the protocol's own rule: a supervisor that does not listen is no reason to stop.
     let _ = sd_notify::notify(&[state]);
+}
+
+/// The legacy iptables filter table, where it is in use: nf_tables cannot see what it drops.
+fn legacy_iptables() -> Option<String> {
+    let in_use = |(names, command): (&str, &'static str)| {
+        let names = std::fs::read_to_string(names).ok()?;
+        names.lines().any(|name| name == "filter").then_some(command)
+    };
+    let legacy = [
+        ("/proc/net/ip_tables_names", "iptables-legacy"),
+        ("/proc/net/ip6_tables_names", "ip6tables-legacy"),
+    ];
+    let command = legacy.into_iter().find_map(in_use)?;
+    Some(format!(
+        "the filter table of {command} is in use and cannot be seen from here; if its FORWARD chain drops: \
+         {command} -I FORWARD -m connmark --mark {MARK:#x}/{MARK_MASK:#x} -j ACCEPT"
+    ))
 }
 
 fn of_pid(pid: Option<u32>) -> String {
