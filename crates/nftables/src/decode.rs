@@ -7,7 +7,8 @@ use portway_core::plan::nftables::element::{DataShape, Shape};
 use portway_core::plan::nftables::table::{Chain, TABLE};
 use portway_core::plan::nftables::{Data, Entry, HelperObject, Key, Plan, Set, layout_comment};
 
-use crate::encode::{CT_HELPER, INET, kind};
+use crate::encode::{INET, kind};
+use crate::set::CT_HELPER;
 use crate::socket::{Dump, Socket};
 use crate::value::values;
 use crate::wire::{Attributes, Message, Messages, text, user_data};
@@ -184,7 +185,8 @@ pub fn elements_in(bytes: &[u8]) -> usize {
     let read = |set: Set| {
         let shape = set.shape();
         let messages = Messages::of(bytes);
-        let lists = messages.flat_map(|message| message.nf().inside(3)).map(|(_, found)| Attributes::of(found));
+        let lists =
+            messages.flat_map(|message| message.nf().inside(3)).map(|(_, found)| Attributes::of(found));
         lists.filter(|found| element(&shape, found).is_some() && counter(found).packets < u64::MAX).count()
     };
     Set::ALL.into_iter().map(read).sum()

@@ -6,6 +6,7 @@ use portway_core::plan::nftables::{Change, Entry, HelperObject, Key, Plan, Set, 
 
 use crate::expression;
 use crate::set;
+use crate::set::CT_HELPER;
 use crate::wire::{Writer, flag};
 
 /// `NFNL_SUBSYS_NFTABLES`
@@ -36,8 +37,6 @@ pub mod kind {
     pub const DEL_OBJECT: u16 = SUBSYSTEM | 20;
 }
 
-/// `NFT_OBJECT_CT_HELPER`
-pub const CT_HELPER: u32 = 3;
 /// An element list is an attribute, so at most 65,535 bytes; the largest element of ours has about 300.
 const LIST: usize = 60_000;
 

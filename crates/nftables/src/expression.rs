@@ -5,10 +5,9 @@ use portway_core::address::Family;
 use portway_core::plan::nftables::table::{Chain, Field, Load, SLOTS, Statement, key_of, nat_of};
 use portway_core::plan::nftables::{MARK, MARK_MASK, Set};
 
+use crate::value::nfproto;
 use crate::wire::Writer;
 
-const NFPROTO_IPV4: u8 = 2;
-const NFPROTO_IPV6: u8 = 10;
 /// The index of lo in every network namespace (`LOOPBACK_IFINDEX`).
 const LOOPBACK: u32 = 1;
 /// `RTN_LOCAL`
@@ -37,14 +36,6 @@ const RETURN: i32 = -5;
 pub fn rule(w: &mut Writer, statements: &[Statement]) {
     for statement in statements {
         self::statement(w, *statement);
-    }
-}
-
-/// The number of a family in netfilter.
-pub const fn nfproto(family: Family) -> u8 {
-    match family {
-        Family::V4 => NFPROTO_IPV4,
-        Family::V6 => NFPROTO_IPV6,
     }
 }
 

@@ -3,9 +3,11 @@
 use portway_core::plan::nftables::element::{DataShape, Datatype, Shape};
 use portway_core::plan::nftables::{Data, Entry, Key};
 
-use crate::encode::CT_HELPER;
 use crate::value::{byte_length, bytes, length, type_number};
 use crate::wire::Writer;
+
+/// `NFT_OBJECT_CT_HELPER`
+pub const CT_HELPER: u32 = 3;
 
 /// `NFT_SET_INTERVAL`, `NFT_SET_MAP`, `NFT_SET_OBJECT`, `NFT_SET_CONCAT`
 const INTERVAL: u32 = 0x04;

@@ -5,8 +5,15 @@ use portway_core::address::{Family, InterfaceName, PortRange, Protocol};
 use portway_core::plan::nftables::element::Datatype;
 use portway_core::plan::nftables::{Direction, Value};
 
-use crate::expression::nfproto;
 use crate::wire;
+
+/// The number of a family in netfilter (`NFPROTO_IPV4`, `NFPROTO_IPV6`).
+pub const fn nfproto(family: Family) -> u8 {
+    match family {
+        Family::V4 => 2,
+        Family::V6 => 10,
+    }
+}
 
 /// The registers' content for a key or data; `end` takes the last port of a range.
 pub fn bytes(values: &[Value], end: bool) -> Vec<u8> {

@@ -111,7 +111,9 @@ pub fn run(options: &Options, caps: Caps, loaded: Loaded) -> Result<(), Failure>
     };
     let server = match &state {
         None => None,
-        Some(state) => match Server::start(&state_dir::socket(state.path()), group.as_deref(), events) {
+        Some(state) => match Server::start(&state_dir::socket(state.path()), group.as_deref(), move |asked| {
+            events.send(Event::Asked(asked)).is_ok()
+        }) {
             Ok(server) => Some(server),
             Err(error) => {
                 drop(daemon.controller.clear());

@@ -9,6 +9,7 @@
 //! Deliberately absent: everything above the transport (PROXY protocol, TLS, balancing), and any change to the
 //! host's settings.
 
+mod context;
 mod icmp;
 mod limits;
 mod listen;
@@ -17,6 +18,7 @@ mod shared;
 mod sys;
 mod tcp;
 mod timer;
+mod token;
 mod udp;
 mod worker;
 

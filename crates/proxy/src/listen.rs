@@ -1,4 +1,4 @@
-//! Listening sockets: one per worker and port, in one SO_REUSEPORT group, so that the kernel spreads
+//! Sockets: towards backends, and the listening ones: one per worker and port, in one SO_REUSEPORT group, so that the kernel spreads
 //! connections over the workers and the most specific socket wins (address, then interface, then any).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -9,8 +9,9 @@ use portway_core::engine::EngineError;
 use portway_core::plan::proxy::Socket;
 use portway_core::ruleset::{EngineKind, RuleName, Scope};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with, sockopt};
 
+use crate::shared::Route;
 use crate::sys;
 
 /// The accept queue's length; the kernel cuts it to `net.core.somaxconn`.
@@ -125,4 +126,21 @@ fn open_one(socket: &Socket, share: bool) -> std::io::Result<OwnedFd> {
         listen(&fd, BACKLOG)?;
     }
     Ok(fd)
+}
+
+/// Begins to connect; also used by UDP, where it only fixes the peer.
+pub(crate) fn connect_from(socket: &OwnedFd, route: &Route) -> Result<(), Errno> {
+    if let Some(source) = route.source() {
+        bind_source(socket, source)?;
+    }
+    match connect(socket, &route.target) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn bind_source(socket: &OwnedFd, source: IpAddr) -> Result<(), Errno> {
+    // Without it every bind would take a port of its own, whatever the destination.
+    sys::bind_address_no_port(socket).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::INVAL))?;
+    bind(socket, &SocketAddr::new(source, 0))
 }

@@ -17,11 +17,13 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, socket_with, sockopt};
 use slab::Slab;
 
+use crate::context::Context;
 use crate::icmp::Icmp;
+use crate::listen::connect_from;
 use crate::shared::{Route, Shared};
 use crate::sys::{self, BATCH, Datagram, Receiver};
 use crate::timer::Wheel;
-use crate::worker::{Common, Token, connect_from};
+use crate::token::Token;
 
 /// Full batches from one socket in one turn.
 const TURNS: usize = 4;
@@ -82,14 +84,14 @@ impl Udp {
 
     pub(crate) fn add_listener(
         &mut self,
-        common: &Common,
+        context: &Context,
         fd: OwnedFd,
         route: Arc<Route>,
     ) -> io::Result<u32> {
         let address: SocketAddr = getsockname(&fd)?.try_into()?;
         let entry = self.listeners.vacant_entry();
         let index = entry.key() as u32;
-        epoll::add(&common.epoll, &fd, Token::UdpListener(index).pack(), EventFlags::IN)?;
+        epoll::add(&context.epoll, &fd, Token::UdpListener(index).pack(), EventFlags::IN)?;
         entry.insert(Listener { fd, route, port: address.port(), flows: 0, open: true });
         self.receiver.get_or_insert_with(Receiver::new);
         Ok(index)
@@ -102,18 +104,18 @@ impl Udp {
 
     /// Closes the listener. Its flows go on: each gets a client-side socket of its own, connected to the
     /// client, so that the port no longer belongs to us for anyone else.
-    pub(crate) fn remove_listener(&mut self, common: &Common, index: u32) {
+    pub(crate) fn remove_listener(&mut self, context: &Context, index: u32) {
         let listener = self.listeners.remove(index as usize);
         let flows: Vec<u32> =
             self.flows.iter().filter(|(_, flow)| flow.key.listener == index).map(|(i, _)| i as u32).collect();
         for flow in flows {
-            if self.detach(common, flow, &listener).is_err() {
-                self.forget(common, flow);
+            if self.detach(context, flow, &listener).is_err() {
+                self.forget(context, flow);
             }
         }
     }
 
-    fn detach(&mut self, common: &Common, index: u32, listener: &Listener) -> io::Result<()> {
+    fn detach(&mut self, context: &Context, index: u32, listener: &Listener) -> io::Result<()> {
         let flow = &mut self.flows[index as usize];
         let fd = datagram_socket(&flow.key.client)?;
         sockopt::set_socket_reuseport(&fd, true)?;
@@ -126,7 +128,7 @@ impl Udp {
         connect(&fd, &flow.key.client)?;
         let entry = self.listeners.vacant_entry();
         let own = entry.key() as u32;
-        epoll::add(&common.epoll, &fd, Token::UdpListener(own).pack(), EventFlags::IN)?;
+        epoll::add(&context.epoll, &fd, Token::UdpListener(own).pack(), EventFlags::IN)?;
         entry.insert(Listener {
             fd,
             route: listener.route.clone(),
@@ -140,10 +142,10 @@ impl Udp {
         Ok(())
     }
 
-    pub(crate) fn stop(&mut self, common: &Common) {
+    pub(crate) fn stop(&mut self, context: &Context) {
         let all: Vec<u32> = self.flows.iter().map(|(index, _)| index as u32).collect();
         for index in all {
-            self.forget(common, index);
+            self.forget(context, index);
         }
         self.listeners.clear();
     }
@@ -161,27 +163,27 @@ impl Udp {
         self.wheel.next(now)
     }
 
-    pub(crate) fn expire(&mut self, common: &mut Common) {
+    pub(crate) fn expire(&mut self, context: &mut Context) {
         let mut expired = std::mem::take(&mut self.expired);
-        self.wheel.advance(common.now, &mut expired);
+        self.wheel.advance(context.now, &mut expired);
         for index in expired.drain(..) {
             let Some(flow) = self.flows.get(index as usize) else { continue };
             let deadline = flow.active + flow.route.udp_idle;
-            if deadline > common.now {
+            if deadline > context.now {
                 self.wheel.set(index, deadline);
             } else {
-                self.forget(common, index);
+                self.forget(context, index);
             }
         }
         self.expired = expired;
     }
 
-    fn forget(&mut self, common: &Common, index: u32) {
+    fn forget(&mut self, context: &Context, index: u32) {
         let flow = self.flows.remove(index as usize);
         self.wheel.remove(index);
         self.index.remove(&flow.key);
         flow.route.rule.live.leave();
-        common.shared.flows.leave();
+        context.shared.flows.leave();
         if let Some(listener) = self.listeners.get_mut(flow.key.listener as usize) {
             listener.flows -= 1;
             if !listener.open && listener.flows == 0 {
@@ -191,14 +193,14 @@ impl Udp {
     }
 
     /// Datagrams have come from clients.
-    pub(crate) fn client_datagrams(&mut self, common: &mut Common, index: u32) {
+    pub(crate) fn client_datagrams(&mut self, context: &mut Context, index: u32) {
         let Some(mut receiver) = self.receiver.take() else { return };
         for _ in 0..TURNS {
             let Some(listener) = self.listeners.get(index as usize) else { break };
             // An error is one that an earlier reply left on the socket (its client is gone); it says nothing
             // of the other clients.
             let Ok(count) = receiver.receive(&listener.fd) else { break };
-            self.forward(common, index, &receiver);
+            self.forward(context, index, &receiver);
             if count < BATCH {
                 break;
             }
@@ -206,26 +208,26 @@ impl Udp {
         self.receiver = Some(receiver);
     }
 
-    fn forward(&mut self, common: &mut Common, listener: u32, receiver: &Receiver) {
+    fn forward(&mut self, context: &mut Context, listener: u32, receiver: &Receiver) {
         let mut run: Vec<Datagram<'_>> = Vec::with_capacity(BATCH);
         let mut run_flow = None;
         for (received, data) in receiver.iter() {
             let (Some(client), Some(local)) = (received.peer, received.local) else { continue };
             if received.truncated {
-                truncated(common);
+                truncated(context);
                 continue;
             }
             let key = Key { listener, client, local };
             let flow = match self.index.get(&key) {
                 Some(flow) => *flow,
-                None => match self.begin(common, key, received.interface) {
+                None => match self.begin(context, key, received.interface) {
                     Some(flow) => flow,
                     None => continue,
                 },
             };
             if run_flow != Some(flow) {
                 if let Some(flow) = run_flow {
-                    self.send_on(common, flow, &run);
+                    self.send_on(context, flow, &run);
                 }
                 run.clear();
                 run_flow = Some(flow);
@@ -233,18 +235,18 @@ impl Udp {
             run.push(Datagram { data, to: None, from: None, segment: received.segment });
         }
         if let Some(flow) = run_flow {
-            self.send_on(common, flow, &run);
+            self.send_on(context, flow, &run);
         }
     }
 
     /// A flow for a new client, unless a limit or the kernel says no.
-    fn begin(&mut self, common: &mut Common, key: Key, interface: u32) -> Option<u32> {
+    fn begin(&mut self, context: &mut Context, key: Key, interface: u32) -> Option<u32> {
         let listener = self.listeners.get_mut(key.listener as usize)?;
         let route = listener.route.clone();
         let refuse = |reason: &dyn std::fmt::Display| {
-            common.counters(&route).failed.fetch_add(1, Relaxed);
+            context.counters(&route).failed.fetch_add(1, Relaxed);
             let name = &route.rule.name;
-            common
+            context
                 .shared
                 .log
                 .seldom("flow", || format!("proxy, rule {name}: new UDP flow refused: {reason}"));
@@ -252,63 +254,63 @@ impl Udp {
         if !listener.open {
             return None;
         }
-        if !common.shared.flows.enter() {
+        if !context.shared.flows.enter() {
             refuse(&"max-flows of the proxy is reached");
             return None;
         }
         if !route.rule.live.enter() {
-            common.shared.flows.leave();
+            context.shared.flows.leave();
             refuse(&"max-connections of the rule is reached");
             return None;
         }
         let entry = self.flows.vacant_entry();
         let index = entry.key() as u32;
-        let generation = common.next_generation();
+        let generation = context.next_generation();
         let backend =
             datagram_socket(&route.target).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::INVAL));
         let backend = backend.and_then(|backend| {
             connect_from(&backend, &route)?;
-            epoll::add(&common.epoll, &backend, Token::UdpFlow(index, generation).pack(), EventFlags::IN)?;
+            epoll::add(&context.epoll, &backend, Token::UdpFlow(index, generation).pack(), EventFlags::IN)?;
             Ok(backend)
         });
         let backend = match backend {
             Ok(backend) => backend,
             Err(error) => {
-                common.shared.flows.leave();
+                context.shared.flows.leave();
                 route.rule.live.leave();
-                common.counters(&route).failed.fetch_add(1, Relaxed);
+                context.counters(&route).failed.fetch_add(1, Relaxed);
                 let (name, error) = (&route.rule.name, io::Error::from(error));
                 let target = route.target;
-                common
+                context
                     .shared
                     .log
                     .seldom("flow", || format!("proxy, rule {name}: UDP flow to {target}: {error}"));
                 return None;
             }
         };
-        common.counters(&route).flows.fetch_add(1, Relaxed);
+        context.counters(&route).flows.fetch_add(1, Relaxed);
         listener.flows += 1;
-        self.wheel.set(index, common.now + route.udp_idle);
+        self.wheel.set(index, context.now + route.udp_idle);
         let link_local = matches!(key.local, IpAddr::V6(a) if a.is_unicast_link_local());
         let interface = if link_local { interface } else { 0 };
-        entry.insert(Flow { backend, key, interface, route, active: common.now, generation, replies: 0 });
+        entry.insert(Flow { backend, key, interface, route, active: context.now, generation, replies: 0 });
         self.index.insert(key, index);
         Some(index)
     }
 
-    fn send_on(&mut self, common: &Common, index: u32, datagrams: &[Datagram<'_>]) {
+    fn send_on(&mut self, context: &Context, index: u32, datagrams: &[Datagram<'_>]) {
         let flow = &mut self.flows[index as usize];
-        flow.active = common.now;
+        flow.active = context.now;
         let sent = send(&flow.backend, datagrams);
-        common.counters(&flow.route).bytes_in.fetch_add(sent.bytes, Relaxed);
-        common.shared.udp_dropped.fetch_add(sent.dropped, Relaxed);
+        context.counters(&flow.route).bytes_in.fetch_add(sent.bytes, Relaxed);
+        context.shared.udp_dropped.fetch_add(sent.dropped, Relaxed);
         if sent.refused {
-            self.refused(common, index);
+            self.refused(context, index);
         }
     }
 
     /// Datagrams have come from a flow's backend.
-    pub(crate) fn backend_datagrams(&mut self, common: &mut Common, index: u32, generation: u32) {
+    pub(crate) fn backend_datagrams(&mut self, context: &mut Context, index: u32, generation: u32) {
         let Some(mut receiver) = self.receiver.take() else { return };
         for _ in 0..TURNS {
             let Some(flow) = self.flows.get_mut(index as usize).filter(|f| f.generation == generation) else {
@@ -318,13 +320,13 @@ impl Udp {
                 Ok(count) => count,
                 Err(error) => {
                     if error.kind() == ErrorKind::ConnectionRefused {
-                        self.refused(common, index);
+                        self.refused(context, index);
                     }
                     break;
                 }
             };
             let Some(listener) = self.listeners.get(flow.key.listener as usize) else { break };
-            flow.active = common.now;
+            flow.active = context.now;
             let before = flow.replies;
             flow.replies = flow.replies.saturating_add(count as u32);
             if before < BUSY && flow.replies >= BUSY {
@@ -335,15 +337,15 @@ impl Udp {
             let mut replies: Vec<Datagram<'_>> = Vec::with_capacity(count);
             for (received, data) in receiver.iter() {
                 if received.truncated {
-                    truncated(common);
+                    truncated(context);
                     continue;
                 }
                 let (to, from) = (Some(flow.key.client), Some((flow.key.local, flow.interface)));
                 replies.push(Datagram { data, to, from, segment: received.segment });
             }
             let sent = send(&listener.fd, &replies);
-            common.counters(&flow.route).bytes_out.fetch_add(sent.bytes, Relaxed);
-            common.shared.udp_dropped.fetch_add(sent.dropped, Relaxed);
+            context.counters(&flow.route).bytes_out.fetch_add(sent.bytes, Relaxed);
+            context.shared.udp_dropped.fetch_add(sent.dropped, Relaxed);
             if count < BATCH {
                 break;
             }
@@ -352,12 +354,12 @@ impl Udp {
     }
 
     /// The backend's host has said that nobody listens there: so does ours.
-    fn refused(&mut self, common: &Common, index: u32) {
+    fn refused(&mut self, context: &Context, index: u32) {
         let flow = &self.flows[index as usize];
-        common.counters(&flow.route).failed.fetch_add(1, Relaxed);
+        context.counters(&flow.route).failed.fetch_add(1, Relaxed);
         let Some(listener) = self.listeners.get(flow.key.listener as usize) else { return };
         if self.icmp.port_unreachable(flow.key.client, flow.key.local, listener.port, flow.interface) {
-            common.shared.icmp_sent.fetch_add(1, Relaxed);
+            context.shared.icmp_sent.fetch_add(1, Relaxed);
         }
     }
 }
@@ -367,9 +369,9 @@ fn datagram_socket(peer: &SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket_with(domain, SocketType::DGRAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?)
 }
 
-fn truncated(common: &Common) {
-    common.shared.udp_dropped.fetch_add(1, Relaxed);
-    common.shared.log.seldom("truncated", || "proxy: a datagram longer than 64 KiB was dropped".to_owned());
+fn truncated(context: &Context) {
+    context.shared.udp_dropped.fetch_add(1, Relaxed);
+    context.shared.log.seldom("truncated", || "proxy: a datagram longer than 64 KiB was dropped".to_owned());
 }
 
 #[derive(Default)]

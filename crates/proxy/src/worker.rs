@@ -7,7 +7,6 @@
 //! A worker shares nothing with others but counters and limits. The engine talks to it by [`Command`]s.
 
 mod accept;
-mod token;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -24,13 +23,12 @@ use rustix::net::sockopt;
 use slab::Slab;
 
 use self::accept::TcpListener;
-pub(crate) use self::accept::connect_from;
-use self::token::GENERATION;
-pub(crate) use self::token::Token;
+use crate::context::Context;
 use crate::pipes::Pool;
-use crate::shared::{Counters, Route, Shared};
+use crate::shared::{Route, Shared};
 use crate::tcp::{Connection, SCRATCH, Step};
 use crate::timer::Wheel;
+use crate::token::Token;
 use crate::udp::Udp;
 
 /// Events taken from the kernel at a time.
@@ -67,34 +65,9 @@ enum Place {
     Udp(u32),
 }
 
-/// What every part of a worker needs.
-pub(crate) struct Common {
-    pub(crate) id: usize,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) epoll: OwnedFd,
-    /// Milliseconds since [`Shared::start`], read once per turn.
-    pub(crate) now: u64,
-    generation: u32,
-}
-
-impl Common {
-    pub(crate) fn next_generation(&mut self) -> u32 {
-        self.generation = (self.generation + 1) & GENERATION;
-        self.generation
-    }
-
-    pub(crate) fn counters<'a>(&self, route: &'a Route) -> &'a Counters {
-        route.rule.counters(self.id)
-    }
-
-    fn read_clock(&mut self) {
-        self.now = u64::try_from(self.shared.start.elapsed().as_millis()).unwrap_or(u64::MAX / 2);
-    }
-}
-
 /// A worker.
 pub struct Worker {
-    common: Common,
+    context: Context,
     wake: Arc<OwnedFd>,
     commands: Receiver<Command>,
     places: HashMap<ListenerId, Place>,
@@ -129,7 +102,7 @@ impl Worker {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         epoll::add(&epoll, &*wake, Token::Wake.pack(), EventFlags::IN)?;
         let worker = Self {
-            common: Common { id, shared: shared.clone(), epoll, now: 0, generation: 0 },
+            context: Context::new(id, shared.clone(), epoll),
             wake: wake.clone(),
             commands,
             places: HashMap::new(),
@@ -160,12 +133,12 @@ impl Worker {
             let timeout = self
                 .timeout()
                 .map(|ms| Timespec { tv_sec: (ms / 1000) as i64, tv_nsec: (ms % 1000 * 1_000_000) as i64 });
-            match epoll::wait(&self.common.epoll, spare_capacity(&mut events), timeout.as_ref()) {
+            match epoll::wait(&self.context.epoll, spare_capacity(&mut events), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 // Any other error means that the descriptor is not an epoll instance.
                 Err(error) => panic!("invariant: epoll_wait on an own descriptor: {error}"),
             }
-            self.common.read_clock();
+            self.context.read_clock();
             self.turn += 1;
             for event in &events {
                 match Token::unpack(event.data) {
@@ -180,9 +153,9 @@ impl Worker {
                     }
                     Token::Client(index, generation) => self.client_event(index, generation, event.flags),
                     Token::Backend(index, generation) => self.backend_event(index, generation, event.flags),
-                    Token::UdpListener(index) => self.udp.client_datagrams(&mut self.common, index),
+                    Token::UdpListener(index) => self.udp.client_datagrams(&mut self.context, index),
                     Token::UdpFlow(index, generation) => {
-                        self.udp.backend_datagrams(&mut self.common, index, generation)
+                        self.udp.backend_datagrams(&mut self.context, index, generation)
                     }
                 }
             }
@@ -192,15 +165,15 @@ impl Worker {
                     self.relay(index, true, true, false);
                 }
             }
-            self.wheel.advance(self.common.now, &mut expired);
+            self.wheel.advance(self.context.now, &mut expired);
             for index in expired.drain(..) {
                 self.expire(index);
             }
-            self.udp.expire(&mut self.common);
+            self.udp.expire(&mut self.context);
             self.resume();
             // A client's first bytes are often just behind its handshake: one look at what has come meanwhile,
             // further ones while there is something to do anyway, but for two milliseconds at most.
-            if !self.silent.is_empty() && (events.is_empty() || self.common.now > self.silent_since + 1) {
+            if !self.silent.is_empty() && (events.is_empty() || self.context.now > self.silent_since + 1) {
                 self.acknowledge();
             }
         }
@@ -211,7 +184,7 @@ impl Worker {
         if !self.queue.is_empty() || !self.silent.is_empty() {
             return Some(0);
         }
-        let now = self.common.now;
+        let now = self.context.now;
         let pause = (!self.paused.is_empty()).then(|| (self.looked + PAUSE).saturating_sub(now).max(1));
         [self.wheel.next(now), self.udp.next(now), pause].into_iter().flatten().min()
     }
@@ -234,12 +207,12 @@ impl Worker {
                     for (id, protocol, fd, route) in add {
                         let place = match protocol {
                             Protocol::Tcp => self.add_listener(fd, route),
-                            Protocol::Udp => self.udp.add_listener(&self.common, fd, route).map(Place::Udp),
+                            Protocol::Udp => self.udp.add_listener(&self.context, fd, route).map(Place::Udp),
                         };
                         match place {
                             Ok(place) => _ = self.places.insert(id, place),
                             Err(error) => {
-                                self.common
+                                self.context
                                     .shared
                                     .log
                                     .always(&format!("proxy: cannot watch a listener: {error}"));
@@ -249,7 +222,7 @@ impl Worker {
                     for id in remove {
                         match self.places.remove(&id) {
                             Some(Place::Tcp(index)) => self.remove_listener(index),
-                            Some(Place::Udp(index)) => self.udp.remove_listener(&self.common, index),
+                            Some(Place::Udp(index)) => self.udp.remove_listener(&self.context, index),
                             None => {}
                         }
                     }
@@ -267,14 +240,14 @@ impl Worker {
         for index in all {
             self.close(index, true);
         }
-        self.udp.stop(&self.common);
+        self.udp.stop(&self.context);
     }
 
     /// The backend cannot be reached: the client gets a reset, as from a closed port.
     fn refuse(&mut self, key: u32, error: Errno) {
         let route = self.connections[key as usize].route.clone();
-        self.common.counters(&route).failed.fetch_add(1, Relaxed);
-        self.common.shared.log.seldom("connect", || {
+        self.context.counters(&route).failed.fetch_add(1, Relaxed);
+        self.context.shared.log.seldom("connect", || {
             let error = std::io::Error::from(error);
             format!("proxy, rule {}: connect to {}: {error}", route.rule.name, route.target)
         });
@@ -308,7 +281,7 @@ impl Worker {
         }
         connection.connecting = false;
         connection.up.readable = true;
-        connection.active = self.common.now;
+        connection.active = self.context.now;
         if connection.route.idle < connection.route.connect {
             // The timer stands at the connect timeout and would look too late.
             self.wheel.set(key, connection.deadline());
@@ -318,7 +291,7 @@ impl Worker {
         if self.connections.get(key as usize).is_some_and(|c| c.generation == generation && !c.up.has_sent())
         {
             if self.silent.is_empty() {
-                self.silent_since = self.common.now;
+                self.silent_since = self.context.now;
             }
             self.silent.push((key, generation));
         }
@@ -375,7 +348,7 @@ impl Worker {
                 broken = true;
             }
         }
-        let counters = self.common.counters(&connection.route);
+        let counters = self.context.counters(&connection.route);
         if bytes_in > 0 {
             counters.bytes_in.fetch_add(bytes_in, Relaxed);
         }
@@ -383,7 +356,7 @@ impl Worker {
             counters.bytes_out.fetch_add(bytes_out, Relaxed);
         }
         if bytes_in + bytes_out > 0 {
-            connection.active = self.common.now;
+            connection.active = self.context.now;
         }
         if broken || connection.up.done && connection.down.done {
             return self.close(key, broken);
@@ -393,7 +366,7 @@ impl Worker {
             self.queue.push((key, connection.generation));
         }
         if !half_closed && (connection.up.ended || connection.down.ended) {
-            connection.active = self.common.now;
+            connection.active = self.context.now;
             self.wheel.set(key, connection.deadline());
         }
         if self.watch_client(key).is_err() {
@@ -408,9 +381,9 @@ impl Worker {
         let token = Token::Client(key, connection.generation).pack();
         if !connection.client_watched && !connection.connecting && (out || !connection.up.ended) {
             let flags = if out { WATCH | EventFlags::OUT } else { WATCH };
-            epoll::add(&self.common.epoll, &connection.client, token, flags)?;
+            epoll::add(&self.context.epoll, &connection.client, token, flags)?;
         } else if out && !connection.client_watched_out {
-            epoll::modify(&self.common.epoll, &connection.client, token, WATCH | EventFlags::OUT)?;
+            epoll::modify(&self.context.epoll, &connection.client, token, WATCH | EventFlags::OUT)?;
         } else {
             return Ok(());
         }
@@ -422,7 +395,7 @@ impl Worker {
     fn expire(&mut self, key: u32) {
         let Some(connection) = self.connections.get(key as usize) else { return };
         let deadline = connection.deadline();
-        if deadline > self.common.now {
+        if deadline > self.context.now {
             return self.wheel.set(key, deadline);
         }
         if connection.connecting {
@@ -441,7 +414,7 @@ impl Worker {
         connection.up.release(&mut self.pipes);
         connection.down.release(&mut self.pipes);
         connection.route.rule.live.leave();
-        self.common.shared.connections.leave();
+        self.context.shared.connections.leave();
         self.freed = true;
     }
 }
@@ -450,7 +423,7 @@ impl Drop for Worker {
     /// After stop() nothing is left here. After a panic the limits must not stay used up by connections that
     /// have ended with it; nothing here can panic again.
     fn drop(&mut self) {
-        let shared = &self.common.shared;
+        let shared = &self.context.shared;
         shared.paused.fetch_sub(self.paused.len(), Relaxed);
         for (_, connection) in &self.connections {
             connection.route.rule.live.leave();

@@ -1,4 +1,4 @@
-//! The daemon's end of the control socket: a thread that turns lines into events for the controller.
+//! The daemon's end of the control socket: a thread that turns lines into questions and answers into lines.
 //!
 //! Clients are served one at a time and each has two seconds to say its line: a client that hangs delays other
 //! clients, never traffic. Bounded by construction: one client, [`MAX_REQUEST`] bytes.
@@ -8,12 +8,11 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
 use super::{MAX_REQUEST, Request, Response};
-use crate::daemon::Event;
 
 /// A request and where its answer goes.
 #[derive(Debug)]
@@ -32,11 +31,16 @@ pub struct Server {
 
 impl Server {
     /// Opens the socket at `path`, mode 0600 (0660 and the group's where `group` is given), and serves it.
-    /// A socket file that is there already is stale: the caller holds the state directory's lock.
+    /// A socket file that is there already is stale: the caller holds the state directory's lock. `ask` hands
+    /// a question on and says whether anyone will answer it.
     ///
     /// # Errors
     /// The socket cannot be made, or the group does not exist.
-    pub fn start(path: &Path, group: Option<&str>, events: Sender<Event>) -> io::Result<Self> {
+    pub fn start(
+        path: &Path,
+        group: Option<&str>,
+        ask: impl Fn(Asked) -> bool + Send + 'static,
+    ) -> io::Result<Self> {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -55,7 +59,7 @@ impl Server {
             for stream in listener.incoming() {
                 match stream {
                     // A client that goes away mid-sentence is its own affair.
-                    Ok(stream) => drop(serve(&stream, &events)),
+                    Ok(stream) => drop(serve(&stream, &ask)),
                     // Out of descriptors, most likely: wait rather than spin.
                     Err(_) => thread::sleep(Duration::from_millis(100)),
                 }
@@ -72,7 +76,7 @@ impl Drop for Server {
     }
 }
 
-fn serve(stream: &UnixStream, events: &Sender<Event>) -> io::Result<()> {
+fn serve(stream: &UnixStream, ask: &impl Fn(Asked) -> bool) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
     stream.set_write_timeout(Some(Duration::from_secs(2)))?;
     let mut line = String::new();
@@ -82,9 +86,10 @@ fn serve(stream: &UnixStream, events: &Sender<Event>) -> io::Result<()> {
         Ok(request) => {
             let (answer, answered) = sync_channel(1);
             let stopping = || Response::Refused("the daemon is stopping".to_owned());
-            match events.send(Event::Asked(Asked { request, answer })) {
-                Err(_) => stopping(),
-                Ok(()) => answered.recv().unwrap_or_else(|_| stopping()),
+            if ask(Asked { request, answer }) {
+                answered.recv().unwrap_or_else(|_| stopping())
+            } else {
+                stopping()
             }
         }
     };

@@ -3,19 +3,20 @@
 //! At a limit the listener is taken out of epoll and its clients wait in the kernel's queue. It comes back when
 //! a connection ends, or after a look that a coarse timer takes: room may have been made by another worker.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, bind, connect, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, socket_with, sockopt};
 
-use super::{PAUSE, Place, Token, WATCH, Worker};
+use super::{PAUSE, Place, WATCH, Worker};
+use crate::listen::connect_from;
 use crate::shared::Route;
-use crate::sys;
 use crate::tcp::Connection;
+use crate::token::Token;
 
 /// The most connections accepted from one listener in one turn.
 const ACCEPTS: u32 = 64;
@@ -35,7 +36,7 @@ impl Worker {
     pub(super) fn add_listener(&mut self, fd: OwnedFd, route: Arc<Route>) -> std::io::Result<Place> {
         let entry = self.listeners.vacant_entry();
         let index = entry.key() as u32;
-        epoll::add(&self.common.epoll, &fd, Token::Listener(index).pack(), EventFlags::IN)?;
+        epoll::add(&self.context.epoll, &fd, Token::Listener(index).pack(), EventFlags::IN)?;
         entry.insert(TcpListener { fd, route, run: 0, turn: 0, paused: false });
         Ok(Place::Tcp(index))
     }
@@ -46,7 +47,7 @@ impl Worker {
         self.accept(index, u32::MAX);
         if self.listeners.remove(index as usize).paused {
             self.paused.retain(|i| *i != index);
-            self.common.shared.paused.fetch_sub(1, Relaxed);
+            self.context.shared.paused.fetch_sub(1, Relaxed);
         }
     }
 
@@ -62,16 +63,16 @@ impl Worker {
         let Some(listener) = self.listeners.get(index as usize).filter(|l| !l.paused) else { return };
         let route = listener.route.clone();
         for _ in 0..batch {
-            if !self.common.shared.connections.enter() {
+            if !self.context.shared.connections.enter() {
                 return self.pause(index, "max-connections of the proxy is reached");
             }
             if !route.rule.live.enter() {
-                self.common.shared.connections.leave();
+                self.context.shared.connections.leave();
                 return self.pause(index, "max-connections of the rule is reached");
             }
             let result = self.accept_one(index, &route);
             if !matches!(result, Ok(())) {
-                self.common.shared.connections.leave();
+                self.context.shared.connections.leave();
                 route.rule.live.leave();
             }
             match result {
@@ -110,16 +111,16 @@ impl Worker {
                 return Err(error);
             }
         };
-        self.common.counters(route).flows.fetch_add(1, Relaxed);
-        let generation = self.common.next_generation();
-        let connection = Connection::new(client, backend, route.clone(), self.common.now, generation);
+        self.context.counters(route).flows.fetch_add(1, Relaxed);
+        let generation = self.context.next_generation();
+        let connection = Connection::new(client, backend, route.clone(), self.context.now, generation);
         let deadline = connection.deadline();
         let key = self.connections.insert(connection) as u32;
         self.wheel.set(key, deadline);
         let connection = &self.connections[key as usize];
         let begun = connect_from(&connection.backend, route).and_then(|()| {
             let token = Token::Backend(key, generation).pack();
-            epoll::add(&self.common.epoll, &connection.backend, token, WATCH | EventFlags::OUT)
+            epoll::add(&self.context.epoll, &connection.backend, token, WATCH | EventFlags::OUT)
         });
         if let Err(error) = begun {
             self.refuse(key, error);
@@ -130,17 +131,17 @@ impl Worker {
     /// Takes a listener out of epoll until there is room: its clients wait in the kernel's queue.
     fn pause(&mut self, index: u32, reason: &str) {
         let listener = &mut self.listeners[index as usize];
-        if epoll::delete(&self.common.epoll, &listener.fd).is_err() {
+        if epoll::delete(&self.context.epoll, &listener.fd).is_err() {
             return;
         }
         listener.paused = true;
         self.paused.push(index);
-        self.looked = self.common.now;
-        let shared = &self.common.shared;
+        self.looked = self.context.now;
+        let shared = &self.context.shared;
         shared.paused.fetch_add(1, Relaxed);
         shared.paused_total.fetch_add(1, Relaxed);
-        let last = shared.paused_last.swap(self.common.now.max(1), Relaxed);
-        if last == 0 || last + EPISODE < self.common.now {
+        let last = shared.paused_last.swap(self.context.now.max(1), Relaxed);
+        if last == 0 || last + EPISODE < self.context.now {
             shared.log.always(&format!(
                 "proxy, rule {}: accept paused: {reason} ({} connections, at most {}); new clients wait in the kernel's queue",
                 listener.route.rule.name,
@@ -152,44 +153,27 @@ impl Worker {
 
     /// Puts listeners back for which there is room.
     pub(super) fn resume(&mut self) {
-        if self.paused.is_empty() || !self.freed && self.common.now < self.looked + PAUSE {
+        if self.paused.is_empty() || !self.freed && self.context.now < self.looked + PAUSE {
             self.freed = false;
             return;
         }
         self.freed = false;
-        self.looked = self.common.now;
-        let (listeners, common) = (&mut self.listeners, &self.common);
+        self.looked = self.context.now;
+        let (listeners, context) = (&mut self.listeners, &self.context);
         self.paused.retain(|index| {
             let listener = &mut listeners[*index as usize];
-            if !common.shared.connections.has_room() || !listener.route.rule.live.has_room() {
+            if !context.shared.connections.has_room() || !listener.route.rule.live.has_room() {
                 // Still the same episode.
-                common.shared.paused_last.store(common.now.max(1), Relaxed);
+                context.shared.paused_last.store(context.now.max(1), Relaxed);
                 return true;
             }
             let token = Token::Listener(*index).pack();
-            if epoll::add(&common.epoll, &listener.fd, token, EventFlags::IN).is_err() {
+            if epoll::add(&context.epoll, &listener.fd, token, EventFlags::IN).is_err() {
                 return true;
             }
             listener.paused = false;
-            common.shared.paused.fetch_sub(1, Relaxed);
+            context.shared.paused.fetch_sub(1, Relaxed);
             false
         });
     }
-}
-
-/// Begins to connect; also used by UDP, where it only fixes the peer.
-pub(crate) fn connect_from(socket: &OwnedFd, route: &Route) -> Result<(), Errno> {
-    if let Some(source) = route.source() {
-        bind_source(socket, source)?;
-    }
-    match connect(socket, &route.target) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-fn bind_source(socket: &OwnedFd, source: IpAddr) -> Result<(), Errno> {
-    // Without it every bind would take a port of its own, whatever the destination.
-    sys::bind_address_no_port(socket).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::INVAL))?;
-    bind(socket, &SocketAddr::new(source, 0))
 }

@@ -17,7 +17,7 @@ pub(crate) enum Token {
 }
 
 /// Generations have 24 bits.
-pub(super) const GENERATION: u32 = (1 << 24) - 1;
+pub(crate) const GENERATION: u32 = (1 << 24) - 1;
 
 impl Token {
     pub(crate) fn pack(self) -> EventData {
@@ -32,7 +32,7 @@ impl Token {
         EventData::new_u64(kind << 56 | u64::from(generation & GENERATION) << 32 | u64::from(index))
     }
 
-    pub(super) fn unpack(data: EventData) -> Self {
+    pub(crate) fn unpack(data: EventData) -> Self {
         let bits = data.u64();
         let (index, generation) = (bits as u32, (bits >> 32) as u32 & GENERATION);
         match bits >> 56 {
