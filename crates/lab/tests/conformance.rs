@@ -118,6 +118,7 @@ claims! {
         foreign_drop_is_named: nftables;
         settings_only_checked: nftables;
         conntrack_timeouts: nftables;
+        no_table_without_need: proxy;
         control_socket_is_private: nftables proxy;
     }
     command {

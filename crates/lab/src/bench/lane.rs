@@ -159,7 +159,7 @@ fn install(kind: Kind, net: &Topology) -> Option<Forwarder> {
         Kind::PortwayNftables10k => portway(&rules(Engine::Nftables, 10_000)),
         Kind::PortwayProxy => portway(&rules(Engine::Proxy, 0)),
         Kind::Haproxy => haproxy(net, ""),
-        Kind::HaproxySplice => haproxy(net, "option splice-auto"),
+        Kind::HaproxySplice => haproxy(net, "option splice-request\n option splice-response"),
         Kind::NginxStream => {
             let contexts = "load_module /usr/lib/nginx/modules/ngx_stream_module.so; worker_processes 2;
                  events { worker_connections 9000; }
