@@ -76,6 +76,7 @@ impl NftablesEngine {
     pub fn verify(&mut self, plan: &Plan) -> Result<Vec<String>, EngineError> {
         let (_, held) = decode::read(&mut self.socket).map_err(|error| failure("read the table", &error))?;
         let held = match held {
+            Held::Nothing if plan.is_empty() => return Ok(Vec::new()),
             Held::Nothing => return Ok(vec!["there is no table inet portway".to_owned()]),
             Held::Other => return Ok(vec!["table inet portway is not of this version".to_owned()]),
             Held::Ours(held) => held,
@@ -138,7 +139,9 @@ impl NftablesEngine {
         if matches!(held, Held::Other) {
             batch.delete_table();
         }
-        if !matches!(held, Held::Ours(_)) {
+        // No table while no rule needs one: its hooks alone would have the kernel track every connection of the
+        // host. A table that its last rule has left stays, for the sake of the flows that live on.
+        if matches!(held, Held::Other) || matches!(held, Held::Nothing) && !plan.is_empty() {
             batch.create_table(plan.guard);
         }
         batch.change(&change, old);
