@@ -1,7 +1,7 @@
 //! The plan's statements as nf_tables expressions (`include/uapi/linux/netfilter/nf_tables.h`). Registers are
 //! numbered as nft does it, so that nft lists the rules as the plan prints them.
 
-use portway_core::address::Family;
+use portway_core::address::{Family, Protocol};
 use portway_core::plan::nftables::table::{Chain, Field, Load, SLOTS, Statement, key_of, nat_of};
 use portway_core::plan::nftables::{MARK, MARK_MASK, Set};
 
@@ -22,6 +22,13 @@ const CT_DIRECTION: u32 = 1;
 const CT_MARK: u32 = 3;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
+
+/// Where a TCP header has its flags, and four of them (RFC 9293, 3.1).
+const TCP_FLAGS: u32 = 13;
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
 
 const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
@@ -66,6 +73,13 @@ fn statement(w: &mut Writer, statement: Statement) {
             load_ct(w, CT_MARK, 0);
             mask(w, &MARK_MASK.to_ne_bytes());
             compare(w, if ours { EQUAL } else { NOT_EQUAL }, &MARK.to_ne_bytes());
+        }
+        Statement::TcpWithoutHandshake => {
+            load_meta(w, META_L4PROTO, 0);
+            compare(w, EQUAL, &[Protocol::Tcp.number()]);
+            load_payload(w, TRANSPORT_HEADER, TCP_FLAGS, 1, 0);
+            mask(w, &[FIN | SYN | RST | ACK]);
+            compare(w, NOT_EQUAL, &[SYN]);
         }
         Statement::NotToThisHost => {
             expression(w, "fib", |w| {
@@ -239,13 +253,15 @@ fn compare_word(w: &mut Writer, operator: u32, value: &[u8], word: u32) {
     });
 }
 
-fn mask(w: &mut Writer, mask: &[u8; 4]) {
+/// Keeps the bits of `mask`, which has up to four bytes.
+fn mask(w: &mut Writer, mask: &[u8]) {
+    let length = mask.len().min(4);
     expression(w, "bitwise", |w| {
         w.be32(1, register(0));
         w.be32(2, register(0));
-        w.be32(3, 4);
-        w.nest(4, |w| w.put(1, mask));
-        w.nest(5, |w| w.put(1, &[0; 4]));
+        w.be32(3, length as u32);
+        w.nest(4, |w| w.put(1, &mask[..length]));
+        w.nest(5, |w| w.put(1, &[0; 4][..length]));
     });
 }
 

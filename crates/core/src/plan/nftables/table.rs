@@ -154,8 +154,12 @@ impl Chain {
     }
 }
 
+/// What both ways in begin with. A connection that conntrack meets in its middle is somebody else's: the
+/// proxy's, when a rule moves to this engine and the table's hooks make the kernel track connections.
 fn by_address() -> Vec<Vec<Statement>> {
-    [Set::Address4, Set::Address6, Set::Address4Ranges, Set::Address6Ranges].map(find_rule).into()
+    let mut rules = vec![vec![Statement::TcpWithoutHandshake, Statement::Return]];
+    rules.extend([Set::Address4, Set::Address6, Set::Address4Ranges, Set::Address6Ranges].map(find_rule));
+    rules
 }
 
 fn find_rule(set: Set) -> Vec<Statement> {
@@ -231,6 +235,8 @@ pub enum Statement {
     Masquerade,
     /// The conntrack mark is (not) Portway's.
     MarkIsOurs(bool),
+    /// A TCP segment that does not open a connection.
+    TcpWithoutHandshake,
     /// The destination is no address of this host.
     NotToThisHost,
     /// The packet leaves over lo.

@@ -173,6 +173,7 @@ impl Display for Statement {
                 let operator = if *ours { "" } else { "!= " };
                 write!(f, "ct mark {operator}0x{MARK:08x}/{}", MARK_MASK.leading_ones())
             }
+            Self::TcpWithoutHandshake => f.write_str("tcp flags != syn / fin,syn,rst,ack"),
             Self::NotToThisHost => f.write_str("fib daddr type != local"),
             Self::ToLoopback => f.write_str("oif \"lo\""),
             Self::FromLoopback(true) => f.write_str("iif \"lo\""),
