@@ -99,10 +99,10 @@ where
     /// What stood in the way; see [`ApplyError`].
     pub fn apply(&mut self, candidate: Candidate) -> Result<Report, ApplyError> {
         let previous = match &self.applied {
-            Some(applied) => applied.plans.nftables.ids(),
-            None => self.adopted_ids.clone(),
+            Some(applied) => &applied.plans.ids,
+            None => &self.adopted_ids,
         };
-        let plans = Plans::new(&candidate.ruleset, &candidate.assignment, &previous);
+        let plans = Plans::new(&candidate.ruleset, &candidate.assignment, previous);
         let settings = self.prepare(&plans, &candidate.ruleset)?;
         let mut report = Report { settings, ..Report::default() };
         if let Some(engine) = &mut self.nftables {

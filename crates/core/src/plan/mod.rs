@@ -9,6 +9,8 @@ use crate::ruleset::{EngineKind, Rule, Ruleset};
 /// One plan per engine, made together from one ruleset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plans {
+    /// The nftables engine's numbers for the rules, and which are spent.
+    pub ids: nftables::Ids,
     /// What nf_tables shall hold.
     pub nftables: nftables::Plan,
     /// What the proxy shall serve.
@@ -26,6 +28,6 @@ impl Plans {
         let nat = of(EngineKind::Nftables);
         let ids = nftables::Ids::allocate(previous, nat.iter().map(|rule| &rule.name));
         let nftables = nftables::Plan::new(&nat, &ids);
-        Self { nftables, proxy: proxy::Plan::new(&of(EngineKind::Proxy), &ruleset.proxy) }
+        Self { ids, nftables, proxy: proxy::Plan::new(&of(EngineKind::Proxy), &ruleset.proxy) }
     }
 }

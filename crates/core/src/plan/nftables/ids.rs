@@ -47,40 +47,55 @@ impl fmt::Display for RuleId {
     }
 }
 
-/// Which rule has which id. No two rules share one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ids(BTreeMap<RuleName, RuleId>);
+/// Which rule has which id, and which ids were never used. No two rules share one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ids {
+    of: BTreeMap<RuleName, RuleId>,
+    /// Above every id that was in use, as far as is known.
+    fresh: u32,
+}
+
+impl Default for Ids {
+    fn default() -> Self {
+        Self { of: BTreeMap::new(), fresh: 1 }
+    }
+}
 
 impl Ids {
-    /// The ids for `names`: a name known to `previous` keeps its id, a new one gets the lowest that `previous`
-    /// does not use. An id that becomes free here is therefore not reused in the same step, while the old
-    /// rule's flows are most likely still alive. A name is left out only when all 2^24 - 1 ids are taken.
+    /// The ids for `names`: a name known to `previous` keeps its id, a new one gets the lowest that was never
+    /// used. The flows of a rule that has gone live on under its id, and must not be taken for another rule's;
+    /// so a used id comes back only when all others are spent, and then not in the step that frees it. A name
+    /// is left out only when all 2^24 - 1 ids are taken.
     pub fn allocate<'a>(previous: &Self, names: impl Iterator<Item = &'a RuleName>) -> Self {
         let names: BTreeSet<&RuleName> = names.collect();
-        let used: BTreeSet<RuleId> = previous.0.values().copied().collect();
-        let mut free = (1..=RuleId::MAX).filter_map(RuleId::new).filter(|id| !used.contains(id));
+        let used: BTreeSet<RuleId> = previous.of.values().copied().collect();
+        let round = (previous.fresh..=RuleId::MAX).chain(1..previous.fresh);
+        let mut free = round.filter_map(RuleId::new).filter(|id| !used.contains(id));
         let mut id_of = |name: &RuleName| previous.get(name).or_else(|| free.next());
-        Self(names.into_iter().filter_map(|name| Some((name.clone(), id_of(name)?))).collect())
+        let of: BTreeMap<_, _> =
+            names.into_iter().filter_map(|name| Some((name.clone(), id_of(name)?))).collect();
+        let fresh = previous.fresh.max(above(&of));
+        Self { of, fresh }
     }
 
     /// The id of a rule.
     pub fn get(&self, name: &RuleName) -> Option<RuleId> {
-        self.0.get(name).copied()
+        self.of.get(name).copied()
     }
 
     /// All names with their ids, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&RuleName, RuleId)> {
-        self.0.iter().map(|(name, id)| (name, *id))
+        self.of.iter().map(|(name, id)| (name, *id))
     }
 
     /// How many rules have an id.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.of.len()
     }
 
     /// Whether no rule has an id.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.of.is_empty()
     }
 }
 
@@ -88,6 +103,13 @@ impl FromIterator<(RuleName, RuleId)> for Ids {
     /// Of two rules with one id the first by iteration keeps it.
     fn from_iter<I: IntoIterator<Item = (RuleName, RuleId)>>(pairs: I) -> Self {
         let mut taken = BTreeSet::new();
-        Self(pairs.into_iter().filter(|(_, id)| taken.insert(*id)).collect())
+        let of: BTreeMap<_, _> = pairs.into_iter().filter(|(_, id)| taken.insert(*id)).collect();
+        let fresh = above(&of);
+        Self { of, fresh }
     }
+}
+
+/// The number above the highest id; past the last one, all numbers have been used.
+fn above(of: &BTreeMap<RuleName, RuleId>) -> u32 {
+    of.values().map(|id| id.get() + 1).max().unwrap_or(1)
 }

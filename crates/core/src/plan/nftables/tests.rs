@@ -37,7 +37,7 @@ fn plan(rules: &[Rule]) -> Plan {
 const ANY: Scope = Scope::Any(Family::V4);
 
 #[test]
-fn known_names_keep_their_id_and_freed_ids_rest_for_one_step() {
+fn known_names_keep_their_id_and_used_ids_rest() {
     let names: Vec<RuleName> = ["a", "b", "c", "d"].map(|name| RuleName::new(name).unwrap()).into();
     let first = Ids::allocate(&Ids::default(), names[..3].iter());
     let numbers = |ids: &Ids| ids.iter().map(|(name, id)| (name.to_string(), id.get())).collect::<Vec<_>>();
@@ -45,7 +45,13 @@ fn known_names_keep_their_id_and_freed_ids_rest_for_one_step() {
     let second = Ids::allocate(&first, [&names[3], &names[2], &names[0]].into_iter());
     assert_eq!(numbers(&second), [("a".into(), 1), ("c".into(), 3), ("d".into(), 4)]);
     let third = Ids::allocate(&second, names.iter());
-    assert_eq!(third.get(&names[1]), RuleId::new(2));
+    assert_eq!(third.get(&names[1]), RuleId::new(5));
+    // Also when the highest has gone in between, and when none is left but those that rest.
+    let fourth = Ids::allocate(&third, names[..1].iter());
+    assert_eq!(Ids::allocate(&fourth, names.iter()).get(&names[1]), RuleId::new(6));
+    let last = [(names[0].clone(), RuleId::new(RuleId::MAX).unwrap())].into_iter().collect();
+    let again = Ids::allocate(&last, names[..3].iter());
+    assert_eq!(numbers(&again), [("a".into(), RuleId::MAX), ("b".into(), 1), ("c".into(), 2)]);
 }
 
 #[test]
