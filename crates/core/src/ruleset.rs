@@ -311,6 +311,23 @@ pub struct Rule {
     pub origin: Origin,
 }
 
+impl Rule {
+    /// A rule that asks for nothing but to be forwarded: any engine, masqueraded, without bounds of its own.
+    pub fn new(name: RuleName, listeners: Vec<Listener>, backend: Backend) -> Self {
+        Self {
+            name,
+            listeners,
+            backend,
+            engine: None,
+            source: SourceMode::Masquerade,
+            helper: None,
+            max_connections: None,
+            timeouts: None,
+            origin: Origin::default(),
+        }
+    }
+}
+
 /// Whether Portway may change the host settings that the rules need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -230,24 +230,16 @@ mod tests {
 
     use super::*;
     use crate::address::Family;
-    use crate::ruleset::{Backend, Origin, TargetPorts};
+    use crate::ruleset::{Backend, TargetPorts};
 
     fn rule(name: &str, first: u16, last: u16, ports: TargetPorts) -> Rule {
-        Rule {
-            name: RuleName::new(name).unwrap(),
-            listeners: vec![Listener {
-                protocol: Protocol::Tcp,
-                scope: Scope::Any(Family::V4),
-                ports: PortRange::new(first, last).unwrap(),
-            }],
-            backend: Backend { address: "192.0.2.1".parse().unwrap(), ports },
-            engine: None,
-            source: SourceMode::Masquerade,
-            helper: None,
-            max_connections: None,
-            timeouts: None,
-            origin: Origin::default(),
-        }
+        let listener = Listener {
+            protocol: Protocol::Tcp,
+            scope: Scope::Any(Family::V4),
+            ports: PortRange::new(first, last).unwrap(),
+        };
+        let backend = Backend { address: "192.0.2.1".parse().unwrap(), ports };
+        Rule::new(RuleName::new(name).unwrap(), vec![listener], backend)
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use portway_core::address::{Family, PortRange, Protocol};
 use portway_core::engine::{Changed, Engine, EngineError};
 use portway_core::plan::nftables::{Ids, Plan};
-use portway_core::ruleset::{Backend, Listener, Origin, Rule, RuleName, Scope, SourceMode, TargetPorts};
+use portway_core::ruleset::{Backend, Listener, Rule, RuleName, Scope, TargetPorts};
 use portway_nftables::NftablesEngine;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -60,17 +60,8 @@ pub fn nft(arguments: &[&str]) -> String {
 /// A rule from `tcp/1.2.3.4:80`-like listeners and a backend such as `10.0.0.1:80`, `10.0.0.1:80-89` or
 /// `10.0.0.1`.
 pub fn rule(name: &str, listeners: &[&str], backend: &str) -> Rule {
-    Rule {
-        name: RuleName::new(name).unwrap(),
-        listeners: listeners.iter().map(|text| listener(text)).collect(),
-        backend: self::backend(backend),
-        engine: None,
-        source: SourceMode::Masquerade,
-        helper: None,
-        max_connections: None,
-        timeouts: None,
-        origin: Origin::default(),
-    }
+    let listeners = listeners.iter().map(|text| listener(text)).collect();
+    Rule::new(RuleName::new(name).unwrap(), listeners, self::backend(backend))
 }
 
 fn listener(text: &str) -> Listener {

@@ -47,9 +47,8 @@ pub(super) enum Command {
     },
     /// Report every mistake in a file
     Check {
-        /// The file, or - for standard input
-        #[arg(short = 'c', long = "config", value_name = "FILE")]
-        file: PathBuf,
+        #[command(flatten)]
+        text: Text,
         /// Judge the file alone, as on a host that can do everything and whose ports are free
         #[arg(long)]
         offline: bool,
@@ -60,9 +59,8 @@ pub(super) enum Command {
     },
     /// Print what a file would apply: each rule's engine and why, and the plan of each engine
     Plan {
-        /// The file, or - for standard input
-        #[arg(short = 'c', long = "config", value_name = "FILE")]
-        file: PathBuf,
+        #[command(flatten)]
+        text: Text,
         /// As on a host that can do everything
         #[arg(long)]
         offline: bool,
@@ -71,9 +69,8 @@ pub(super) enum Command {
     },
     /// Show what a changed file would change in the running daemon
     Diff {
-        /// The changed file, or - for standard input
-        #[arg(short = 'c', long = "config", value_name = "FILE")]
-        file: PathBuf,
+        #[command(flatten)]
+        text: Text,
         /// Compare with this file instead of the running daemon
         #[arg(long, value_name = "FILE")]
         against: Option<PathBuf>,
@@ -99,6 +96,13 @@ pub(super) enum Command {
         #[command(flatten)]
         state: State,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Text {
+    /// The file, or - for standard input
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    pub(super) file: PathBuf,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -63,16 +63,18 @@ fn run(command: Command) -> Result<(), Failure> {
             let options = daemon::Options { file: Some(file), state_dir: state.dir(), keep };
             Ok(daemon::run(&options, caps, loaded)?)
         }
-        Command::Check { file, offline, output, state } => {
-            check::run(load::read(&file)?, offline, output.json, &state.dir())
+        Command::Check { text, offline, output, state } => {
+            check::run(load::read(&text.file)?, offline, output.json, &state.dir())
         }
-        Command::Plan { file, offline, output } => plan::run(load::read(&file)?, &caps(offline), output.json),
-        Command::Diff { file, against, output, state } => {
+        Command::Plan { text, offline, output } => {
+            plan::run(load::read(&text.file)?, &caps(offline), output.json)
+        }
+        Command::Diff { text, against, output, state } => {
             let old = match against {
                 Some(path) => load::read(&path)?,
                 None => diff::applied(&state.dir())?,
             };
-            diff::run(old, load::read(&file)?, &caps(false), output.json)
+            diff::run(old, load::read(&text.file)?, &caps(false), output.json)
         }
         Command::Status { output, state } => status::run(&state.dir(), output.json),
         Command::Reload { state } => match ask(&state.dir(), Request::Reload)? {

@@ -4,20 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::address::Protocol;
-use crate::ruleset::{Backend, Helper, Origin};
+use crate::ruleset::{Backend, Helper};
 
 fn rule(name: &str, listeners: Vec<Listener>, backend: Backend) -> Rule {
-    Rule {
-        name: RuleName::new(name).unwrap(),
-        listeners,
-        backend,
-        engine: None,
-        source: SourceMode::Masquerade,
-        helper: None,
-        max_connections: None,
-        timeouts: None,
-        origin: Origin::default(),
-    }
+    Rule::new(RuleName::new(name).unwrap(), listeners, backend)
 }
 
 fn tcp(scope: Scope, first: u16, last: u16) -> Listener {
