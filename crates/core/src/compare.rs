@@ -125,12 +125,11 @@ impl fmt::Display for RuleChange {
             Self::Added { rule, fields } => whole(f, '+', rule, fields),
             Self::Removed { rule, fields } => whole(f, '-', rule, fields),
             Self::Changed { rule, fields } => {
-                write!(f, "~ {rule}:")?;
-                for change in fields {
-                    let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".to_owned());
-                    write!(f, " {}: {} => {};", change.field, shown(&change.from), shown(&change.to))?;
-                }
-                Ok(())
+                let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".to_owned());
+                let one = |change: &FieldChange| {
+                    format!("{}: {} => {}", change.field, shown(&change.from), shown(&change.to))
+                };
+                write!(f, "~ {rule}: {}", fields.iter().map(one).collect::<Vec<_>>().join("; "))
             }
         }
     }

@@ -117,9 +117,11 @@ where
         match self.proxy.commit() {
             Ok(changed) => report.changed.push((EngineKind::Proxy, changed)),
             Err(error) => {
-                let damage = self.roll_back_nftables().err().map(|error| error.to_string());
+                self.proxy.abort();
+                let damage = self.roll_back_nftables().err();
                 let mut undone = self.undone(error, &candidate.ruleset, &report.settings);
-                undone.damage = undone.damage.or(damage);
+                let all = damage.into_iter().chain(undone.damage.take());
+                undone.damage = all.reduce(|one, other| format!("{one}; {other}"));
                 return Err(undone);
             }
         }
@@ -187,14 +189,16 @@ where
         ApplyError { reason: error.to_string(), damage: damage.map(|error| error.to_string()) }
     }
 
-    fn roll_back_nftables(&mut self) -> Result<(), EngineError> {
+    fn roll_back_nftables(&mut self) -> Result<(), String> {
         let Some(engine) = &mut self.nftables else { return Ok(()) };
         match &self.applied {
             Some(applied) => {
-                engine.prepare(&applied.plans.nftables)?;
-                engine.commit().map(|_| ())
+                let back = engine.prepare(&applied.plans.nftables).and_then(|()| engine.commit());
+                back.map(|_| ()).map_err(|error| error.to_string())
             }
-            None => engine.clear(),
+            None if self.adopted_ids.is_empty() => engine.clear().map_err(|error| error.to_string()),
+            // What the earlier run forwarded is known no more; forwarding by the new rules beats nothing.
+            None => Err("nftables: the rules of an earlier run are replaced already".to_owned()),
         }
     }
 }

@@ -7,10 +7,11 @@ mod running;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
 use portway_core::caps::Caps;
+use portway_core::diagnostic::Source;
 use portway_core::plan::nftables::Ids;
 use portway_core::ruleset::EngineKind;
 use portway_nftables::NftablesEngine;
@@ -21,10 +22,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use self::running::{Running, explain};
 use crate::cli::report;
 use crate::control::server::{Asked, Server};
-use crate::controller::Controller;
+use crate::controller::{Candidate, Controller};
 use crate::host::sysctl::Sysctls;
-use crate::load::Loaded;
 use crate::state_dir::{self, LockError, StateDir};
+use crate::table_lock::TableLock;
 
 /// What moves the daemon.
 #[derive(Debug)]
@@ -51,13 +52,11 @@ pub struct Options {
 /// Why the daemon ended early or could not start. Ready to be shown; a diagnostic is rendered already.
 pub type Failure = String;
 
-/// Runs until SIGTERM or SIGINT. `loaded` is what `options.file` (or the command line) says.
+/// Runs until SIGTERM or SIGINT. `candidate` is what `source`, the file of `options` or the command line, says.
 ///
 /// # Errors
 /// Why nothing was started. Whatever had been set up is taken down.
-pub fn run(options: &Options, caps: Caps, loaded: Loaded) -> Result<(), Failure> {
-    report::diagnostics(&loaded);
-    let Some(candidate) = loaded.candidate else { return Err("nothing was started".to_owned()) };
+pub fn run(options: &Options, caps: Caps, source: Source, candidate: Candidate) -> Result<(), Failure> {
     let uses_kernel = candidate.assignment.rules.iter().any(|rule| rule.engine == EngineKind::Nftables);
     let state = match StateDir::lock(&options.state_dir) {
         Ok(state) => Some(state),
@@ -71,42 +70,52 @@ pub fn run(options: &Options, caps: Caps, loaded: Loaded) -> Result<(), Failure>
             return Err(format!("portway is already running{} ({hint})", of_pid(pid)));
         }
         Err(LockError::Io(error)) => {
+            let dir = options.state_dir.display();
             return Err(format!(
-                "{}: {error} (--state-dir names another directory)",
-                options.state_dir.display()
+                "cannot make the state directory {dir}: {error} (--state-dir names another)"
             ));
         }
     };
     let sysctls = state.as_ref().map(open_sysctls).transpose()?;
-    let owns_kernel = state.is_some() && caps.nftables.is_ok();
-    let (nftables, ids) = if owns_kernel { open_nftables()? } else { (None, Ids::default()) };
+    let table = state.as_ref().filter(|_| caps.nftables.is_ok()).map(|_| TableLock::take());
+    let table = match table {
+        Some(Err(reason)) if uses_kernel => return Err(reason),
+        Some(Err(reason)) => {
+            report::note(&format!("{reason}; no rule here needs it"));
+            None
+        }
+        Some(Ok(lock)) => Some(lock),
+        None => None,
+    };
+    let (nftables, ids) = if table.is_some() { open_nftables()? } else { (None, Ids::default()) };
     let proxy = ProxyEngine::new(report::log);
     let controller = Controller::new(nftables, proxy, sysctls, ids);
-    let mut daemon = Running::new(controller, caps, loaded.source, options.file.clone());
+    let mut daemon = Running::new(controller, caps, source, options.file.clone());
 
-    // Signals are caught before anything is set up: from here on every end is an orderly one.
-    let (events, inbox) = channel();
+    // Signals are caught and the control socket is there before anything is changed: from here on every end
+    // is an orderly one, and a socket that cannot be made costs no forwarding. The queue is short: whoever
+    // sends more than the daemon follows, waits.
+    let (events, inbox) = sync_channel(16);
     forward_signals(events.clone()).map_err(|error| format!("signals: {error}"))?;
-    let group = candidate.ruleset.control.group.clone();
+    let server = match &state {
+        None => None,
+        Some(state) => {
+            let group = candidate.ruleset.control.group.as_deref();
+            let ask = move |asked| events.send(Event::Asked(asked)).is_ok();
+            let server = Server::start(&state_dir::socket(state.path()), group, ask);
+            Some(server.map_err(|error| format!("control socket: {error}"))?)
+        }
+    };
     let applied = match daemon.apply(candidate.clone()) {
         Ok(report) => report,
         Err(reason) => {
             explain(&daemon.source, &candidate);
-            drop(state.map(StateDir::remove));
+            drop(server);
+            if let Some(Err(error)) = state.map(StateDir::remove) {
+                report::warning(&format!("state directory: {error}"));
+            }
             return Err(reason);
         }
-    };
-    let server = match &state {
-        None => None,
-        Some(state) => match Server::start(&state_dir::socket(state.path()), group.as_deref(), move |asked| {
-            events.send(Event::Asked(asked)).is_ok()
-        }) {
-            Ok(server) => Some(server),
-            Err(error) => {
-                drop(daemon.controller.clear());
-                return Err(format!("control socket: {error}"));
-            }
-        },
     };
     if let Some(applied_now) = daemon.controller.applied() {
         report::forwarding(&applied_now.candidate, &applied);
@@ -156,10 +165,8 @@ pub fn clear(state_dir: &Path, caps: &Caps) -> Result<(), Failure> {
         Err(LockError::Io(error)) => return Err(format!("{}: {error}", state_dir.display())),
     };
     let sysctls = Some(open_sysctls(&state)?);
-    let (nftables, ids) = match &caps.nftables {
-        Ok(_) => open_nftables()?,
-        Err(_) => (None, Ids::default()),
-    };
+    let table = caps.nftables.as_ref().ok().map(|_| TableLock::take()).transpose()?;
+    let (nftables, ids) = if table.is_some() { open_nftables()? } else { (None, Ids::default()) };
     let mut controller = Controller::new(nftables, ProxyEngine::new(report::log), sysctls, ids);
     controller.clear().map_err(|failures| failures.join("; "))?;
     state.remove().map_err(|error| format!("state directory: {error}"))
@@ -176,7 +183,7 @@ fn open_nftables() -> Result<(Option<NftablesEngine>, Ids), Failure> {
     Ok((Some(engine), ids))
 }
 
-fn forward_signals(events: Sender<Event>) -> io::Result<()> {
+fn forward_signals(events: SyncSender<Event>) -> io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGTERM, SIGINT])?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in &mut signals {

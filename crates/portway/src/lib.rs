@@ -11,3 +11,4 @@ pub mod daemon;
 pub mod host;
 pub mod load;
 pub mod state_dir;
+pub mod table_lock;

@@ -2,7 +2,7 @@
 //! reload, so that what one of them accepts all of them accept.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use portway_core::assign::assign;
@@ -31,15 +31,20 @@ pub struct Loaded {
 /// It cannot be read, is not UTF-8, or is larger than [`MAX_FILE`].
 pub fn read(path: &Path) -> io::Result<Source> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    let text = if path == Path::new("-") {
-        io::read_to_string(io::stdin()).map_err(named)?
+    let mut bytes = Vec::new();
+    // Read to the bound rather than asked for its size: a device or a pipe has none.
+    let read = if path == Path::new("-") {
+        io::stdin().take(MAX_FILE + 1).read_to_end(&mut bytes)
     } else {
-        let size = fs::metadata(path).map_err(named)?.len();
-        if size > MAX_FILE {
-            return Err(named(io::Error::other(format!("{size} bytes; at most {MAX_FILE} are read"))));
-        }
-        fs::read_to_string(path).map_err(named)?
+        fs::File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
     };
+    if read.map_err(named)? as u64 > MAX_FILE {
+        return Err(named(io::Error::other(format!("more than {MAX_FILE} bytes"))));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        named(io::Error::new(io::ErrorKind::InvalidData, format!("not UTF-8 text from byte {at} on")))
+    })?;
     Ok(Source::new(path.display().to_string(), text))
 }
 

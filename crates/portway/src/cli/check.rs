@@ -5,7 +5,7 @@ use std::path::Path;
 use portway_core::diagnostic::Source;
 
 use super::{Failure, caps, report};
-use crate::host::in_use;
+use crate::host::{absent, in_use};
 use crate::{load, state_dir};
 
 /// Checks a text; fails when it has errors.
@@ -16,6 +16,7 @@ pub(super) fn run(source: Source, offline: bool, json: bool, state_dir: &Path) -
     {
         let daemon = state_dir::holder(state_dir);
         loaded.diagnostics.extend(in_use::diagnose(candidate, daemon));
+        loaded.diagnostics.extend(absent::diagnose(candidate));
     }
     let errors = loaded.diagnostics.iter().filter(|d| d.is_error()).count();
     let warnings = loaded.diagnostics.len() - errors;
@@ -28,7 +29,7 @@ pub(super) fn run(source: Source, offline: bool, json: bool, state_dir: &Path) -
             (0, Some(candidate)) => {
                 let rules = counted(candidate.ruleset.rules.len(), "rule");
                 let warnings = counted(warnings, "warning");
-                println!("{}: {rules}, no errors, {warnings}", loaded.source.name());
+                report::say(&format!("{}: {rules}, no errors, {warnings}", loaded.source.name()));
             }
             _ => {
                 let (errors, warnings) = (counted(errors, "error"), counted(warnings, "warning"));

@@ -31,9 +31,9 @@ pub(super) fn run(old: Source, new: Source, caps: &Caps, json: bool) -> Result<(
     if json {
         report::json(&changes);
     } else if changes.is_empty() {
-        println!("no rule changes");
+        report::say("no rule changes");
     } else {
-        changes.iter().for_each(|change| println!("{change}"));
+        changes.iter().for_each(|change| report::say(&change.to_string()));
     }
     Ok(())
 }

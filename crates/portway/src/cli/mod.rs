@@ -54,14 +54,12 @@ fn run(command: Command) -> Result<(), Failure> {
                 config::from_command_line(&pairs, engine.as_deref(), source.as_deref());
             let caps = probe::caps();
             let loaded = load::finish(text, ruleset, diagnostics, &caps);
-            let options = daemon::Options { file: None, state_dir: state.dir(), keep: false };
-            Ok(daemon::run(&options, caps, loaded)?)
+            start(&daemon::Options { file: None, state_dir: state.dir(), keep: false }, caps, loaded)
         }
         Command::Run { file, keep, state } => {
             let caps = probe::caps();
             let loaded = load::load(load::read(&file)?, &caps);
-            let options = daemon::Options { file: Some(file), state_dir: state.dir(), keep };
-            Ok(daemon::run(&options, caps, loaded)?)
+            start(&daemon::Options { file: Some(file), state_dir: state.dir(), keep }, caps, loaded)
         }
         Command::Check { text, offline, output, state } => {
             check::run(load::read(&text.file)?, offline, output.json, &state.dir())
@@ -79,17 +77,24 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Status { output, state } => status::run(&state.dir(), output.json),
         Command::Reload { state } => match ask(&state.dir(), Request::Reload)? {
             Response::Reloaded(lines) => {
-                lines.iter().for_each(|line| println!("{line}"));
+                lines.iter().for_each(|line| report::say(line));
                 Ok(())
             }
             other => Err(unexpected(other)),
         },
         Command::Clear { state } => {
             daemon::clear(&state.dir(), &probe::caps())?;
-            println!("cleared");
+            report::say("cleared");
             Ok(())
         }
     }
+}
+
+/// Shows what loading said and runs, unless there is nothing to run.
+fn start(options: &daemon::Options, caps: Caps, loaded: load::Loaded) -> Result<(), Failure> {
+    report::diagnostics(&loaded);
+    let candidate = loaded.candidate.ok_or(Failure::Said)?;
+    Ok(daemon::run(options, caps, loaded.source, candidate)?)
 }
 
 /// The host's capabilities, or those of a host that can do everything.

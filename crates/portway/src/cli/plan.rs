@@ -46,14 +46,20 @@ pub(super) fn run(source: Source, caps: &Caps, json: bool) -> Result<(), Failure
         return Ok(());
     }
     for row in &printed.rules {
-        println!("{}: {} -> {}, source {}", row.rule, row.listen.join(", "), row.forward, row.source);
-        println!("    {}: {}", row.engine, row.reason);
+        report::say(&format!(
+            "{}: {} -> {}, source {}",
+            row.rule,
+            row.listen.join(", "),
+            row.forward,
+            row.source
+        ));
+        report::say(&format!("    {}: {}", row.engine, row.reason));
     }
     for (name, text) in
         [("host", printed.host_settings.join("\n")), ("nftables", printed.nftables), ("proxy", printed.proxy)]
     {
         if !text.is_empty() {
-            println!("\n# {name}\n{}", text.trim_end());
+            report::say(&format!("\n# {name}\n{}", text.trim_end()));
         }
     }
     Ok(())

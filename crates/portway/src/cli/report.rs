@@ -80,7 +80,8 @@ pub fn ready() {
     say("ready");
 }
 
-fn say(line: &str) {
+/// A line on standard output.
+pub fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     // As with the log: a reader that has gone is no reason to stop forwarding.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

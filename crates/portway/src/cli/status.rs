@@ -22,10 +22,10 @@ pub(super) fn run(state_dir: &Path, json: bool) -> Result<(), Failure> {
 }
 
 fn print(status: &Status) {
-    println!(
+    report::say(&format!(
         "portway {} (pid {}), {}, up {} s, applied {} s ago",
         status.version, status.pid, status.config, status.uptime_seconds, status.applied_seconds
-    );
+    ));
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header([
@@ -50,12 +50,20 @@ fn print(status: &Status) {
     for column in table.column_iter_mut().skip(5) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("{}", table.trim_fmt());
+    report::say(&table.trim_fmt());
     for (engine, gauges) in &status.engines {
-        let shown: Vec<_> = gauges.iter().map(|(name, value)| format!("{name} {value}")).collect();
-        if !shown.is_empty() {
-            println!("{engine}: {}", shown.join(", "));
+        // Zeros and engines without a rule are for `--json`.
+        let shown: Vec<_> = gauges.iter().filter(|(_, value)| **value > 0).collect();
+        let shown: Vec<_> =
+            shown.iter().map(|(name, value)| format!("{} {value}", name.replace('_', " "))).collect();
+        if !shown.is_empty() && status.rules.iter().any(|rule| rule.engine == *engine) {
+            report::say(&format!("{engine}: {}", shown.join(", ")));
         }
     }
-    status.warnings.iter().for_each(|warning| println!("warning: {warning}"));
+    if status.rules.iter().any(|rule| rule.state == "missing") {
+        report::say(
+            "some rules are missing from their engine (somebody changed its state?): portway reload puts them back",
+        );
+    }
+    status.warnings.iter().for_each(|warning| report::say(&format!("warning: {warning}")));
 }

@@ -11,6 +11,7 @@ use portway_core::address::Family;
 use portway_core::caps::Caps;
 use portway_core::compare::compare;
 use portway_core::diagnostic::{Diagnostic, Source};
+use portway_core::engine::Changed;
 use portway_core::plan::nftables::{MARK, MARK_MASK};
 use portway_core::ruleset::{EngineKind, HostSettings};
 use portway_core::snapshot::{EngineSnapshot, flows_per_second};
@@ -21,8 +22,8 @@ use super::Failure;
 use crate::cli::report;
 use crate::control::{Request, Response, RuleStatus, Status};
 use crate::controller::{Candidate, Controller, Report};
-use crate::host::in_use;
 use crate::host::sysctl::dotted;
+use crate::host::{absent, in_use};
 use crate::load;
 
 /// A daemon whose rules are applied, or about to be.
@@ -53,9 +54,10 @@ impl Running {
     /// Applies a candidate and notes what the operator should know of it.
     pub(super) fn apply(&mut self, candidate: Candidate) -> Result<Report, Failure> {
         let check_only = candidate.ruleset.host.settings == HostSettings::Check;
+        let absent = absent::diagnose(&candidate);
         let report = self.controller.apply(candidate).map_err(|error| error.to_string())?;
         self.applied_at = Instant::now();
-        self.warnings.clear();
+        self.warnings = absent.into_iter().map(|diagnostic| diagnostic.message).collect();
         if check_only {
             self.warnings.extend(report.settings.iter().map(|change| {
                 format!("{} is {}, should be {}: {}", dotted(&change.key), change.from, change.to, change.why)
@@ -84,24 +86,25 @@ impl Running {
         let source = load::read(file).map_err(|error| unchanged(error.to_string()))?;
         let loaded = load::load(source, &self.caps);
         let Some(candidate) = loaded.candidate else {
-            return Err(unchanged(format!(
-                "\n{}",
-                report::rendered(&loaded.source, &loaded.diagnostics, false)
-            )));
+            let mistakes = report::rendered(&loaded.source, &loaded.diagnostics, false);
+            return Err(unchanged(format!("the file has mistakes\n\n{}", mistakes.trim_end())));
         };
         let changes = self.controller.applied().map_or_else(Vec::new, |applied| {
             let old = &applied.candidate;
             compare((&old.ruleset, &old.assignment), (&candidate.ruleset, &candidate.assignment))
         });
-        if let Err(reason) = self.apply(candidate.clone()) {
-            explain(&loaded.source, &candidate);
-            return Err(reason);
-        }
+        let report = self.apply(candidate.clone()).inspect_err(|_| explain(&loaded.source, &candidate))?;
         self.source = loaded.source;
         let mut lines: Vec<_> = changes.iter().map(ToString::to_string).collect();
         if lines.is_empty() {
             lines.push("no rule changed".to_owned());
         }
+        // Also where no rule changed: an engine that had to change all the same had lost something.
+        let by_engine = |(engine, changed): &(EngineKind, Changed)| {
+            format!("{engine}: {} added, {} removed", changed.added, changed.removed)
+        };
+        let worked = report.changed.iter().filter(|(_, changed)| changed.added + changed.removed > 0);
+        lines.extend(worked.map(by_engine));
         lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
         Ok(lines)
     }
@@ -176,7 +179,7 @@ pub(super) fn explain(source: &Source, candidate: &Candidate) {
     let mistakes = in_use::diagnose(candidate, Some(std::process::id()));
     let errors: Vec<_> = mistakes.into_iter().filter(Diagnostic::is_error).collect();
     if !errors.is_empty() {
-        report::log(&format!("the ports:\n{}", report::rendered(source, &errors, false)));
+        report::log(&format!("ports in use:\n\n{}", report::rendered(source, &errors, false).trim_end()));
     }
 }
 

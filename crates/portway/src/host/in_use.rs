@@ -1,6 +1,6 @@
 //! What it means that someone else holds a listener's port: a mistake in the file's terms, with a place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use portway_core::diagnostic::Diagnostic;
 use portway_core::ruleset::EngineKind;
@@ -30,6 +30,8 @@ pub fn diagnose(candidate: &Candidate, daemon: Option<u32>) -> Vec<Diagnostic> {
         }
     }
     let owners = ports::owners(collisions.iter().map(|(.., held)| *held));
+    // A server with a socket for each of its threads is one server.
+    let mut told = BTreeSet::new();
     for (engine, rule, span, held) in collisions {
         let owner = owners.get(&held.inode());
         if owner.is_some_and(|owner| u32::try_from(owner.pid).ok() == daemon) {
@@ -40,6 +42,9 @@ pub fn diagnose(candidate: &Candidate, daemon: Option<u32>) -> Vec<Diagnostic> {
             |Owner { pid, name }| format!("{name} (pid {pid})"),
         );
         let held_by = format!("{} is held by {who}", ports::shown(held));
+        if !told.insert((span.start, held_by.clone())) {
+            continue;
+        }
         found.push(match engine {
             EngineKind::Proxy => {
                 Diagnostic::error(span.clone(), format!("rule `{}`: the port is in use", rule.name))

@@ -57,7 +57,11 @@ impl Needs {
         [
             switch(self.forward_v4, FORWARD_V4, "packets are forwarded to IPv4 backends"),
             switch(self.forward_v6, FORWARD_V6, "packets are forwarded to IPv6 backends"),
-            switch(self.route_localnet, ROUTE_LOCALNET, "a rule is reached from, or leads to, 127.0.0.0/8"),
+            switch(
+                self.route_localnet,
+                ROUTE_LOCALNET,
+                "0.0.0.0 includes 127.0.0.1, or a rule names such an address (none from outside is let in)",
+            ),
             asked("net/netfilter/nf_conntrack_max", conntrack.max.map(|max| max.to_string())),
             asked("net/netfilter/nf_conntrack_tcp_timeout_established", seconds(conntrack.tcp_established)),
             asked("net/netfilter/nf_conntrack_udp_timeout", seconds(conntrack.udp)),
@@ -265,17 +269,27 @@ mod tests {
     use super::*;
 
     /// A tree of settings as /proc/sys has them, without the kernel's side effects.
-    fn host(name: &str, settings: &[(&str, &str)]) -> (PathBuf, PathBuf) {
+    /// Removed when dropped.
+    struct Host(PathBuf);
+
+    impl Drop for Host {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn host(name: &str, settings: &[(&str, &str)]) -> (Host, PathBuf, PathBuf) {
         let base = std::env::temp_dir().join(format!("portway-sysctl-{}-{name}", std::process::id()));
         let _ = fs::remove_dir_all(&base);
         let (root, state) = (base.join("sys"), base.join("state"));
+        let host = Host(base);
         fs::create_dir_all(&state).unwrap();
         for (key, value) in settings {
             let path = root.join(key);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, format!("{value}\n")).unwrap();
         }
-        (root, state)
+        (host, root, state)
     }
 
     const FORWARD: Needs = Needs {
@@ -299,7 +313,7 @@ mod tests {
 
     #[test]
     fn forwarding_keeps_router_advertisements() {
-        let (root, state) = host("ra", &v4_and_v6());
+        let (_host, root, state) = host("ra", &v4_and_v6());
         let mut sysctls = Sysctls::open_at(&root, &state).unwrap();
         let keys: Vec<_> =
             sysctls.apply(&FORWARD, HostSettings::Set).unwrap().into_iter().map(|c| c.key).collect();
@@ -312,7 +326,7 @@ mod tests {
 
     #[test]
     fn restore_undoes_what_the_kernel_changed_beside() {
-        let (root, state) = host("beside", &v4_and_v6());
+        let (_host, root, state) = host("beside", &v4_and_v6());
         Sysctls::open_at(&root, &state).unwrap().apply(&FORWARD, HostSettings::Set).unwrap();
         // What inet_forward_change does on a real host.
         fs::write(root.join("net/ipv4/conf/all/accept_redirects"), "1").unwrap();
@@ -328,7 +342,7 @@ mod tests {
 
     #[test]
     fn the_oldest_value_is_what_is_put_back() {
-        let (root, state) = host("oldest", &[("net/netfilter/nf_conntrack_max", "100")]);
+        let (_host, root, state) = host("oldest", &[("net/netfilter/nf_conntrack_max", "100")]);
         let needs = |max| Needs {
             conntrack: Conntrack { max: std::num::NonZeroU32::new(max), ..Conntrack::default() },
             ..Needs::default()
@@ -342,7 +356,7 @@ mod tests {
 
     #[test]
     fn check_only_reports() {
-        let (root, state) = host("check", &v4_and_v6());
+        let (_host, root, state) = host("check", &v4_and_v6());
         let mut sysctls = Sysctls::open_at(&root, &state).unwrap();
         assert_eq!(sysctls.apply(&FORWARD, HostSettings::Check).unwrap().len(), 3);
         assert_eq!(sysctls.read("net/ipv4/ip_forward").unwrap(), "0");
@@ -351,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_setting_that_cannot_be_written_leaves_the_others_as_they_were() {
-        let (root, state) = host("fails", &[("net/ipv4/ip_forward", "0")]);
+        let (_host, root, state) = host("fails", &[("net/ipv4/ip_forward", "0")]);
         // A directory in the place of a setting cannot be written, but reads as absent; so make the key exist
         // and the write fail by a dangling link to a missing directory.
         let key = root.join("net/ipv4/conf/all/route_localnet");
