@@ -119,6 +119,7 @@ claims! {
         settings_only_checked: nftables;
         conntrack_timeouts: nftables;
         no_table_without_need: proxy;
+        one_owner_of_the_table: nftables;
         control_socket_is_private: nftables proxy;
     }
     command {
