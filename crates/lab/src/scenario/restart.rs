@@ -202,7 +202,7 @@ pub fn one_owner_of_the_table(engine: Engine) {
     let _server = Server::tcp_echo(net.server(), "10.2.0.10:7000");
     let _first = Portway::start(&net.gateway, &engine.forward("0.0.0.0:8000", "10.2.0.10:7000"));
     let refused = Portway::try_start(&net.gateway, &engine.forward("0.0.0.0:8001", "10.2.0.10:7000"));
-    let said = refused.err().expect("a second owner is refused");
+    let said = refused.expect_err("a second owner is refused");
     assert!(said.contains("another portway owns table inet portway"), "{said}");
     let mut beside = Portway::start(&net.gateway, &Engine::Proxy.forward("0.0.0.0:8002", "10.2.0.10:7000"));
     tcp_works(net.client(), "10.1.0.1:8002");
