@@ -57,11 +57,10 @@ pub type Failure = String;
 /// # Errors
 /// Why nothing was started. Whatever had been set up is taken down.
 pub fn run(options: &Options, caps: Caps, source: Source, candidate: Candidate) -> Result<(), Failure> {
-    let uses_kernel = candidate.assignment.rules.iter().any(|rule| rule.engine == EngineKind::Nftables);
     let state = match StateDir::lock(&options.state_dir) {
         Ok(state) => Some(state),
         // A second `portway forward` beside a daemon is fine as long as it shares nothing with it.
-        Err(LockError::Held(pid)) if options.file.is_none() && !uses_kernel => {
+        Err(LockError::Held(pid)) if options.file.is_none() && !uses_kernel(&candidate) => {
             report::note(&format!("another portway{} has the control socket", of_pid(pid)));
             None
         }
@@ -76,16 +75,40 @@ pub fn run(options: &Options, caps: Caps, source: Source, candidate: Candidate) 
             ));
         }
     };
-    let sysctls = state.as_ref().map(open_sysctls).transpose()?;
-    let table = state.as_ref().filter(|_| caps.nftables.is_ok()).map(|_| TableLock::take());
-    let table = match table {
+    let result = serve(options, caps, source, candidate, state.as_ref());
+    let kept = options.keep && result.is_ok();
+    if let Some(Err(error)) = state.filter(|_| !kept).map(StateDir::remove) {
+        report::warning(&format!("state directory: {error}"));
+    }
+    result?;
+    report::log(if kept {
+        "stopped; the kernel's rules forward on, `portway clear` removes them"
+    } else {
+        "stopped; every trace removed"
+    });
+    Ok(())
+}
+
+/// Sets up, serves events until told to stop, and clears unless the rules are to be kept. The state directory
+/// is the caller's; without one this daemon owns nothing of the host.
+fn serve(
+    options: &Options,
+    mut caps: Caps,
+    source: Source,
+    candidate: Candidate,
+    state: Option<&StateDir>,
+) -> Result<(), Failure> {
+    let uses_kernel = uses_kernel(&candidate);
+    let sysctls = state.map(open_sysctls).transpose()?;
+    let table = match state.filter(|_| caps.nftables.is_ok()).map(|_| TableLock::take()) {
         Some(Err(reason)) if uses_kernel => return Err(reason),
         Some(Err(reason)) => {
             report::note(&format!("{reason}; no rule here needs it"));
+            // A reload must not count on an engine that this daemon does not have.
+            caps.nftables = Err(reason);
             None
         }
-        Some(Ok(lock)) => Some(lock),
-        None => None,
+        taken => taken.transpose()?,
     };
     let (nftables, ids) = if table.is_some() { open_nftables()? } else { (None, Ids::default()) };
     let proxy = ProxyEngine::new(report::log);
@@ -97,7 +120,7 @@ pub fn run(options: &Options, caps: Caps, source: Source, candidate: Candidate) 
     // sends more than the daemon follows, waits.
     let (events, inbox) = sync_channel(16);
     forward_signals(events.clone()).map_err(|error| format!("signals: {error}"))?;
-    let server = match &state {
+    let server = match state {
         None => None,
         Some(state) => {
             let group = candidate.ruleset.control.group.as_deref();
@@ -110,10 +133,6 @@ pub fn run(options: &Options, caps: Caps, source: Source, candidate: Candidate) 
         Ok(report) => report,
         Err(reason) => {
             explain(&daemon.source, &candidate);
-            drop(server);
-            if let Some(Err(error)) = state.map(StateDir::remove) {
-                report::warning(&format!("state directory: {error}"));
-            }
             return Err(reason);
         }
     };
@@ -140,16 +159,11 @@ pub fn run(options: &Options, caps: Caps, source: Source, candidate: Candidate) 
     }
     notify(NotifyState::Stopping);
     drop(server);
-    if options.keep {
-        report::log("stopped; the kernel's rules forward on, `portway clear` removes them");
-        return Ok(());
-    }
-    daemon.controller.clear().map_err(|failures| failures.join("; "))?;
-    if let Some(state) = state {
-        state.remove().map_err(|error| format!("state directory: {error}"))?;
-    }
-    report::log("stopped; every trace removed");
-    Ok(())
+    if options.keep { Ok(()) } else { daemon.controller.clear().map_err(|failures| failures.join("; ")) }
+}
+
+fn uses_kernel(candidate: &Candidate) -> bool {
+    candidate.assignment.rules.iter().any(|rule| rule.engine == EngineKind::Nftables)
 }
 
 /// Removes what a killed daemon left in the kernel, the host's settings and the state directory.

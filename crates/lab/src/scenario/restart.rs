@@ -206,6 +206,11 @@ pub fn one_owner_of_the_table(engine: Engine) {
     assert!(said.contains("another portway owns table inet portway"), "{said}");
     let mut beside = Portway::start(&net.gateway, &Engine::Proxy.forward("0.0.0.0:8002", "10.2.0.10:7000"));
     tcp_works(net.client(), "10.1.0.1:8002");
+    // Nor by a reload: the engine that the daemon does not own is none that it may count on.
+    let refused = beside.try_reload(&engine.forward("0.0.0.0:8002", "10.2.0.10:7000"));
+    let said = refused.expect_err("a reload does not take the table over");
+    assert!(said.contains("another portway owns table inet portway"), "{said}");
+    tcp_works(net.client(), "10.1.0.1:8002");
     beside.stop();
     tcp_works(net.client(), "10.1.0.1:8000");
 }
