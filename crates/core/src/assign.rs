@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use serde::Serialize;
 
-use crate::address::{Family, PortRange};
+use crate::address::PortRange;
 use crate::caps::Caps;
 use crate::diagnostic::Diagnostic;
 use crate::plan::proxy::MAX_PORTS_PER_RANGE;
@@ -152,16 +152,18 @@ fn obstacles(engine: EngineKind, rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
 fn nftables(rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
     const LOOPBACK6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
     let mut found = Vec::new();
-    let backend = Family::of(rule.backend.address);
-    if let Some(listener) = rule.listeners.iter().find(|listener| listener.scope.family() != backend) {
-        let listener = listener.scope.family();
+    let crossing = rule.pool.targets().find_map(|target| {
+        let crosses = |listener: &&Listener| listener.scope.family() != target.family();
+        rule.listeners.iter().find(crosses).map(|listener| (listener.scope.family(), target.family()))
+    });
+    if let Some((listener, backend)) = crossing {
         found.push(Obstacle::new(format!(
             "{listener} listener to an {backend} backend, and NAT cannot translate between families"
         )));
     }
     // RFC 4291 2.5.3; the kernel drops a packet to ::1 that came over another interface (ip6_rcv_core), and
     // IPv6 has no counterpart of route_localnet.
-    if rule.backend.address == LOOPBACK6 {
+    if rule.pool.targets().any(|target| target.address == LOOPBACK6) {
         found.push(Obstacle::new("the backend is [::1], which the kernel delivers only to local senders"));
     }
     if rule.listeners.iter().any(|listener| listener.scope == Scope::Address(LOOPBACK6)) {
@@ -212,11 +214,12 @@ fn proxy(rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
                 .remedy(format!("run as root or listen on port {} or higher", caps.first_port)),
         );
     }
-    let backend = &rule.backend;
     let itself = |listener: &&Listener| {
-        backend.address.is_loopback()
-            && listener.scope == Scope::Any(Family::of(backend.address))
-            && backend.ports.meet(listener.ports)
+        rule.pool.targets().any(|target| {
+            target.address.is_loopback()
+                && listener.scope == Scope::Any(target.family())
+                && target.ports.meet(listener.ports)
+        })
     };
     if let Some(listener) = rule.listeners.iter().find(itself) {
         found.push(

@@ -82,7 +82,7 @@ fn fields(rule: &Rule, engine: String) -> Fields {
     let listeners: Vec<_> = rule.listeners.iter().map(ToString::to_string).collect();
     let mut fields = Fields::from([
         ("listen", listeners.join(", ")),
-        ("forward", rule.backend.to_string()),
+        ("forward", rule.pool.to_string()),
         ("source", rule.source.to_string()),
         ("engine", engine),
     ]);

@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use crate::flow::{FlowFilter, Flows};
 use crate::ruleset::{EngineKind, RuleName};
 use crate::snapshot::EngineSnapshot;
 
@@ -14,6 +15,8 @@ use crate::snapshot::EngineSnapshot;
 pub trait Engine {
     /// The plain data that the engine applies.
     type Plan;
+    /// The difference of two plans.
+    type Change;
 
     /// Which engine this is.
     fn kind(&self) -> EngineKind;
@@ -33,6 +36,25 @@ pub trait Engine {
 
     /// Forgets what was prepared.
     fn abort(&mut self);
+
+    /// Carries out at once what a changed fact changed in the plan that is in force: members of pools, never listeners.
+    /// Established flows are not disturbed.
+    ///
+    /// # Errors
+    /// What stood in the way. The old state is still whole; what was prepared is gone.
+    fn adjust(&mut self, change: &Self::Change) -> Result<(), EngineError>;
+
+    /// Lists live flows of this engine that `filter` means, at most `most` of them.
+    ///
+    /// # Errors
+    /// What could not be read.
+    fn flows(&mut self, filter: &FlowFilter, most: usize) -> Result<Flows, EngineError>;
+
+    /// Ends the live flows that `filter` means (TCP by reset) and says how many there were.
+    ///
+    /// # Errors
+    /// What could not be done; some may have ended.
+    fn end_flows(&mut self, filter: &FlowFilter) -> Result<u64, EngineError>;
 
     /// Reads counters and live flows.
     ///

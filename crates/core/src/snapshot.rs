@@ -22,11 +22,26 @@ pub struct RuleCounters {
     pub failed: u64,
 }
 
+/// Counters of one member of a rule's pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberCounters {
+    /// Flows alive now.
+    pub live: u64,
+    /// Flows begun.
+    pub flows: u64,
+    /// Flows that it did not take (refused, timed out, reset before the first byte); the proxy's only.
+    pub failed: u64,
+    /// Whether passive checks leave it out now.
+    pub ejected: bool,
+}
+
 /// What one engine saw. Rules are keyed by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineSnapshot {
     /// Counters by rule name.
     pub rules: BTreeMap<String, RuleCounters>,
+    /// Counters by rule name and by target as it is displayed ("10.0.0.1:80"); of rules with more than one member.
+    pub members: BTreeMap<String, BTreeMap<String, MemberCounters>>,
     /// Engine-wide figures by name ("accept_paused", "open_pipes"), for the operator.
     pub gauges: BTreeMap<String, u64>,
 }

@@ -59,16 +59,16 @@ fn a_list_and_both_protocols_keep_their_order_and_their_places() {
 
 #[test]
 fn which_port_leads_where() {
-    let ports = |listen, forward| rule(listen, forward).backend.ports;
+    let ports = |listen, forward| rule(listen, forward).pool.single().expect("one address").ports;
     assert_eq!(ports("'80'", "'10.0.0.1'"), TargetPorts::Same);
     assert_eq!(ports("'80'", "'10.0.0.1:80'"), TargetPorts::One(80));
     assert_eq!(ports("'8000-8099'", "'10.0.0.1:80'"), TargetPorts::One(80));
     assert_eq!(ports("'8000-8099'", "'10.0.0.1:8000-8099'"), TargetPorts::Same);
     assert_eq!(ports("['8000-8099', 'udp/8000-8099']", "'10.0.0.1:8000-8099'"), TargetPorts::Same);
     let shifted = rule("['8000-8099', '[::]:7000-7099']", "'10.0.0.1:9000-9099'");
-    assert!(matches!(shifted.backend.ports, TargetPorts::Shifted(range) if range.first() == 9000));
+    assert!(matches!(shifted.pool.backends[0].ports, TargetPorts::Shifted(range) if range.first() == 9000));
     let second = shifted.listeners[1].ports;
-    assert_eq!(shifted.backend.target(second, 7042).port(), 9042);
+    assert_eq!(shifted.pool.backends[0].ports.of(second, 7042), 9042);
 }
 
 /// What looks like a conflict and is none: the more specific listener wins, and families are apart.

@@ -116,8 +116,7 @@ fn command_lines() {
             let listeners: Vec<String> = rule.listeners.iter().map(ToString::to_string).collect();
             let engine = rule.engine.map_or_else(|| "auto".to_owned(), |engine| engine.to_string());
             let listeners = listeners.join(", ");
-            let _ =
-                writeln!(shown, "{}: {listeners} -> {}, {}, {engine}", rule.name, rule.backend, rule.source);
+            let _ = writeln!(shown, "{}: {listeners} -> {}, {}, {engine}", rule.name, rule.pool, rule.source);
         }
         shown.push_str(&render(&source, &found, false));
     }

@@ -9,7 +9,7 @@ use portway_core::config::endpoint::{parse_forward, parse_listen};
 use portway_core::config::value::{format_duration, parse_duration};
 use portway_core::config::{self};
 use portway_core::diagnostic::{Diagnostic, Source, render};
-use portway_core::ruleset::{Backend, Listener, Scope, TargetPorts};
+use portway_core::ruleset::{Listener, Scope, Target, TargetPorts};
 use proptest::prelude::*;
 
 fn ports() -> impl Strategy<Value = PortRange> {
@@ -148,7 +148,7 @@ proptest! {
             Some(range) if range.is_single() => TargetPorts::One(range.first()),
             Some(range) => TargetPorts::Shifted(range),
         };
-        let forward = parse_forward(&Backend { address, ports }.to_string()).expect("what is displayed is valid");
+        let forward = parse_forward(&Target { address, ports }.to_string()).expect("what is displayed is valid");
         prop_assert_eq!((forward.address, forward.ports), (address, range));
     }
 
@@ -162,7 +162,7 @@ proptest! {
         prop_assert_eq!(ruleset.is_some(), valid, "{:?}", found);
         if let Some(ruleset) = ruleset {
             let offset = u16::try_from(at.index(range.count() as usize)).expect("fewer than 65,536");
-            let target = ruleset.rules[0].backend.target(range, range.first() + offset);
+            let target = ruleset.rules[0].pool.single().expect("one address").socket(range, range.first() + offset);
             prop_assert_eq!(target.port(), first + offset);
         }
     }
@@ -219,12 +219,12 @@ proptest! {
     /// A pair on the command line means the same in one word and in two.
     #[test]
     fn one_word_is_two_words(listen in listener(), address in address(), port in 1..=u16::MAX) {
-        let (listen, forward) = (listen.to_string(), Backend { address, ports: TargetPorts::One(port) }.to_string());
+        let (listen, forward) = (listen.to_string(), Target { address, ports: TargetPorts::One(port) }.to_string());
         let word = format!("{listen}:{forward}");
         let rules = |words: &[&str]| {
             let (_, ruleset, found) = config::from_command_line(words, None, None);
             let rules = ruleset.map(|ruleset| {
-                ruleset.rules.into_iter().map(|rule| (rule.listeners, rule.backend)).collect::<Vec<_>>()
+                ruleset.rules.into_iter().map(|rule| (rule.listeners, rule.pool)).collect::<Vec<_>>()
             });
             (rules, found.into_iter().map(|diagnostic| diagnostic.message).collect::<Vec<_>>())
         };

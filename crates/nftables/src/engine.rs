@@ -7,6 +7,7 @@
 use std::io;
 
 use portway_core::engine::{Changed, Engine, EngineError};
+use portway_core::flow::{FlowFilter, Flows};
 use portway_core::plan::nftables::{Change, Direction, Ids, Plan, Set, Value, mark_of};
 use portway_core::ruleset::EngineKind;
 use portway_core::snapshot::EngineSnapshot;
@@ -225,6 +226,7 @@ fn is_outdated(batch: &Batch, refusals: &[Refusal]) -> bool {
 
 impl Engine for NftablesEngine {
     type Plan = Plan;
+    type Change = Change;
 
     fn kind(&self) -> EngineKind {
         EngineKind::Nftables
@@ -268,6 +270,18 @@ impl Engine for NftablesEngine {
 
     fn abort(&mut self) {
         self.prepared = None;
+    }
+
+    fn adjust(&mut self, _change: &Self::Change) -> Result<(), EngineError> {
+        Err(failure("serve this", &io::ErrorKind::Unsupported.into()))
+    }
+
+    fn flows(&mut self, _filter: &FlowFilter, _most: usize) -> Result<Flows, EngineError> {
+        Err(failure("serve this", &io::ErrorKind::Unsupported.into()))
+    }
+
+    fn end_flows(&mut self, _filter: &FlowFilter) -> Result<u64, EngineError> {
+        Err(failure("serve this", &io::ErrorKind::Unsupported.into()))
     }
 
     fn observe(&mut self) -> Result<EngineSnapshot, EngineError> {

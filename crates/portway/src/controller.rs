@@ -12,9 +12,12 @@ use std::fmt;
 use portway_core::address::Family;
 use portway_core::assign::Assignment;
 use portway_core::engine::{Changed, Engine, EngineError};
-use portway_core::plan::{Plans, nftables, proxy};
+use portway_core::facts::Facts;
+use portway_core::flow::{FlowFilter, Flows};
+use portway_core::plan::{Plans, World, nftables, proxy};
 use portway_core::ruleset::{EngineKind, HostSettings, Ruleset};
 use portway_core::snapshot::EngineSnapshot;
+use std::time::Duration;
 
 use crate::host::sysctl::{Change, Needs, Sysctls};
 
@@ -80,8 +83,8 @@ pub struct Controller<N, P> {
 
 impl<N, P> Controller<N, P>
 where
-    N: Engine<Plan = nftables::Plan>,
-    P: Engine<Plan = proxy::Plan>,
+    N: Engine<Plan = nftables::Plan, Change = nftables::Change>,
+    P: Engine<Plan = proxy::Plan, Change = proxy::Change>,
 {
     /// A controller that has applied nothing yet. `adopted_ids` are read back from the kernel.
     pub fn new(nftables: Option<N>, proxy: P, sysctls: Option<Sysctls>, adopted_ids: nftables::Ids) -> Self {
@@ -102,7 +105,15 @@ where
             Some(applied) => &applied.plans.ids,
             None => &self.adopted_ids,
         };
-        let plans = Plans::new(&candidate.ruleset, &candidate.assignment, previous);
+        let plans = Plans::new(
+            World {
+                ruleset: &candidate.ruleset,
+                assignment: &candidate.assignment,
+                facts: &Facts::default(),
+                now: Duration::ZERO,
+            },
+            previous,
+        );
         let settings = self.prepare(&plans, &candidate.ruleset)?;
         let mut report = Report { settings, ..Report::default() };
         if let Some(engine) = &mut self.nftables {
@@ -234,13 +245,13 @@ mod tests {
         fails: RefCell<Option<&'static str>>,
     }
 
-    struct Fake<P> {
+    struct Fake<P, C> {
         kind: EngineKind,
         script: Rc<Script>,
-        plan: std::marker::PhantomData<P>,
+        plan: std::marker::PhantomData<(P, C)>,
     }
 
-    impl<P> Fake<P> {
+    impl<P, C> Fake<P, C> {
         fn new(kind: EngineKind, script: &Rc<Script>) -> Self {
             Self { kind, script: Rc::clone(script), plan: std::marker::PhantomData }
         }
@@ -258,8 +269,9 @@ mod tests {
         }
     }
 
-    impl<P> Engine for Fake<P> {
+    impl<P, C> Engine for Fake<P, C> {
         type Plan = P;
+        type Change = C;
         fn kind(&self) -> EngineKind {
             self.kind
         }
@@ -272,6 +284,15 @@ mod tests {
         fn abort(&mut self) {
             let _ = self.step("abort");
         }
+        fn adjust(&mut self, _: &C) -> Result<(), EngineError> {
+            self.step("adjust")
+        }
+        fn flows(&mut self, _: &FlowFilter, _: usize) -> Result<Flows, EngineError> {
+            self.step("flows").map(|()| Flows::default())
+        }
+        fn end_flows(&mut self, _: &FlowFilter) -> Result<u64, EngineError> {
+            self.step("end").map(|()| 0)
+        }
         fn observe(&mut self) -> Result<EngineSnapshot, EngineError> {
             self.step("observe").map(|()| EngineSnapshot::default())
         }
@@ -280,7 +301,7 @@ mod tests {
         }
     }
 
-    type Fakes = Controller<Fake<nftables::Plan>, Fake<proxy::Plan>>;
+    type Fakes = Controller<Fake<nftables::Plan, nftables::Change>, Fake<proxy::Plan, proxy::Change>>;
 
     fn controller(script: &Rc<Script>) -> Fakes {
         let nft = Fake::new(EngineKind::Nftables, script);
@@ -305,7 +326,7 @@ mod tests {
     }
 
     fn target(controller: &Fakes) -> String {
-        controller.applied().unwrap().candidate.ruleset.rules[0].backend.to_string()
+        controller.applied().unwrap().candidate.ruleset.rules[0].pool.to_string()
     }
 
     #[test]

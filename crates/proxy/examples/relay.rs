@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
-use portway_core::address::Protocol;
+use portway_core::address::{PortRange, Protocol};
 use portway_core::engine::Engine;
-use portway_core::plan::proxy::{Plan, RulePlan, Settings, Socket, Source};
+use portway_core::plan::proxy::{Plan, PoolPlan, RulePlan, Settings, Socket, Source};
 use portway_core::ruleset::{RuleName, Scope, Timeouts};
 use portway_proxy::ProxyEngine;
 
@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         settings.workers = Some(args.get(at + 1).ok_or("--workers N")?.parse::<NonZeroU32>()?);
         args.drain(at..at + 2);
     }
-    let mut sockets = BTreeMap::new();
+    let mut rules = BTreeMap::new();
     for pair in args.chunks(2) {
         let [listen, backend] = pair else { return Err("relay [udp/]LISTEN BACKEND ...".into()) };
         let (protocol, address) = match listen.split_once('/') {
@@ -28,12 +28,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         let address: SocketAddr = address.parse()?;
         let scope = Scope::Address(address.ip());
-        sockets.insert(Socket { protocol, scope, port: address.port() }, backend.parse()?);
+        let ports = PortRange::single(address.port()).ok_or("port 0 does not exist")?;
+        let rule = RulePlan {
+            sockets: [(Socket { protocol, scope, port: address.port() }, ports)].into(),
+            pool: PoolPlan::to(backend.parse()?),
+            source: Source::Kernel,
+            timeouts: Timeouts::default(),
+            max_connections: None,
+        };
+        rules.insert(RuleName::new(listen).ok_or("a valid listener")?, rule);
     }
-    let rule =
-        RulePlan { sockets, source: Source::Kernel, timeouts: Timeouts::default(), max_connections: None };
-    let name = RuleName::new("relay").ok_or("a valid name")?;
-    let plan = Plan { settings, rules: [(name, rule)].into() };
+    let plan = Plan { settings, rules };
     let mut engine = ProxyEngine::new(|message| eprintln!("{message}"));
     engine.prepare(&plan)?;
     engine.commit()?;

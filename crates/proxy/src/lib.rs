@@ -33,7 +33,9 @@ use std::time::Duration;
 
 use portway_core::address::Protocol;
 use portway_core::engine::{Changed, Engine, EngineError};
-use portway_core::plan::proxy::{Plan, Socket};
+use portway_core::flow::{FlowFilter, Flows};
+use portway_core::members::Meets;
+use portway_core::plan::proxy::{Change, Plan, Socket};
 use portway_core::ruleset::{EngineKind, RuleName};
 use portway_core::snapshot::EngineSnapshot;
 
@@ -163,6 +165,7 @@ fn failure(doing: &str, reason: String) -> EngineError {
 
 impl Engine for ProxyEngine {
     type Plan = Plan;
+    type Change = Change;
 
     fn kind(&self) -> EngineKind {
         EngineKind::Proxy
@@ -195,8 +198,10 @@ impl Engine for ProxyEngine {
                 Some(state) => state.clone(),
                 None => Arc::new(RuleState::new(name.clone(), workers)),
             };
-            for (socket, target) in &rule.sockets {
-                let route = || Arc::new(Route::new(state.clone(), *target, &rule.source, &rule.timeouts));
+            for (socket, range) in &rule.sockets {
+                let Meets::Members(members) = &rule.pool.meets else { continue };
+                let target = members[0].target.socket(*range, socket.port);
+                let route = || Arc::new(Route::new(state.clone(), target, &rule.source, &rule.timeouts));
                 match (owners.remove(socket), self.listeners.get(socket)) {
                     (Some(owner), Some(_)) if owner == (name, rule) => {}
                     (Some(_), Some(id)) => prepared.route.push((*id, route())),
@@ -267,6 +272,18 @@ impl Engine for ProxyEngine {
         self.prepared = None;
     }
 
+    fn adjust(&mut self, _change: &Self::Change) -> Result<(), EngineError> {
+        Err(failure("serve this", String::new()))
+    }
+
+    fn flows(&mut self, _filter: &FlowFilter, _most: usize) -> Result<Flows, EngineError> {
+        Err(failure("serve this", String::new()))
+    }
+
+    fn end_flows(&mut self, _filter: &FlowFilter) -> Result<u64, EngineError> {
+        Err(failure("serve this", String::new()))
+    }
+
     fn observe(&mut self) -> Result<EngineSnapshot, EngineError> {
         let plan = &self.plan;
         self.rules.retain(|name, state| plan.rules.contains_key(name) || state.live.get() > 0);
@@ -289,6 +306,7 @@ impl Engine for ProxyEngine {
         ];
         Ok(EngineSnapshot {
             rules: self.rules.iter().map(|(name, state)| (name.to_string(), state.snapshot())).collect(),
+            members: BTreeMap::new(),
             gauges: gauges.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         })
     }

@@ -425,9 +425,9 @@ mod tests {
     use std::net::UdpSocket;
     use std::time::Duration;
 
-    use portway_core::address::Protocol;
+    use portway_core::address::{PortRange, Protocol};
     use portway_core::engine::Engine;
-    use portway_core::plan::proxy::{Plan, RulePlan, Settings, Socket, Source};
+    use portway_core::plan::proxy::{Plan, PoolPlan, RulePlan, Settings, Socket, Source};
     use portway_core::ruleset::{RuleName, Scope, Timeouts};
 
     use super::*;
@@ -448,7 +448,8 @@ mod tests {
         let socket =
             Socket { protocol: Protocol::Udp, scope: Scope::Address(listen.ip()), port: listen.port() };
         let rule = RulePlan {
-            sockets: [(socket, backend)].into(),
+            sockets: [(socket, PortRange::single(listen.port()).unwrap())].into(),
+            pool: PoolPlan::to(backend),
             source: Source::Kernel,
             timeouts: Timeouts::default(),
             max_connections: None,

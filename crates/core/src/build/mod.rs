@@ -14,7 +14,9 @@ use crate::address::Family;
 use crate::config::endpoint::{Fault, Forward, Listen, parse_forward, parse_listen};
 use crate::config::{Config, RuleConfig, Text};
 use crate::diagnostic::{Diagnostic, Span, quote};
-use crate::ruleset::{Backend, Listener, Origin, Rule, RuleName, Ruleset, Scope, TargetPorts};
+use crate::ruleset::{
+    Backend, Dns, Listener, Origin, Pool, Rule, RuleName, Ruleset, Scope, Target, TargetPorts,
+};
 use conflict::Claim;
 
 /// Builds the ruleset of a config, and names every mistake. The ruleset is there when every rule could be
@@ -38,7 +40,13 @@ pub fn build(config: &Config) -> (Option<Ruleset>, Vec<Diagnostic>) {
         }
     }
     let whole = rules.len() == config.rules.len() && !diagnostics.iter().any(Diagnostic::is_error);
-    let ruleset = Ruleset { rules, host: config.host, control: config.control.clone(), proxy: config.proxy };
+    let ruleset = Ruleset {
+        rules,
+        host: config.host,
+        control: config.control.clone(),
+        proxy: config.proxy,
+        dns: Dns::default(),
+    };
     (whole.then_some(ruleset), diagnostics)
 }
 
@@ -149,7 +157,7 @@ impl<'a> Builder<'a, '_> {
             span: span.clone(),
             listener: listener.clone(),
         }));
-        let backend = forward.as_ref().map(|(forward, text)| Backend {
+        let backend = forward.as_ref().map(|(forward, text)| Target {
             address: forward.address,
             ports: self.target_ports(&listens, forward, text),
         });
@@ -173,7 +181,7 @@ impl<'a> Builder<'a, '_> {
         Some(Rule {
             name: name.filter(|_| complete)?,
             listeners,
-            backend: backend?,
+            pool: Pool::new(vec![Backend::of(backend?)]),
             engine: rule.engine.as_ref().and_then(|(engine, _)| *engine),
             source: source?,
             helper: rule.helper.as_ref().map(|(helper, _)| *helper),
@@ -182,6 +190,7 @@ impl<'a> Builder<'a, '_> {
             origin: Origin {
                 rule: rule.span.clone(),
                 listeners: spans,
+                backends: forward.iter().map(|(_, text)| text.inside()).collect(),
                 engine: rule.engine.as_ref().map(|(_, span)| span.clone()),
             },
         })
@@ -276,7 +285,7 @@ impl<'a> Builder<'a, '_> {
 
     /// A backend that is the rule's own listener would forward to itself for ever. Loopback behind an any
     /// listener is another matter: NAT tells the two apart, a relay does not ([`crate::assign`]).
-    fn refuse_loops(&mut self, listeners: &[(Listener, Span)], backend: Backend, text: &Text) {
+    fn refuse_loops(&mut self, listeners: &[(Listener, Span)], backend: Target, text: &Text) {
         let is_loop = |listener: &Listener| {
             listener.scope == Scope::Address(backend.address) && backend.ports.meet(listener.ports)
         };

@@ -4,7 +4,42 @@ pub mod nftables;
 pub mod proxy;
 
 use crate::assign::Assignment;
+use crate::facts::{Facts, Moment};
+use crate::members::{Meets, meets};
 use crate::ruleset::{EngineKind, Rule, Ruleset};
+
+/// What plans are made from.
+#[derive(Clone, Copy, Debug)]
+pub struct World<'a> {
+    /// What the user asked for.
+    pub ruleset: &'a Ruleset,
+    /// Who serves it.
+    pub assignment: &'a Assignment,
+    /// What the world says.
+    pub facts: &'a Facts,
+    /// When.
+    pub now: Moment,
+}
+
+impl<'a> World<'a> {
+    /// The rules of one engine, with what their new flows meet; of the rules with these indices only.
+    fn of(&self, kind: EngineKind, rules: impl Iterator<Item = usize>) -> Vec<(&'a Rule, Meets)> {
+        let assigned =
+            rules.filter_map(|nth| Some((self.ruleset.rules.get(nth)?, self.assignment.rules.get(nth)?)));
+        assigned
+            .filter(|(_, assigned)| assigned.engine == kind)
+            .map(|(rule, _)| (rule, meets(rule, self.facts, self.now, only_family(rule, kind))))
+            .collect()
+    }
+}
+
+/// The family that an engine can reach for a rule, where it is only one.
+fn only_family(rule: &Rule, kind: EngineKind) -> Option<crate::address::Family> {
+    match kind {
+        EngineKind::Nftables => rule.listeners.first().map(|listener| listener.scope.family()),
+        EngineKind::Proxy => None,
+    }
+}
 
 /// One plan per engine, made together from one ruleset.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,17 +52,36 @@ pub struct Plans {
     pub proxy: proxy::Plan,
 }
 
+/// What a changed fact changes in the plans.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// In nf_tables.
+    pub nftables: nftables::Change,
+    /// In the proxy.
+    pub proxy: proxy::Change,
+}
+
 impl Plans {
     /// The plans of an assigned ruleset. `previous` are the ids that the kernel's table uses already: a rule
     /// that keeps its name keeps its id, so that its established flows stay its own.
-    pub fn new(ruleset: &Ruleset, assignment: &Assignment, previous: &nftables::Ids) -> Self {
-        let of = |kind: EngineKind| -> Vec<&Rule> {
-            let assigned = ruleset.rules.iter().zip(&assignment.rules);
-            assigned.filter(|(_, assigned)| assigned.engine == kind).map(|(rule, _)| rule).collect()
-        };
-        let nat = of(EngineKind::Nftables);
-        let ids = nftables::Ids::allocate(previous, nat.iter().map(|rule| &rule.name));
+    pub fn new(world: World<'_>, previous: &nftables::Ids) -> Self {
+        let all = || 0..world.ruleset.rules.len();
+        let nat = world.of(EngineKind::Nftables, all());
+        let ids = nftables::Ids::allocate(previous, nat.iter().map(|(rule, _)| &rule.name));
         let nftables = nftables::Plan::new(&nat, &ids);
-        Self { ids, nftables, proxy: proxy::Plan::new(&of(EngineKind::Proxy), &ruleset.proxy) }
+        let proxy = proxy::Plan::new(&world.of(EngineKind::Proxy, all()), &world.ruleset.proxy);
+        Self { ids, nftables, proxy }
+    }
+
+    /// What changed facts change, and the plans with it, by work that grows with the rules named only: the rules with
+    /// these indices are planned afresh and compared with what is planned for them. Listeners, and so everything
+    /// outside the rules' own elements, do not depend on facts.
+    pub fn adjust(&mut self, world: World<'_>, rules: &[usize]) -> Changes {
+        let nat = world.of(EngineKind::Nftables, rules.iter().copied());
+        let relayed = world.of(EngineKind::Proxy, rules.iter().copied());
+        Changes {
+            nftables: self.nftables.adjust(&nat, &self.ids),
+            proxy: self.proxy.adjust(&relayed, &world.ruleset.proxy),
+        }
     }
 }

@@ -8,9 +8,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use crate::address::{PortRange, Protocol};
-use crate::ruleset::{Listener, ProxySettings, Rule, RuleName, Scope, SourceMode, Timeouts};
+use crate::members::{Meets, Member};
+use crate::ruleset::{
+    Backend, Balance, HashKey, Listener, Passive, Pool, ProxySettings, Rule, RuleName, Scope, SourceMode,
+    Target, TargetPorts, Timeouts,
+};
 
 /// The longest port range that one listener of a proxied rule may have: every port costs one socket per
 /// worker. Longer ranges need an engine that matches ranges in the kernel.
@@ -39,14 +44,56 @@ pub struct Settings {
 /// What one rule needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RulePlan {
-    /// The sockets to listen on and their targets, in order.
-    pub sockets: BTreeMap<Socket, SocketAddr>,
+    /// The sockets to listen on, in order, and the range of the listener that each belongs to: a shifted backend's port
+    /// follows from it.
+    pub sockets: BTreeMap<Socket, PortRange>,
+    /// Where new connections go.
+    pub pool: PoolPlan,
     /// Which source address the backend sees.
     pub source: Source,
     /// The clocks.
     pub timeouts: Timeouts,
     /// The most connections and flows of this rule at a time.
     pub max_connections: Option<NonZeroU32>,
+}
+
+/// Where the new connections of a rule go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolPlan {
+    /// How they are spread.
+    pub balance: Balance,
+    /// What is hashed.
+    pub hash: HashKey,
+    /// A client comes back to its backend for this long.
+    pub persist: Option<Duration>,
+    /// How often a failed connection is tried with another backend.
+    pub retries: u8,
+    /// Passive checks.
+    pub passive: Option<Passive>,
+    /// What they meet now.
+    pub meets: Meets,
+}
+
+impl PoolPlan {
+    /// The part of a pool that the engine needs, with what it meets now.
+    pub fn new(pool: &Pool, meets: Meets) -> Self {
+        Self {
+            balance: pool.balance,
+            hash: pool.hash,
+            persist: pool.persist,
+            retries: pool.retries.unwrap_or(Pool::RETRIES),
+            passive: pool.passive,
+            meets,
+        }
+    }
+
+    /// A pool of one address.
+    pub fn to(address: SocketAddr) -> Self {
+        let target = Target { address: address.ip(), ports: TargetPorts::One(address.port()) };
+        let backend = Backend::of(target);
+        let member = Member { backend: backend.name.clone(), target, weight: 1, max_connections: None };
+        Self::new(&Pool::new(vec![backend]), Meets::Members(vec![member]))
+    }
 }
 
 /// One listening socket (the engine opens one per worker).
@@ -79,9 +126,10 @@ pub enum Source {
 impl Plan {
     /// The plan for these rules. Every rule has been assigned to the proxy: no range is longer than
     /// [`MAX_PORTS_PER_RANGE`] and no rule preserves the client's address.
-    pub fn new(rules: &[&Rule], settings: &ProxySettings) -> Self {
-        let rule = |rule: &Rule| RulePlan {
-            sockets: rule.listeners.iter().flat_map(|listener| sockets(rule, listener)).collect(),
+    pub fn new(rules: &[(&Rule, Meets)], settings: &ProxySettings) -> Self {
+        let rule = |rule: &Rule, meets: &Meets| RulePlan {
+            sockets: rule.listeners.iter().flat_map(sockets).collect(),
+            pool: PoolPlan::new(&rule.pool, meets.clone()),
             source: match &rule.source {
                 SourceMode::Snat(pool) => Source::Pool(pool.clone()),
                 SourceMode::Masquerade | SourceMode::Preserve => Source::Kernel,
@@ -95,8 +143,20 @@ impl Plan {
                 max_connections: settings.max_connections,
                 max_flows: settings.max_flows,
             },
-            rules: rules.iter().map(|r| (r.name.clone(), rule(r))).collect(),
+            rules: rules.iter().map(|(r, meets)| (r.name.clone(), rule(r, meets))).collect(),
         }
+    }
+
+    /// Plans these rules afresh, whose facts have changed, and says what that changes; the plan has it afterwards.
+    pub fn adjust(&mut self, rules: &[(&Rule, Meets)], settings: &ProxySettings) -> Change {
+        let mut change = Change::default();
+        for (name, rule) in Self::new(rules, settings).rules {
+            if let Some(planned) = self.rules.get_mut(&name).filter(|planned| **planned != rule) {
+                planned.clone_from(&rule);
+                change.changed.insert(name, rule);
+            }
+        }
+        change
     }
 
     /// What leads from `old` to `new`.
@@ -131,10 +191,10 @@ impl Plan {
     }
 }
 
-fn sockets(rule: &Rule, listener: &Listener) -> impl Iterator<Item = (Socket, SocketAddr)> {
+fn sockets(listener: &Listener) -> impl Iterator<Item = (Socket, PortRange)> {
     listener.ports.iter().map(|port| {
         let socket = Socket { protocol: listener.protocol, scope: listener.scope.clone(), port };
-        (socket, rule.backend.target(listener.ports, port))
+        (socket, listener.ports)
     })
 }
 
@@ -198,6 +258,18 @@ impl fmt::Display for Source {
     }
 }
 
+impl fmt::Display for PoolPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.meets {
+            Meets::Refuse => writeln!(f, "  refuse"),
+            Meets::Drop => writeln!(f, "  drop"),
+            Meets::Members(members) => members
+                .iter()
+                .try_for_each(|member| writeln!(f, "  -> {} weight {}", member.target, member.weight)),
+        }
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.settings)?;
@@ -213,8 +285,9 @@ impl fmt::Display for Plan {
             if let Some(max) = rule.max_connections {
                 writeln!(f, "  max-connections {max}")?;
             }
-            for (socket, target) in &rule.sockets {
-                writeln!(f, "  {socket} -> {target}")?;
+            write!(f, "{}", rule.pool)?;
+            for socket in rule.sockets.keys() {
+                writeln!(f, "  {socket}")?;
             }
         }
         Ok(())
@@ -230,7 +303,9 @@ mod tests {
 
     use super::*;
     use crate::address::Family;
-    use crate::ruleset::{Backend, TargetPorts};
+    use crate::facts::Facts;
+    use crate::members::meets;
+    use crate::ruleset::BackendName;
 
     fn rule(name: &str, first: u16, last: u16, ports: TargetPorts) -> Rule {
         let listener = Listener {
@@ -238,8 +313,14 @@ mod tests {
             scope: Scope::Any(Family::V4),
             ports: PortRange::new(first, last).unwrap(),
         };
-        let backend = Backend { address: "192.0.2.1".parse().unwrap(), ports };
-        Rule::new(RuleName::new(name).unwrap(), vec![listener], backend)
+        let target = Target { address: "192.0.2.1".parse().unwrap(), ports };
+        Rule::new(RuleName::new(name).unwrap(), vec![listener], target)
+    }
+
+    fn plan(rules: &[&Rule], settings: &ProxySettings) -> Plan {
+        let met = |rule: &&'_ Rule| meets(rule, &Facts::default(), Duration::ZERO, None);
+        let rules: Vec<(&Rule, Meets)> = rules.iter().map(|rule| (*rule, met(rule))).collect();
+        Plan::new(&rules, settings)
     }
 
     #[test]
@@ -248,14 +329,14 @@ mod tests {
         let mut web = rule("web", 8000, 8002, shifted);
         web.source = SourceMode::Snat(vec!["192.0.2.7".parse().unwrap()]);
         web.max_connections = NonZeroU32::new(5);
-        let plan = Plan::new(&[&web], &ProxySettings::default());
+        let plan = plan(&[&web], &ProxySettings::default());
         assert_eq!(
             plan.to_string(),
             "workers by host, max-connections by host, max-flows by host\n\
              rule web\n  source snat 192.0.2.7\n  \
              timeouts connect 5s, idle 3600s, half-closed 60s, udp-idle 60s\n  max-connections 5\n  \
-             tcp/0.0.0.0:8000 -> 192.0.2.1:9000\n  tcp/0.0.0.0:8001 -> 192.0.2.1:9001\n  \
-             tcp/0.0.0.0:8002 -> 192.0.2.1:9002\n"
+             -> 192.0.2.1:9000-9002 weight 1\n  \
+             tcp/0.0.0.0:8000\n  tcp/0.0.0.0:8001\n  tcp/0.0.0.0:8002\n"
         );
     }
 
@@ -263,7 +344,7 @@ mod tests {
     fn a_rule_without_clocks_takes_the_files() {
         let timeouts = Timeouts { idle: Duration::from_secs(7), ..Timeouts::default() };
         let settings = ProxySettings { timeouts, ..ProxySettings::default() };
-        let plan = Plan::new(&[&rule("a", 1, 1, TargetPorts::Same)], &settings);
+        let plan = plan(&[&rule("a", 1, 1, TargetPorts::Same)], &settings);
         assert_eq!(plan.rules.values().next().unwrap().timeouts, timeouts);
     }
 
@@ -276,8 +357,8 @@ mod tests {
             rule("b", 3, 3, TargetPorts::Same),
         );
         let c = rule("c", 4, 4, TargetPorts::Same);
-        let old = Plan::new(&[&a, &b], &settings);
-        let new = Plan::new(&[&b2, &c], &settings);
+        let old = plan(&[&a, &b], &settings);
+        let new = plan(&[&b2, &c], &settings);
         assert_eq!(Plan::diff(&old, &new).to_string(), "- rule a\n+ rule c\n~ rule b\n");
         assert!(Plan::diff(&old, &old).is_empty());
     }
@@ -288,10 +369,19 @@ mod tests {
                 sockets: (first..=first + more)
                     .map(|port| {
                         let scope = Scope::Any(Family::V4);
-                        let target = SocketAddr::new("192.0.2.1".parse().unwrap(), port);
-                        (Socket { protocol: Protocol::Udp, scope, port }, target)
+                        let ports = PortRange::new(first, first + more).unwrap();
+                        (Socket { protocol: Protocol::Udp, scope, port }, ports)
                     })
                     .collect(),
+                pool: PoolPlan::new(
+                    &Pool::new(Vec::new()),
+                    Meets::Members(vec![Member {
+                        backend: BackendName::new("b").unwrap(),
+                        target: Target { address: "192.0.2.1".parse().unwrap(), ports: TargetPorts::Same },
+                        weight: first.into(),
+                        max_connections: None,
+                    }]),
+                ),
                 source: if pool { Source::Pool(vec!["192.0.2.9".parse().unwrap()]) } else { Source::Kernel },
                 timeouts: Timeouts::default(),
                 max_connections: max.and_then(NonZeroU32::new),

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use portway_core::address::{Family, PortRange, Protocol};
 use portway_core::engine::{Changed, Engine, EngineError};
+use portway_core::facts::Facts;
+use portway_core::members::{Meets, meets};
 use portway_core::plan::nftables::{Ids, Plan};
-use portway_core::ruleset::{Backend, Listener, Rule, RuleName, Scope, TargetPorts};
+use portway_core::ruleset::{Listener, Rule, RuleName, Scope, Target, TargetPorts};
 use portway_nftables::NftablesEngine;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -83,14 +85,14 @@ fn listener(text: &str) -> Listener {
     Listener { protocol, scope, ports: range(ports) }
 }
 
-fn backend(text: &str) -> Backend {
+fn backend(text: &str) -> Target {
     if let Ok(address) = text.parse() {
-        return Backend { address, ports: TargetPorts::Same };
+        return Target { address, ports: TargetPorts::Same };
     }
     let (host, ports) = text.rsplit_once(':').unwrap();
     let ports = range(ports);
     let ports = if ports.is_single() { TargetPorts::One(ports.first()) } else { TargetPorts::Shifted(ports) };
-    Backend { address: host.trim_matches(['[', ']']).parse().unwrap(), ports }
+    Target { address: host.trim_matches(['[', ']']).parse().unwrap(), ports }
 }
 
 fn range(text: &str) -> PortRange {
@@ -100,9 +102,13 @@ fn range(text: &str) -> PortRange {
 
 /// The plan of rules whose ids follow from what the engine holds.
 pub fn plan(engine: &mut NftablesEngine, rules: &[Rule]) -> Plan {
-    let rules: Vec<&Rule> = rules.iter().collect();
     let ids = Ids::allocate(&engine.previous_ids().unwrap(), rules.iter().map(|rule| &rule.name));
-    Plan::new(&rules, &ids)
+    Plan::new(&met(rules), &ids)
+}
+
+/// The rules with what they meet while nothing is known of the world.
+pub fn met(rules: &[Rule]) -> Vec<(&Rule, Meets)> {
+    rules.iter().map(|rule| (rule, meets(rule, &Facts::default(), std::time::Duration::ZERO, None))).collect()
 }
 
 pub fn apply(engine: &mut NftablesEngine, plan: &Plan) -> Result<Changed, EngineError> {

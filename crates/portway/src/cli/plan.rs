@@ -1,8 +1,10 @@
 //! `portway plan`: what would be applied, per engine, and the reason for each rule's engine.
 
 use portway_core::diagnostic::Source;
-use portway_core::plan::{Plans, nftables};
+use portway_core::facts::Facts;
+use portway_core::plan::{Plans, World, nftables};
 use serde::Serialize;
+use std::time::Duration;
 
 use super::{Failure, report};
 use crate::controller::{Candidate, needs};
@@ -33,7 +35,15 @@ pub(super) fn run(source: Source, caps: &Caps, json: bool) -> Result<(), Failure
     let loaded = load::load(source, caps);
     report::diagnostics(&loaded);
     let Some(candidate) = loaded.candidate else { return Err(Failure::Said) };
-    let plans = Plans::new(&candidate.ruleset, &candidate.assignment, &nftables::Ids::default());
+    let plans = Plans::new(
+        World {
+            ruleset: &candidate.ruleset,
+            assignment: &candidate.assignment,
+            facts: &Facts::default(),
+            now: Duration::ZERO,
+        },
+        &nftables::Ids::default(),
+    );
     let wanted = needs(&plans.nftables, &candidate.ruleset, caps.nftables.is_ok());
     let printed = Printed {
         rules: rows(&candidate),
@@ -70,7 +80,7 @@ fn rows(candidate: &Candidate) -> Vec<Row> {
     let row = |(rule, assigned): (&portway_core::ruleset::Rule, &portway_core::assign::Assigned)| Row {
         rule: rule.name.to_string(),
         listen: rule.listeners.iter().map(ToString::to_string).collect(),
-        forward: rule.backend.to_string(),
+        forward: rule.pool.to_string(),
         source: rule.source.to_string(),
         engine: assigned.engine.to_string(),
         reason: assigned.reason.clone(),

@@ -49,7 +49,7 @@ pub fn forwarding(candidate: &Candidate, report: &Report) {
     const SHOWN: usize = 20;
     for (rule, assigned) in ruleset.rules.iter().zip(&assignment.rules).take(SHOWN) {
         let listeners: Vec<_> = rule.listeners.iter().map(ToString::to_string).collect();
-        say(&format!("{} -> {} by {assigned}", listeners.join(", "), rule.backend));
+        say(&format!("{} -> {} by {assigned}", listeners.join(", "), rule.pool));
     }
     if ruleset.rules.len() > SHOWN {
         say(&format!("and {} more rules (portway status shows all)", ruleset.rules.len() - SHOWN));

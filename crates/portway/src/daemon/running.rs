@@ -151,7 +151,7 @@ impl Running {
                     engine: assigned.engine.to_string(),
                     reason: assigned.reason.clone(),
                     listen: rule.listeners.iter().map(ToString::to_string).collect(),
-                    forward: rule.backend.to_string(),
+                    forward: rule.pool.to_string(),
                     source: rule.source.to_string(),
                     state: if counters.is_some() { "forwarding" } else { "missing" }.to_owned(),
                     counters: counters.unwrap_or_default(),

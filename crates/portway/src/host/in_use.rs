@@ -22,8 +22,10 @@ pub fn diagnose(candidate: &Candidate, daemon: Option<u32>) -> Vec<Diagnostic> {
         for (listener, span) in rule.listeners.iter().zip(&rule.origin.listeners) {
             let ports = listener.ports.first()..=listener.ports.last();
             // The backend itself, on this host behind an any listener, is where the traffic shall go.
-            let backend =
-                |held: &Held| held.address == rule.backend.target(listener.ports, held.address.port());
+            let backend = |held: &Held| {
+                let port = held.address.port();
+                rule.pool.targets().any(|target| held.address == target.socket(listener.ports, port))
+            };
             let held = by_port.range(ports).flat_map(|(_, held)| held);
             let held = held.filter(|held| held.collides(listener) && !backend(held));
             collisions.extend(held.map(|held| (assigned.engine, rule, span, held)));

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portway_core::address::Protocol;
+use portway_core::address::{PortRange, Protocol};
 use portway_core::engine::{Changed, Engine, EngineError};
-use portway_core::plan::proxy::{Plan, RulePlan, Settings, Socket, Source};
+use portway_core::plan::proxy::{Plan, PoolPlan, RulePlan, Settings, Socket, Source};
 use portway_core::ruleset::{RuleName, Scope, Timeouts};
 use portway_core::snapshot::{EngineSnapshot, RuleCounters};
 use portway_proxy::ProxyEngine;
@@ -64,9 +64,11 @@ impl Proxy {
         backend: SocketAddr,
     ) -> &mut RulePlan {
         let scope = Scope::Address(listen.ip());
-        let sockets = [(Socket { protocol, scope, port: listen.port() }, backend)].into();
+        let ports = PortRange::single(listen.port()).unwrap();
+        let sockets = [(Socket { protocol, scope, port: listen.port() }, ports)].into();
         let rule = RulePlan {
             sockets,
+            pool: PoolPlan::to(backend),
             source: Source::Kernel,
             timeouts: Timeouts::default(),
             max_connections: None,

@@ -20,7 +20,8 @@ pub use ids::{Ids, MARK, MARK_MASK, RuleId};
 pub use text::layout_comment;
 
 use crate::address::{Family, PortRange};
-use crate::ruleset::{Listener, Rule, RuleName, Scope, SourceMode, TargetPorts};
+use crate::members::Meets;
+use crate::ruleset::{Listener, Rule, RuleName, Scope, SourceMode, Target, TargetPorts};
 
 /// The elements of one set or map, by key.
 pub type Elements = BTreeMap<Key, Entry>;
@@ -40,14 +41,19 @@ pub struct Plan {
 impl Plan {
     /// The plan of the rules that this engine serves. `ids` holds an id for each of them
     /// ([`Ids::allocate`]); a rule without one is not part of the plan.
-    pub fn new(rules: &[&Rule], ids: &Ids) -> Self {
+    pub fn new(rules: &[(&Rule, Meets)], ids: &Ids) -> Self {
         let mut plan = Self::default();
-        for rule in rules {
+        for (rule, meets) in rules {
             if let Some(id) = ids.get(&rule.name) {
-                plan.add_rule(rule, id.mark());
+                plan.add_rule(rule, meets, id.mark());
             }
         }
         plan
+    }
+
+    /// Plans these rules afresh, whose facts have changed, and says what that changes; the plan has it afterwards.
+    pub fn adjust(&mut self, _rules: &[(&Rule, Meets)], _ids: &Ids) -> Change {
+        Change::default()
     }
 
     /// The ids that the plan uses, by the names that its elements carry.
@@ -97,7 +103,7 @@ impl Plan {
             .any(|set| self.elements(set).any(|(_, entry)| leaves(entry)))
     }
 
-    fn add_rule(&mut self, rule: &Rule, mark: u32) {
+    fn add_rule(&mut self, rule: &Rule, meets: &Meets, mark: u32) {
         let name = Some(rule.name.as_str().to_owned());
         let rule_key = vec![Value::Mark(mark)];
         self.add(Set::Flows, rule_key.clone(), Data::None, name.clone());
@@ -119,20 +125,22 @@ impl Plan {
                 self.add(Set::Helpers, key, Data::Helper(object), None);
             }
         }
-        self.guard |= is_loopback4(rule.backend.address);
-        self.add_backend(rule, mark);
+        self.guard |= rule.pool.targets().any(|target| is_loopback4(target.address));
+        if let Meets::Members(members) = meets {
+            self.add_backend(rule, members[0].target, mark);
+        }
         self.add_source(rule, mark);
     }
 
-    fn add_backend(&mut self, rule: &Rule, mark: u32) {
-        let address = rule.backend.address;
+    fn add_backend(&mut self, rule: &Rule, target: Target, mark: u32) {
+        let address = target.address;
         let (with_port, same_port, shifted) = match Family::of(address) {
             Family::V4 => (Set::Backend4, Set::Backend4SamePort, Set::Backend4Shifted),
             Family::V6 => (Set::Backend6, Set::Backend6SamePort, Set::Backend6Shifted),
         };
         let rule_key = vec![Value::Mark(mark)];
         let one = |port: u16| PortRange::single(port).map(Value::Service);
-        match rule.backend.ports {
+        match target.ports {
             TargetPorts::Same => self.add(same_port, rule_key, fields([address_value(address)]), None),
             TargetPorts::Shifted(range) if rule.listeners.iter().all(|listener| listener.ports == range) => {
                 self.add(same_port, rule_key, fields([address_value(address)]), None);

@@ -1,27 +1,34 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::address::Protocol;
-use crate::ruleset::{Backend, Helper};
+use crate::facts::Facts;
+use crate::members::meets;
+use crate::ruleset::{Helper, Target};
 
-fn rule(name: &str, listeners: Vec<Listener>, backend: Backend) -> Rule {
-    Rule::new(RuleName::new(name).unwrap(), listeners, backend)
+fn rule(name: &str, listeners: Vec<Listener>, target: Target) -> Rule {
+    Rule::new(RuleName::new(name).unwrap(), listeners, target)
 }
 
 fn tcp(scope: Scope, first: u16, last: u16) -> Listener {
     Listener { protocol: Protocol::Tcp, scope, ports: PortRange::new(first, last).unwrap() }
 }
 
-fn to(address: &str, ports: TargetPorts) -> Backend {
-    Backend { address: address.parse().unwrap(), ports }
+fn to(address: &str, ports: TargetPorts) -> Target {
+    Target { address: address.parse().unwrap(), ports }
 }
 
 fn plan(rules: &[Rule]) -> Plan {
-    let rules: Vec<&Rule> = rules.iter().collect();
     let ids = Ids::allocate(&Ids::default(), rules.iter().map(|rule| &rule.name));
-    Plan::new(&rules, &ids)
+    Plan::new(&met(rules), &ids)
+}
+
+/// The rules with what they meet while nothing is known of the world.
+fn met(rules: &[Rule]) -> Vec<(&Rule, Meets)> {
+    rules.iter().map(|rule| (rule, meets(rule, &Facts::default(), Duration::ZERO, None))).collect()
 }
 
 const ANY: Scope = Scope::Any(Family::V4);
@@ -130,8 +137,8 @@ prop_compose! {
             1 => TargetPorts::One(80),
             _ => TargetPorts::Shifted(PortRange::new(first + 100, first + 100 + count).unwrap()),
         };
-        let backend = Backend { address: [10, 0, 0, address].into(), ports };
-        let mut rule = rule(&format!("rule{name}"), vec![tcp(scope, first, first + count)], backend);
+        let target = Target { address: [10, 0, 0, address].into(), ports };
+        let mut rule = rule(&format!("rule{name}"), vec![tcp(scope, first, first + count)], target);
         rule.source = match source {
             0 => SourceMode::Masquerade,
             1 => SourceMode::Preserve,
@@ -155,8 +162,8 @@ proptest! {
     fn old_and_change_make_new(old in any_rules(), new in any_rules()) {
         let old_ids = Ids::allocate(&Ids::default(), old.iter().map(|rule| &rule.name));
         let new_ids = Ids::allocate(&old_ids, new.iter().map(|rule| &rule.name));
-        let old = Plan::new(&old.iter().collect::<Vec<_>>(), &old_ids);
-        let new = Plan::new(&new.iter().collect::<Vec<_>>(), &new_ids);
+        let old = Plan::new(&met(&old), &old_ids);
+        let new = Plan::new(&met(&new), &new_ids);
         let change = Plan::diff(&old, &new);
         // Nothing that stays as it is may be sent again: its counters would start over.
         for (set, added) in &change.add {

@@ -2,7 +2,11 @@
 //!
 //! Values here come from [`crate::build`] and are never half-valid: names are unique, no two rules claim the same
 //! traffic, every listener port has exactly one target port. Deliberately absent: which engine serves a rule
-//! ([`crate::assign`]) and anything the world decides at run time.
+//! ([`crate::assign`]) and anything the world decides at run time ([`crate::facts`]).
+
+mod backend;
+mod check;
+mod pool;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +17,10 @@ use serde::Serialize;
 
 use crate::address::{Family, InterfaceName, PortRange, Protocol};
 use crate::diagnostic::Span;
+
+pub use backend::{Backend, BackendHost, BackendName, HostName, Resolve, Target, TargetPorts};
+pub use check::{Check, CheckKind, Expect, Tls};
+pub use pool::{Balance, HashKey, Init, OnDown, Passive, Pool, WhenEmpty};
 
 /// The unique name of a rule: 1 to 64 printable ASCII bytes without white space, quotes and backslashes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -88,72 +96,6 @@ impl fmt::Display for Listener {
 }
 
 impl Serialize for Listener {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// Which port of the backend a listener port leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum TargetPorts {
-    /// The port the client asked for (`forward = "10.0.0.1"`, or a range equal to the listener's).
-    Same,
-    /// One port, whatever the listener's.
-    One(u16),
-    /// A range as long as the listener's, port by port: the n-th leads to the n-th.
-    Shifted(PortRange),
-}
-
-impl TargetPorts {
-    /// Whether some port of a listener with `ports` leads to the port it came in by.
-    pub fn meet(self, ports: PortRange) -> bool {
-        match self {
-            Self::Same => true,
-            Self::One(port) => ports.contains(port),
-            Self::Shifted(range) => range.first() == ports.first(),
-        }
-    }
-}
-
-/// Where traffic goes: one address and its port or ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Backend {
-    /// The address.
-    pub address: IpAddr,
-    /// The port or ports.
-    pub ports: TargetPorts,
-}
-
-impl Backend {
-    /// The backend's socket address for a connection to `port` of a listener with `ports`.
-    ///
-    /// `port` lies in `ports`, and a shifted range is as long as `ports`: [`crate::build`] has checked both, so the
-    /// sum cannot pass 65,535.
-    pub fn target(&self, ports: PortRange, port: u16) -> SocketAddr {
-        let port = match self.ports {
-            TargetPorts::Same => port,
-            TargetPorts::One(one) => one,
-            TargetPorts::Shifted(range) => range.first() + (port - ports.first()),
-        };
-        SocketAddr::new(self.address, port)
-    }
-}
-
-impl fmt::Display for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.address {
-            IpAddr::V4(address) => write!(f, "{address}")?,
-            IpAddr::V6(address) => write!(f, "[{address}]")?,
-        }
-        match self.ports {
-            TargetPorts::Same => Ok(()),
-            TargetPorts::One(port) => write!(f, ":{port}"),
-            TargetPorts::Shifted(range) => write!(f, ":{range}"),
-        }
-    }
-}
-
-impl Serialize for Backend {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -284,6 +226,8 @@ pub struct Origin {
     pub rule: Span,
     /// The `listen` entry of each listener, in the order of [`Rule::listeners`].
     pub listeners: Vec<Span>,
+    /// The backend of each entry of [`Pool::backends`], in order.
+    pub backends: Vec<Span>,
     /// The value of `engine`, where written.
     pub engine: Option<Span>,
 }
@@ -296,7 +240,7 @@ pub struct Rule {
     /// Where traffic comes in; never empty, no two overlap.
     pub listeners: Vec<Listener>,
     /// Where it goes.
-    pub backend: Backend,
+    pub pool: Pool,
     /// The engine that the user pinned, or `None` for `auto`.
     pub engine: Option<EngineKind>,
     /// Which source address the backend sees.
@@ -313,11 +257,11 @@ pub struct Rule {
 
 impl Rule {
     /// A rule that asks for nothing but to be forwarded: any engine, masqueraded, without bounds of its own.
-    pub fn new(name: RuleName, listeners: Vec<Listener>, backend: Backend) -> Self {
+    pub fn new(name: RuleName, listeners: Vec<Listener>, target: Target) -> Self {
         Self {
             name,
             listeners,
-            backend,
+            pool: Pool::new(vec![Backend::of(target)]),
             engine: None,
             source: SourceMode::Masquerade,
             helper: None,
@@ -381,6 +325,30 @@ pub struct ProxySettings {
     pub timeouts: Timeouts,
 }
 
+/// What the file says of resolving names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// The resolvers to ask, in turn; the system's (`/etc/resolv.conf`) where empty.
+    pub servers: Vec<SocketAddr>,
+    /// How long one question may take.
+    pub timeout: Duration,
+    /// The shortest time between two questions for one name, whatever its TTL says.
+    pub ttl_min: Duration,
+    /// The longest.
+    pub ttl_max: Duration,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            timeout: Duration::from_secs(2),
+            ttl_min: Duration::from_secs(1),
+            ttl_max: Duration::from_secs(300),
+        }
+    }
+}
+
 /// Everything a file asks for.
 #[derive(Clone, Debug, Default)]
 pub struct Ruleset {
@@ -392,4 +360,6 @@ pub struct Ruleset {
     pub control: Control,
     /// Proxy engine.
     pub proxy: ProxySettings,
+    /// Resolving names.
+    pub dns: Dns,
 }
