@@ -13,6 +13,7 @@ pub mod assign;
 pub mod balance;
 pub mod build;
 pub mod caps;
+pub mod check;
 pub mod compare;
 pub mod config;
 pub mod diagnostic;
