@@ -20,6 +20,7 @@ pub mod engine;
 pub mod facts;
 pub mod flow;
 pub mod members;
+pub mod outlier;
 pub mod plan;
 pub mod ruleset;
 pub mod snapshot;

@@ -4,7 +4,7 @@
 //! Deliberately absent: the limits that depend on this host (open files, cores); where the file sets none,
 //! the plan says `None` and the engine chooses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -84,6 +84,14 @@ impl PoolPlan {
             retries: pool.retries.unwrap_or(Pool::RETRIES),
             passive: pool.passive,
             meets,
+        }
+    }
+
+    /// The targets of its members.
+    pub fn targets(&self) -> BTreeSet<Target> {
+        match &self.meets {
+            Meets::Members(members) => members.iter().map(|member| member.target).collect(),
+            Meets::Refuse | Meets::Drop => BTreeSet::new(),
         }
     }
 
