@@ -24,6 +24,7 @@ pub mod health;
 mod jitter;
 pub mod members;
 pub mod names;
+pub mod outlier;
 pub mod plan;
 pub mod ruleset;
 pub mod snapshot;

@@ -14,17 +14,37 @@ use crate::sys::{self, Datagram};
 
 const UDP: u8 = 17;
 const HOPS: u8 = 64;
+/// Messages a second of one worker; further ones are left out, as the kernel does with its own
+/// (`net.ipv4.icmp_msgs_per_sec`).
+const MOST_A_SECOND: u32 = 1000;
 
 /// The raw sockets, opened when first needed.
 #[derive(Default)]
 pub struct Icmp {
     v4: Option<Option<OwnedFd>>,
     v6: Option<Option<OwnedFd>>,
+    /// The present second, and the messages sent in it.
+    second: u64,
+    sent: u32,
 }
 
 impl Icmp {
-    /// Tells `client` that nobody answers at `local`:`port`; whether that was possible.
-    pub fn port_unreachable(&mut self, client: SocketAddr, local: IpAddr, port: u16, interface: u32) -> bool {
+    /// Tells `client` that nobody answers at `local`:`port`; whether that was possible. `now` is in ms.
+    pub fn port_unreachable(
+        &mut self,
+        client: SocketAddr,
+        local: IpAddr,
+        port: u16,
+        interface: u32,
+        now: u64,
+    ) -> bool {
+        if self.second != now / 1000 {
+            (self.second, self.sent) = (now / 1000, 0);
+        }
+        if self.sent >= MOST_A_SECOND {
+            return false;
+        }
+        self.sent += 1;
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (socket, message) = match (client, local) {
             (SocketAddr::V4(from), IpAddr::V4(to)) => {

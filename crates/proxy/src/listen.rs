@@ -11,7 +11,6 @@ use portway_core::ruleset::{EngineKind, RuleName, Scope};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with, sockopt};
 
-use crate::shared::Route;
 use crate::sys;
 
 /// The accept queue's length; the kernel cuts it to `net.core.somaxconn`.
@@ -129,11 +128,15 @@ fn open_one(socket: &Socket, share: bool) -> std::io::Result<OwnedFd> {
 }
 
 /// Begins to connect; also used by UDP, where it only fixes the peer.
-pub(crate) fn connect_from(socket: &OwnedFd, route: &Route) -> Result<(), Errno> {
-    if let Some(source) = route.source() {
+pub(crate) fn connect_from(
+    socket: &OwnedFd,
+    source: Option<IpAddr>,
+    target: SocketAddr,
+) -> Result<(), Errno> {
+    if let Some(source) = source {
         bind_source(socket, source)?;
     }
-    match connect(socket, &route.target) {
+    match connect(socket, &target) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
         Err(error) => Err(error),
     }

@@ -1,16 +1,14 @@
-//! What the engine and its workers share: counters, limits, routes and the log.
+//! What the engine and its workers share: counters, limits and the log.
 //!
 //! Counters are relaxed atomics: nothing is decided by their order. Totals are per worker and cache line, so
 //! that workers do not slow each other down; only what a limit is checked against is one number.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use portway_core::plan::proxy::Source;
-use portway_core::ruleset::{RuleName, Timeouts};
+use portway_core::ruleset::RuleName;
 use portway_core::snapshot::RuleCounters;
 
 /// How often a message of one kind is passed on at most.
@@ -36,6 +34,8 @@ pub struct Shared {
     pub udp_dropped: AtomicU64,
     /// Refusals by UDP backends passed on to clients by ICMP.
     pub icmp_sent: AtomicU64,
+    /// Connections that were begun anew with another member.
+    pub retries: AtomicU64,
     /// Workers that ended by a panic.
     pub workers_failed: AtomicUsize,
     /// Where messages go.
@@ -43,6 +43,11 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Milliseconds since [`Shared::start`].
+    pub fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX / 4)
+    }
+
     /// Everything at zero, limits not yet set.
     pub fn new(log: Log) -> Self {
         Self {
@@ -55,6 +60,7 @@ impl Shared {
             paused_last: AtomicU64::new(0),
             udp_dropped: AtomicU64::new(0),
             icmp_sent: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
             workers_failed: AtomicUsize::new(0),
             log,
         }
@@ -161,57 +167,9 @@ impl RuleState {
     }
 }
 
-/// Where one listening socket leads. A connection keeps the route it began with.
-pub struct Route {
-    /// The rule's counters and limit.
-    pub rule: std::sync::Arc<RuleState>,
-    /// The backend.
-    pub target: SocketAddr,
-    /// Addresses to connect from, in turn; empty where the kernel picks.
-    pool: Vec<IpAddr>,
-    turn: AtomicUsize,
-    /// Timeouts in milliseconds.
-    pub connect: u64,
-    /// See [`Timeouts::idle`].
-    pub idle: u64,
-    /// See [`Timeouts::half_closed`].
-    pub half_closed: u64,
-    /// See [`Timeouts::udp_idle`].
-    pub udp_idle: u64,
-}
-
-impl Route {
-    /// The route of one socket of a rule.
-    pub fn new(
-        rule: std::sync::Arc<RuleState>,
-        target: SocketAddr,
-        source: &Source,
-        timeouts: &Timeouts,
-    ) -> Self {
-        let pool = match source {
-            Source::Kernel => Vec::new(),
-            Source::Pool(pool) => pool.clone(),
-        };
-        let ms = |duration: Duration| {
-            u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
-        };
-        Self {
-            rule,
-            target,
-            pool,
-            turn: AtomicUsize::new(0),
-            connect: ms(timeouts.connect),
-            idle: ms(timeouts.idle),
-            half_closed: ms(timeouts.half_closed),
-            udp_idle: ms(timeouts.udp_idle),
-        }
-    }
-
-    /// The address to connect from next, unless the kernel picks.
-    pub fn source(&self) -> Option<IpAddr> {
-        let turn = self.turn.fetch_add(usize::from(self.pool.len() > 1), Relaxed);
-        self.pool.get(turn.checked_rem(self.pool.len())?).copied()
-    }
+/// A duration in ms, cut so that sums of a few do not overflow.
+pub fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
 }
 
 /// Passes messages on, each kind at most once in ten seconds.

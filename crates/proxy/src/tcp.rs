@@ -14,8 +14,10 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
 use rustix::pipe::{SpliceFlags, splice};
 
+use crate::member::{Lease, Member};
 use crate::pipes::{Pipe, Pool};
-use crate::shared::Route;
+use crate::route::Route;
+use crate::sni::Hello;
 
 /// The scratch buffer's length, and so the most that one direction ever holds in user memory.
 pub const SCRATCH: usize = 64 << 10;
@@ -30,30 +32,73 @@ const TURNS: u32 = 16;
 /// See [`TURNS`].
 const TURN_BYTES: u64 = 2 << 20;
 
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It is read (not taken) what the client says, because the choice of a member depends on it.
+    Hello,
+    /// No member has room for it.
+    Waiting,
+    /// connect() is under way.
+    Connecting,
+    /// Both ends are connected.
+    Relaying,
+}
+
 /// A connection.
 pub struct Connection {
     /// The accepted socket.
     pub client: OwnedFd,
-    /// The socket towards the backend.
-    pub backend: OwnedFd,
+    /// The socket towards the backend, once a member is chosen.
+    pub backend: Option<OwnedFd>,
+    /// Its place at that member.
+    pub lease: Option<Lease>,
     /// From the client to the backend.
     pub up: Direction,
     /// From the backend to the client.
     pub down: Direction,
     /// Where it leads and by which clocks.
     pub route: Arc<Route>,
-    /// When (ms) it began, while connecting; then when bytes moved last.
+    /// What went before, where that matters.
+    pub history: Option<Box<History>>,
+    /// When (ms) it was accepted.
+    pub began: u64,
+    /// When (ms) the present stage began; while relaying, when bytes moved last.
     pub active: u64,
+    /// Bytes that the backend took.
+    pub bytes_in: u64,
+    /// Bytes that the client took.
+    pub bytes_out: u64,
     /// Distinguishes it from an earlier connection in the same slot.
     pub generation: u32,
-    /// Whether connect() is still under way.
-    pub connecting: bool,
+    /// Distinguishes its backend's socket from that of an earlier attempt.
+    pub attempt: u32,
+    /// How far it has come.
+    pub stage: Stage,
     /// Whether the client's socket is registered with epoll, and whether for EPOLLOUT too.
     pub client_watched: bool,
     /// See `client_watched`.
     pub client_watched_out: bool,
     /// Whether it waits in the worker's queue for its next turn.
     pub queued: bool,
+}
+
+/// What a later choice of a member must know; most connections have nothing of it.
+pub struct History {
+    /// The members that have failed it.
+    pub failed: Vec<Arc<Member>>,
+    /// When (ms) an attempt must have succeeded.
+    pub until: u64,
+    /// The name that the client asks for, where the choice depends on it and it has one.
+    pub name: Option<Box<str>>,
+    /// What has been read of the client's hello, until it has been.
+    pub hello: Option<Hello>,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { failed: Vec::new(), until: u64::MAX, name: None, hello: None }
+    }
 }
 
 /// One direction of a connection.
@@ -98,40 +143,60 @@ pub enum Step {
 }
 
 impl Connection {
-    /// A connection whose connect() is under way.
-    pub fn new(client: OwnedFd, backend: OwnedFd, route: Arc<Route>, now: u64, generation: u32) -> Self {
+    /// A connection for which no member is chosen yet.
+    pub fn new(client: OwnedFd, route: Arc<Route>, now: u64, generation: u32) -> Self {
         // Accepted sockets inherit TCP_NODELAY from the listener; the backend's gets it at the second send,
         // because the first is never held back by Nagle's rule and most short connections have only one.
-        let up = Direction::default();
-        let down = Direction { sends: 2, writable: true, ..Direction::default() };
         Self {
             client,
-            backend,
-            up,
-            down,
+            backend: None,
+            lease: None,
+            up: Direction::default(),
+            down: Direction::down(),
             route,
+            history: None,
+            began: now,
             active: now,
+            bytes_in: 0,
+            bytes_out: 0,
             generation,
-            connecting: true,
+            attempt: generation,
+            stage: Stage::Waiting,
             client_watched: false,
             client_watched_out: false,
             queued: false,
         }
     }
 
+    /// Whether another backend could still take its place: no byte has moved in either direction. Bytes that were
+    /// read from the client and that the backend did not take are held.
+    pub fn is_untouched(&self) -> bool {
+        self.bytes_in == 0 && self.bytes_out == 0 && (!self.up.ended || !self.up.held.is_empty())
+    }
+
+    /// Lets go of a backend that has failed. The connection must be untouched.
+    pub fn leave_backend(&mut self) {
+        self.backend = None;
+        self.lease = None;
+        self.up.writable = false;
+        self.down = Direction::down();
+    }
+
     /// Moves bytes from the client to the backend.
     pub fn pump_up(&mut self, scratch: &mut [u8], pipes: &mut Pool) -> (u64, Step) {
-        self.up.pump(self.client.as_fd(), self.backend.as_fd(), self.down.done, scratch, pipes)
+        let Some(backend) = &self.backend else { return (0, Step::Wait) };
+        self.up.pump(self.client.as_fd(), backend.as_fd(), self.down.done, scratch, pipes)
     }
 
     /// Moves bytes from the backend to the client.
     pub fn pump_down(&mut self, scratch: &mut [u8], pipes: &mut Pool) -> (u64, Step) {
-        self.down.pump(self.backend.as_fd(), self.client.as_fd(), self.up.done, scratch, pipes)
+        let Some(backend) = &self.backend else { return (0, Step::Wait) };
+        self.down.pump(backend.as_fd(), self.client.as_fd(), self.up.done, scratch, pipes)
     }
 
     /// Makes the close of both sockets a reset.
     pub fn arm_reset(&self) {
-        for socket in [&self.client, &self.backend] {
+        for socket in std::iter::once(&self.client).chain(&self.backend) {
             // Fails only on a descriptor that is not a socket.
             _ = sockopt::set_socket_linger(socket, Some(std::time::Duration::ZERO));
         }
@@ -139,18 +204,25 @@ impl Connection {
 
     /// When it times out, in ms.
     pub fn deadline(&self) -> u64 {
-        self.active
-            + if self.connecting {
-                self.route.connect
-            } else if self.up.ended || self.down.ended {
-                self.route.half_closed
-            } else {
-                self.route.idle
-            }
+        let by_clock = self.active
+            + match self.stage {
+                Stage::Hello | Stage::Connecting => self.route.connect,
+                Stage::Relaying if self.up.ended || self.down.ended => self.route.half_closed,
+                Stage::Relaying | Stage::Waiting => self.route.idle,
+            };
+        match &self.history {
+            Some(history) if self.stage != Stage::Relaying => by_clock.min(history.until),
+            _ => by_clock,
+        }
     }
 }
 
 impl Direction {
+    /// The direction towards the client, who can take bytes at once and whose TCP_NODELAY is set.
+    fn down() -> Self {
+        Self { sends: 2, writable: true, ..Self::default() }
+    }
+
     /// Whether bytes wait for the receiver.
     pub fn blocked(&self) -> bool {
         !self.writable && (!self.held.is_empty() || self.pipe.is_some())
@@ -308,7 +380,13 @@ impl Direction {
         let sent = match send(receiver, data, SendFlags::NOSIGNAL | more) {
             Ok(sent) => sent,
             Err(Errno::AGAIN | Errno::INTR) => 0,
-            Err(_) => return Err(Step::ReceiverBroken),
+            Err(_) => {
+                if self.sends == 1 {
+                    // The backend took nothing of it: another one may.
+                    self.held = data.to_vec();
+                }
+                return Err(Step::ReceiverBroken);
+            }
         };
         *moved += sent as u64;
         if sent < length {

@@ -12,6 +12,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use portway_core::address::Protocol;
+use portway_core::flow::{FlowFilter, Flows};
 use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, socket_with, sockopt};
@@ -20,10 +22,14 @@ use slab::Slab;
 use crate::context::Context;
 use crate::icmp::Icmp;
 use crate::listen::connect_from;
-use crate::shared::{Route, Shared};
+use crate::member::Lease;
+use crate::pool::NoMember;
+use crate::route::Route;
+use crate::shared::Shared;
 use crate::sys::{self, BATCH, Datagram, Receiver};
 use crate::timer::Wheel;
 use crate::token::Token;
+use crate::worker::flows::Matching;
 
 /// Full batches from one socket in one turn.
 const TURNS: usize = 4;
@@ -45,7 +51,12 @@ struct Flow {
     /// The interface to answer through, where the address says nothing of it (link-local).
     interface: u32,
     route: Arc<Route>,
+    /// Its place at the member that it leads to.
+    lease: Lease,
+    began: u64,
     active: u64,
+    bytes_in: u64,
+    bytes_out: u64,
     generation: u32,
     replies: u32,
 }
@@ -242,34 +253,42 @@ impl Udp {
     /// A flow for a new client, unless a limit or the kernel says no.
     fn begin(&mut self, context: &mut Context, key: Key, interface: u32) -> Option<u32> {
         let listener = self.listeners.get_mut(key.listener as usize)?;
-        let route = listener.route.clone();
-        let refuse = |reason: &dyn std::fmt::Display| {
-            context.counters(&route).failed.fetch_add(1, Relaxed);
-            let name = &route.rule.name;
-            context
-                .shared
-                .log
-                .seldom("flow", || format!("proxy, rule {name}: new UDP flow refused: {reason}"));
-        };
+        let (route, port) = (listener.route.clone(), listener.port);
         if !listener.open {
             return None;
         }
         if !context.shared.flows.enter() {
-            refuse(&"max-flows of the proxy is reached");
+            refuse(context, &route, &"max-flows of the proxy is reached");
             return None;
         }
         if !route.rule.live.enter() {
             context.shared.flows.leave();
-            refuse(&"max-connections of the rule is reached");
+            refuse(context, &route, &"max-connections of the rule is reached");
             return None;
         }
+        let lease = match context.choose(&route, Some(key.client), None, &[]) {
+            Ok(lease) => lease,
+            Err(none) => {
+                context.shared.flows.leave();
+                route.rule.live.leave();
+                match none {
+                    NoMember::Full => refuse(context, &route, &"max-connections of every backend is reached"),
+                    NoMember::Drop => refuse(context, &route, &"no backend is live"),
+                    NoMember::Refuse => {
+                        refuse(context, &route, &"no backend is live");
+                        self.unreachable(context, key, scope(key.local, interface), port);
+                    }
+                }
+                return None;
+            }
+        };
+        let target = route.target(lease.member());
         let entry = self.flows.vacant_entry();
         let index = entry.key() as u32;
         let generation = context.next_generation();
-        let backend =
-            datagram_socket(&route.target).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::INVAL));
+        let backend = datagram_socket(&target).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::INVAL));
         let backend = backend.and_then(|backend| {
-            connect_from(&backend, &route)?;
+            connect_from(&backend, route.source(target), target)?;
             epoll::add(&context.epoll, &backend, Token::UdpFlow(index, generation).pack(), EventFlags::IN)?;
             Ok(backend)
         });
@@ -278,22 +297,27 @@ impl Udp {
             Err(error) => {
                 context.shared.flows.leave();
                 route.rule.live.leave();
-                context.counters(&route).failed.fetch_add(1, Relaxed);
-                let (name, error) = (&route.rule.name, io::Error::from(error));
-                let target = route.target;
-                context
-                    .shared
-                    .log
-                    .seldom("flow", || format!("proxy, rule {name}: UDP flow to {target}: {error}"));
+                context.member_failed(&route, lease.member(), false);
+                refuse(context, &route, &format_args!("{target}: {}", io::Error::from(error)));
                 return None;
             }
         };
         context.counters(&route).flows.fetch_add(1, Relaxed);
         listener.flows += 1;
         self.wheel.set(index, context.now + route.udp_idle);
-        let link_local = matches!(key.local, IpAddr::V6(a) if a.is_unicast_link_local());
-        let interface = if link_local { interface } else { 0 };
-        entry.insert(Flow { backend, key, interface, route, active: context.now, generation, replies: 0 });
+        entry.insert(Flow {
+            backend,
+            key,
+            interface: scope(key.local, interface),
+            route,
+            lease,
+            began: context.now,
+            active: context.now,
+            bytes_in: 0,
+            bytes_out: 0,
+            generation,
+            replies: 0,
+        });
         self.index.insert(key, index);
         Some(index)
     }
@@ -302,6 +326,7 @@ impl Udp {
         let flow = &mut self.flows[index as usize];
         flow.active = context.now;
         let sent = send(&flow.backend, datagrams);
+        flow.bytes_in += sent.bytes;
         context.counters(&flow.route).bytes_in.fetch_add(sent.bytes, Relaxed);
         context.shared.udp_dropped.fetch_add(sent.dropped, Relaxed);
         if sent.refused {
@@ -328,6 +353,9 @@ impl Udp {
             let Some(listener) = self.listeners.get(flow.key.listener as usize) else { break };
             flow.active = context.now;
             let before = flow.replies;
+            if before == 0 {
+                context.member_answered(&flow.route, flow.lease.member());
+            }
             flow.replies = flow.replies.saturating_add(count as u32);
             if before < BUSY && flow.replies >= BUSY {
                 // Only optimisations, see there.
@@ -344,6 +372,7 @@ impl Udp {
                 replies.push(Datagram { data, to, from, segment: received.segment });
             }
             let sent = send(&listener.fd, &replies);
+            flow.bytes_out += sent.bytes;
             context.counters(&flow.route).bytes_out.fetch_add(sent.bytes, Relaxed);
             context.shared.udp_dropped.fetch_add(sent.dropped, Relaxed);
             if count < BATCH {
@@ -353,15 +382,77 @@ impl Udp {
         self.receiver = Some(receiver);
     }
 
+    /// Adds the flows that `filter` means, while there are fewer than `most`.
+    pub(crate) fn list(&self, filter: &FlowFilter, most: usize, now: u64, found: &mut Flows) {
+        let mut matching = Matching::new(filter, Protocol::Udp);
+        for (_, flow) in &self.flows {
+            if !flow.is_meant(now, &mut matching) {
+                continue;
+            }
+            found.total += 1;
+            if found.flows.len() < most {
+                let port = self.listeners.get(flow.key.listener as usize).map_or(0, |listener| listener.port);
+                let listener = SocketAddr::new(flow.key.local, port);
+                found.flows.push(portway_core::flow::Flow {
+                    client: flow.key.client,
+                    listener,
+                    ..matching.flow.clone()
+                });
+            }
+        }
+    }
+
+    /// Forgets the flows that `filter` means and says how many there were.
+    pub(crate) fn end(&mut self, context: &Context, filter: &FlowFilter) -> u64 {
+        let mut matching = Matching::new(filter, Protocol::Udp);
+        let meant =
+            |(index, flow): (usize, &Flow)| flow.is_meant(context.now, &mut matching).then_some(index as u32);
+        let ending: Vec<u32> = self.flows.iter().filter_map(meant).collect();
+        let ended = ending.len() as u64;
+        for index in ending {
+            self.forget(context, index);
+        }
+        ended
+    }
+
     /// The backend's host has said that nobody listens there: so does ours.
     fn refused(&mut self, context: &Context, index: u32) {
         let flow = &self.flows[index as usize];
         context.counters(&flow.route).failed.fetch_add(1, Relaxed);
+        context.member_failed(&flow.route, flow.lease.member(), true);
         let Some(listener) = self.listeners.get(flow.key.listener as usize) else { return };
-        if self.icmp.port_unreachable(flow.key.client, flow.key.local, listener.port, flow.interface) {
+        let (key, interface, port) = (flow.key, flow.interface, listener.port);
+        self.unreachable(context, key, interface, port);
+    }
+
+    /// Tells a client that nobody listens.
+    fn unreachable(&mut self, context: &Context, key: Key, interface: u32, port: u16) {
+        if self.icmp.port_unreachable(key.client, key.local, port, interface, context.now) {
             context.shared.icmp_sent.fetch_add(1, Relaxed);
         }
     }
+}
+
+impl Flow {
+    fn is_meant(&self, now: u64, matching: &mut Matching) -> bool {
+        let state = if self.replies == 0 { "unanswered" } else { "answered" };
+        let age = now.saturating_sub(self.began);
+        matching.set(self.route.rule.name.as_str(), state, age, self.bytes_in, self.bytes_out);
+        matching.flow.backend = Some(self.route.target(self.lease.member()));
+        matching.matches(|| Some(self.key.client))
+    }
+}
+
+/// A flow that cannot be carried.
+fn refuse(context: &Context, route: &Route, reason: &dyn std::fmt::Display) {
+    context.counters(route).failed.fetch_add(1, Relaxed);
+    let name = &route.rule.name;
+    context.shared.log.seldom("flow", || format!("proxy, rule {name}: new UDP flow refused: {reason}"));
+}
+
+/// The interface to answer through: the one asked, where the address says nothing of it (link-local).
+fn scope(local: IpAddr, interface: u32) -> u32 {
+    if matches!(local, IpAddr::V6(address) if address.is_unicast_link_local()) { interface } else { 0 }
 }
 
 fn datagram_socket(peer: &SocketAddr) -> io::Result<OwnedFd> {
@@ -425,7 +516,7 @@ mod tests {
     use std::net::UdpSocket;
     use std::time::Duration;
 
-    use portway_core::address::{PortRange, Protocol};
+    use portway_core::address::PortRange;
     use portway_core::engine::Engine;
     use portway_core::plan::proxy::{Plan, PoolPlan, RulePlan, Settings, Socket, Source};
     use portway_core::ruleset::{RuleName, Scope, Timeouts};

@@ -7,6 +7,10 @@
 //! A worker shares nothing with others but counters and limits. The engine talks to it by [`Command`]s.
 
 mod accept;
+mod connect;
+pub(crate) mod flows;
+mod hello;
+mod relay;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -15,18 +19,19 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, Sender};
 
 use portway_core::address::Protocol;
+use portway_core::flow::{FlowFilter, Flows};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
-use rustix::net::sockopt;
 use slab::Slab;
 
 use self::accept::TcpListener;
 use crate::context::Context;
 use crate::pipes::Pool;
-use crate::shared::{Route, Shared};
-use crate::tcp::{Connection, SCRATCH, Step};
+use crate::route::Route;
+use crate::shared::Shared;
+use crate::tcp::{Connection, SCRATCH, Stage};
 use crate::timer::Wheel;
 use crate::token::Token;
 use crate::udp::Udp;
@@ -54,6 +59,24 @@ pub enum Command {
         remove: Vec<ListenerId>,
         /// Answered when done.
         done: Sender<()>,
+    },
+    /// A rule that had no live backend may have one now.
+    Look,
+    /// List flows.
+    List {
+        /// Which.
+        filter: FlowFilter,
+        /// How many at most.
+        most: usize,
+        /// Answered with them.
+        answer: Sender<Flows>,
+    },
+    /// End flows.
+    End {
+        /// Which.
+        filter: FlowFilter,
+        /// Answered with their number.
+        answer: Sender<u64>,
     },
     /// Close all listeners, end all connections and flows, then the thread.
     Stop,
@@ -83,7 +106,11 @@ pub struct Worker {
     /// Connections to backends whose handshake waits for the client's first bytes, and since when (ms).
     silent: Vec<(u32, u32)>,
     silent_since: u64,
+    /// Connections for which no member has room.
+    waiting: Vec<(u32, u32)>,
+    /// Listeners that wait for room, and those whose rule has no live backend.
     paused: Vec<u32>,
+    deserted: Vec<u32>,
     /// When (ms) the paused listeners were looked at last, and whether a connection has ended since.
     looked: u64,
     freed: bool,
@@ -115,7 +142,9 @@ impl Worker {
             spare: [None, None],
             silent: Vec::new(),
             silent_since: 0,
+            waiting: Vec::new(),
             paused: Vec::new(),
+            deserted: Vec::new(),
             looked: 0,
             freed: false,
             turn: 0,
@@ -162,7 +191,7 @@ impl Worker {
             for (index, generation) in std::mem::take(&mut self.queue) {
                 if self.connections.get(index as usize).is_some_and(|c| c.generation == generation) {
                     self.connections[index as usize].queued = false;
-                    self.relay(index, true, true, false);
+                    self.relay(index, true, true, None);
                 }
             }
             self.wheel.advance(self.context.now, &mut expired);
@@ -185,7 +214,8 @@ impl Worker {
             return Some(0);
         }
         let now = self.context.now;
-        let pause = (!self.paused.is_empty()).then(|| (self.looked + PAUSE).saturating_sub(now).max(1));
+        let pause = (!self.paused.is_empty() || !self.waiting.is_empty())
+            .then(|| (self.looked + PAUSE).saturating_sub(now).max(1));
         [self.wheel.next(now), self.udp.next(now), pause].into_iter().flatten().min()
     }
 
@@ -196,6 +226,10 @@ impl Worker {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Stop => return true,
+                Command::Look => self.return_to_deserted(),
+                // The engine may have given up waiting, here and below.
+                Command::List { filter, most, answer } => _ = answer.send(self.list(&filter, most)),
+                Command::End { filter, answer } => _ = answer.send(self.end(&filter)),
                 Command::Apply { add, route, remove, done } => {
                     for (id, route) in route {
                         match self.places.get(&id) {
@@ -226,7 +260,7 @@ impl Worker {
                             None => {}
                         }
                     }
-                    // The engine may have given up waiting.
+                    self.return_to_deserted();
                     _ = done.send(());
                 }
             }
@@ -243,166 +277,19 @@ impl Worker {
         self.udp.stop(&self.context);
     }
 
-    /// The backend cannot be reached: the client gets a reset, as from a closed port.
-    fn refuse(&mut self, key: u32, error: Errno) {
-        let route = self.connections[key as usize].route.clone();
-        self.context.counters(&route).failed.fetch_add(1, Relaxed);
-        self.context.shared.log.seldom("connect", || {
-            let error = std::io::Error::from(error);
-            format!("proxy, rule {}: connect to {}: {error}", route.rule.name, route.target)
-        });
-        self.close(key, true);
-    }
-
-    fn backend_event(&mut self, key: u32, generation: u32, flags: EventFlags) {
-        let Some(connection) = self.connections.get_mut(key as usize) else { return };
-        if connection.generation != generation {
-            return;
-        }
-        connection.down.readable |= flags.intersects(READ);
-        connection.down.ending |= flags.contains(EventFlags::RDHUP);
-        connection.down.urgent |= flags.contains(EventFlags::PRI);
-        let blocked = connection.up.blocked();
-        connection.up.writable |= flags.contains(EventFlags::OUT);
-        let broken = flags.contains(EventFlags::ERR);
-        if !connection.connecting {
-            let up = blocked || broken;
-            return self.relay(key, up, true, broken);
-        }
-        if broken || flags.contains(EventFlags::HUP) {
-            let error = match sockopt::socket_error(&connection.backend) {
-                Ok(Err(error)) | Err(error) => error,
-                Ok(Ok(())) => Errno::CONNRESET,
-            };
-            return self.refuse(key, error);
-        }
-        if !flags.contains(EventFlags::OUT) {
-            return;
-        }
-        connection.connecting = false;
-        connection.up.readable = true;
-        connection.active = self.context.now;
-        if connection.route.idle < connection.route.connect {
-            // The timer stands at the connect timeout and would look too late.
-            self.wheel.set(key, connection.deadline());
-        }
-        let down = connection.down.readable;
-        self.relay(key, true, down, false);
-        if self.connections.get(key as usize).is_some_and(|c| c.generation == generation && !c.up.has_sent())
-        {
-            if self.silent.is_empty() {
-                self.silent_since = self.context.now;
-            }
-            self.silent.push((key, generation));
-        }
-    }
-
-    /// Sends the handshake's ACK to the backends of connections whose clients have sent nothing for it to ride
-    /// on: the backend may be the one that speaks first and must not wait for the delayed ACK (40 ms and more).
-    fn acknowledge(&mut self) {
-        for (key, generation) in self.silent.drain(..) {
-            let connection = self.connections.get(key as usize).filter(|c| c.generation == generation);
-            if let Some(connection) = connection.filter(|c| !c.up.has_sent()) {
-                _ = sockopt::set_tcp_quickack(&connection.backend, true);
-            }
-        }
-    }
-
-    fn client_event(&mut self, key: u32, generation: u32, flags: EventFlags) {
-        let Some(connection) = self.connections.get_mut(key as usize) else { return };
-        if connection.generation != generation {
-            return;
-        }
-        connection.up.readable |= flags.intersects(READ);
-        connection.up.ending |= flags.contains(EventFlags::RDHUP);
-        connection.up.urgent |= flags.contains(EventFlags::PRI);
-        let blocked = connection.down.blocked();
-        connection.down.writable |= flags.contains(EventFlags::OUT);
-        let broken = flags.contains(EventFlags::ERR);
-        let down = blocked || broken;
-        self.relay(key, true, down, broken);
-    }
-
-    /// Moves what can be moved in the directions asked for and does what follows from it. `broken`: one of the
-    /// sockets has an error; what can still be delivered is, then both are reset.
-    fn relay(&mut self, key: u32, up: bool, down: bool, mut broken: bool) {
-        let Some(connection) = self.connections.get_mut(key as usize) else { return };
-        let half_closed = connection.up.ended || connection.down.ended;
-        let (mut bytes_in, mut bytes_out, mut again) = (0, 0, false);
-        if down {
-            let (moved, step) = connection.pump_down(&mut self.scratch, &mut self.pipes);
-            bytes_out += moved;
-            again |= step == Step::Again;
-            broken |= matches!(step, Step::SourceBroken | Step::ReceiverBroken);
-        }
-        if up {
-            let (moved, step) = connection.pump_up(&mut self.scratch, &mut self.pipes);
-            bytes_in += moved;
-            again |= step == Step::Again;
-            if matches!(step, Step::SourceBroken | Step::ReceiverBroken) {
-                // A backend that resets may have answered first ("413 Content Too Large").
-                if !broken {
-                    connection.down.readable = true;
-                    bytes_out += connection.pump_down(&mut self.scratch, &mut self.pipes).0;
-                }
-                broken = true;
-            }
-        }
-        let counters = self.context.counters(&connection.route);
-        if bytes_in > 0 {
-            counters.bytes_in.fetch_add(bytes_in, Relaxed);
-        }
-        if bytes_out > 0 {
-            counters.bytes_out.fetch_add(bytes_out, Relaxed);
-        }
-        if bytes_in + bytes_out > 0 {
-            connection.active = self.context.now;
-        }
-        if broken || connection.up.done && connection.down.done {
-            return self.close(key, broken);
-        }
-        if again && !connection.queued {
-            connection.queued = true;
-            self.queue.push((key, connection.generation));
-        }
-        if !half_closed && (connection.up.ended || connection.down.ended) {
-            connection.active = self.context.now;
-            self.wheel.set(key, connection.deadline());
-        }
-        if self.watch_client(key).is_err() {
-            self.close(key, true);
-        }
-    }
-
-    /// Registers the client's socket once it has been read empty, and for EPOLLOUT once it has been full.
-    fn watch_client(&mut self, key: u32) -> Result<(), Errno> {
-        let connection = &mut self.connections[key as usize];
-        let out = connection.down.blocked();
-        let token = Token::Client(key, connection.generation).pack();
-        if !connection.client_watched && !connection.connecting && (out || !connection.up.ended) {
-            let flags = if out { WATCH | EventFlags::OUT } else { WATCH };
-            epoll::add(&self.context.epoll, &connection.client, token, flags)?;
-        } else if out && !connection.client_watched_out {
-            epoll::modify(&self.context.epoll, &connection.client, token, WATCH | EventFlags::OUT)?;
-        } else {
-            return Ok(());
-        }
-        connection.client_watched = true;
-        connection.client_watched_out |= out;
-        Ok(())
-    }
-
     fn expire(&mut self, key: u32) {
         let Some(connection) = self.connections.get(key as usize) else { return };
         let deadline = connection.deadline();
         if deadline > self.context.now {
             return self.wheel.set(key, deadline);
         }
-        if connection.connecting {
-            return self.refuse(key, Errno::TIMEDOUT);
+        match connection.stage {
+            Stage::Connecting => self.attempt_failed(key, Errno::TIMEDOUT),
+            Stage::Waiting => self.refuse(key, &"no backend had room in time"),
+            Stage::Hello => self.heard(key, None),
+            // A reset, not an end: neither side shall take a cut-off stream for a whole one.
+            Stage::Relaying => self.close(key, true),
         }
-        // A reset, not an end: neither side shall take a cut-off stream for a whole one.
-        self.close(key, true);
     }
 
     fn close(&mut self, key: u32, reset: bool) {
@@ -424,7 +311,7 @@ impl Drop for Worker {
     /// have ended with it; nothing here can panic again.
     fn drop(&mut self) {
         let shared = &self.context.shared;
-        shared.paused.fetch_sub(self.paused.len(), Relaxed);
+        shared.paused.fetch_sub(self.paused.len() + self.deserted.len(), Relaxed);
         for (_, connection) in &self.connections {
             connection.route.rule.live.leave();
             shared.connections.leave();
@@ -433,22 +320,19 @@ impl Drop for Worker {
     }
 }
 
-const READ: EventFlags = EventFlags::IN
-    .union(EventFlags::RDHUP)
-    .union(EventFlags::HUP)
-    .union(EventFlags::ERR)
-    .union(EventFlags::PRI);
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::net::{TcpListener, TcpStream};
     use std::sync::mpsc::channel;
 
-    use portway_core::plan::proxy::Source;
-    use portway_core::ruleset::{RuleName, Timeouts};
+    use portway_core::address::{Family, PortRange};
+    use portway_core::plan::proxy::{PoolPlan, RulePlan, Socket, Source};
+    use portway_core::ruleset::{RuleName, Scope, Timeouts};
 
     use super::*;
-    use crate::shared::{Log, RuleState};
+    use crate::served::Served;
+    use crate::shared::Log;
 
     #[test]
     fn a_worker_that_fails_gives_its_places_back() {
@@ -456,10 +340,18 @@ mod tests {
         shared.connections.set_max(10);
         let (_commands, receiver) = channel();
         let (mut worker, _wake) = Worker::new(0, shared.clone(), receiver).unwrap();
-        let rule = Arc::new(RuleState::new(RuleName::new("rule").unwrap(), 1));
         let backend = TcpListener::bind("127.0.0.1:0").unwrap();
-        let target = backend.local_addr().unwrap();
-        let route = Arc::new(Route::new(rule.clone(), target, &Source::Kernel, &Timeouts::default()));
+        let plan = RulePlan {
+            sockets: BTreeMap::new(),
+            pool: PoolPlan::to(backend.local_addr().unwrap()),
+            source: Source::Kernel,
+            timeouts: Timeouts::default(),
+            max_connections: None,
+        };
+        let served = Served::new(&RuleName::new("rule").unwrap(), 1, &plan.pool);
+        let socket = Socket { protocol: Protocol::Tcp, scope: Scope::Any(Family::V4), port: 1 };
+        let route = served.route(&socket, PortRange::single(1).unwrap(), &plan);
+        let rule = served.state;
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         worker.add_listener(listener.into(), route).unwrap();

@@ -10,18 +10,26 @@ use std::num::NonZeroU32;
 use std::thread;
 use std::time::Duration;
 
-use portway_core::address::{Family, InterfaceName, Protocol};
+use portway_core::address::{Family, InterfaceName, PortRange, Protocol};
 use portway_core::engine::Engine;
+use portway_core::members::{Meets, Member};
 use portway_core::plan::proxy::Socket;
-use portway_core::ruleset::Scope;
+use portway_core::ruleset::{Scope, Target, TargetPorts};
 use support::*;
 
-/// Says its name, then echoes.
+/// A server that says its name, then echoes.
 fn named(name: &'static str) -> SocketAddr {
-    server(move |mut stream| {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    name_it(listener, name);
+    address
+}
+
+fn name_it(listener: TcpListener, name: &'static str) {
+    serve(listener, move |mut stream| {
         stream.write_all(name.as_bytes()).unwrap();
         echo(stream);
-    })
+    });
 }
 
 fn name_of(stream: &mut TcpStream) -> String {
@@ -132,7 +140,8 @@ fn the_most_specific_listener_wins() {
     let at = |ip: [u8; 4]| SocketAddr::new(ip.into(), port);
     let any = |proxy: &mut Proxy, name, scope, backend| {
         let rule = proxy.set(name, Protocol::Tcp, at([127, 0, 0, 1]), backend);
-        rule.sockets = [(Socket { protocol: Protocol::Tcp, scope, port }, backend)].into();
+        let ports = PortRange::single(port).unwrap();
+        rule.sockets = [(Socket { protocol: Protocol::Tcp, scope, port }, ports)].into();
     };
     any(&mut proxy, "any", Scope::Any(Family::V4), named("any"));
     proxy.apply().unwrap();
@@ -150,15 +159,33 @@ fn the_most_specific_listener_wins() {
 
 #[test]
 fn a_range_leads_port_by_port() {
+    let (backends, [one, two]) = pair();
+    name_it(one, "one");
+    name_it(two, "two");
+    let (listens, _) = pair();
     let mut proxy = Proxy::new();
-    let backends = [named("one"), named("two")];
-    let listens = [(); 2].map(|()| free(Protocol::Tcp, Ipv4Addr::LOCALHOST.into()));
-    let rule = proxy.set("rule", Protocol::Tcp, listens[0], backends[0]);
+    let address = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+    let rule = proxy.set("rule", Protocol::Tcp, address(listens.first()), address(backends.first()));
     let scope = Scope::Address(Ipv4Addr::LOCALHOST.into());
-    rule.sockets.insert(Socket { protocol: Protocol::Tcp, scope, port: listens[1].port() }, backends[1]);
+    let socket = |port| Socket { protocol: Protocol::Tcp, scope: scope.clone(), port };
+    rule.sockets = listens.iter().map(|port| (socket(port), listens)).collect();
+    let target = Target { address: Ipv4Addr::LOCALHOST.into(), ports: TargetPorts::Shifted(backends) };
+    rule.pool.meets = Meets::Members(vec![Member { target, ..member(address(1)) }]);
     proxy.apply().unwrap();
-    assert_eq!(name_of(&mut connect(listens[0])), "one");
-    assert_eq!(name_of(&mut connect(listens[1])), "two");
+    assert_eq!(name_of(&mut connect(address(listens.first()))), "one");
+    assert_eq!(name_of(&mut connect(address(listens.last()))), "two");
+}
+
+/// Two ports in a row that nobody held, and listeners on them.
+fn pair() -> (PortRange, [TcpListener; 2]) {
+    loop {
+        let one = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = one.local_addr().unwrap().port();
+        let Some(range) = port.checked_add(1).and_then(|next| PortRange::new(port, next)) else { continue };
+        if let Ok(two) = TcpListener::bind(("127.0.0.1", port + 1)) {
+            return (range, [one, two]);
+        }
+    }
 }
 
 #[test]

@@ -3,25 +3,28 @@
 //! At a limit the listener is taken out of epoll and its clients wait in the kernel's queue. It comes back when
 //! a connection ends, or after a look that a coarse timer takes: room may have been made by another worker.
 
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use portway_core::address::Family;
 use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, socket_with, sockopt};
+use rustix::net::{SocketFlags, accept_with, acceptfrom_with, sockopt};
 
-use super::{PAUSE, Place, WATCH, Worker};
-use crate::listen::connect_from;
-use crate::shared::Route;
-use crate::tcp::Connection;
+use super::{PAUSE, Place, Worker};
+use crate::context::Context;
+use crate::pool::{NoMember, Pool};
+use crate::route::Route;
+use crate::sni::Hello;
+use crate::tcp::{Connection, History, Stage};
 use crate::token::Token;
 
 /// The most connections accepted from one listener in one turn.
 const ACCEPTS: u32 = 64;
 /// A pause this long (ms) after the last one is a new episode.
 const EPISODE: u64 = 5_000;
+
 pub(super) struct TcpListener {
     pub(super) fd: OwnedFd,
     pub(super) route: Arc<Route>,
@@ -29,7 +32,16 @@ pub(super) struct TcpListener {
     /// connection costs no accept that finds nothing.
     run: u32,
     turn: u64,
-    paused: bool,
+    paused: Option<Pause>,
+}
+
+/// What a paused listener waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    /// Room at a limit.
+    Room,
+    /// A live backend. The engine says when to look.
+    Backend,
 }
 
 impl Worker {
@@ -37,7 +49,7 @@ impl Worker {
         let entry = self.listeners.vacant_entry();
         let index = entry.key() as u32;
         epoll::add(&self.context.epoll, &fd, Token::Listener(index).pack(), EventFlags::IN)?;
-        entry.insert(TcpListener { fd, route, run: 0, turn: 0, paused: false });
+        entry.insert(TcpListener { fd, route, run: 0, turn: 0, paused: None });
         Ok(Place::Tcp(index))
     }
 
@@ -45,8 +57,9 @@ impl Worker {
     /// closes the listener.
     pub(super) fn remove_listener(&mut self, index: u32) {
         self.accept(index, u32::MAX);
-        if self.listeners.remove(index as usize).paused {
+        if self.listeners.remove(index as usize).paused.is_some() {
             self.paused.retain(|i| *i != index);
+            self.deserted.retain(|i| *i != index);
             self.context.shared.paused.fetch_sub(1, Relaxed);
         }
     }
@@ -60,28 +73,43 @@ impl Worker {
     }
 
     pub(super) fn accept(&mut self, index: u32, batch: u32) {
-        let Some(listener) = self.listeners.get(index as usize).filter(|l| !l.paused) else { return };
+        let Some(listener) = self.listeners.get(index as usize).filter(|l| l.paused.is_none()) else {
+            return;
+        };
         let route = listener.route.clone();
         for _ in 0..batch {
-            if !self.context.shared.connections.enter() {
-                return self.pause(index, "max-connections of the proxy is reached");
-            }
-            if !route.rule.live.enter() {
-                self.context.shared.connections.leave();
-                return self.pause(index, "max-connections of the rule is reached");
-            }
-            let result = self.accept_one(index, &route);
-            if !matches!(result, Ok(())) {
-                self.context.shared.connections.leave();
-                route.rule.live.leave();
-            }
+            let pool = route.pool.load();
+            let result = match pool.open(self.context.now) {
+                Ok(()) => {
+                    if !self.context.shared.connections.enter() {
+                        return self.pause(index, Pause::Room, "max-connections of the proxy is reached");
+                    }
+                    if !route.rule.live.enter() {
+                        self.context.shared.connections.leave();
+                        return self.pause(index, Pause::Room, "max-connections of the rule is reached");
+                    }
+                    let result = self.accept_one(index, &route, &pool);
+                    if result.is_err() {
+                        self.context.shared.connections.leave();
+                        route.rule.live.leave();
+                    }
+                    result
+                }
+                Err(NoMember::Refuse) => self.turn_away(index, &route),
+                Err(NoMember::Drop) => return self.pause(index, Pause::Backend, "no backend is live"),
+                Err(NoMember::Full) => {
+                    return self.pause(index, Pause::Room, "max-connections of every backend is reached");
+                }
+            };
             match result {
                 // A connection that was reset in the queue is no reason to stop.
                 Ok(()) | Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => {}
                 Err(Errno::MFILE | Errno::NFILE) => {
-                    return self.pause(index, "the open-file limit is reached");
+                    return self.pause(index, Pause::Room, "the open-file limit is reached");
                 }
-                Err(Errno::NOBUFS | Errno::NOMEM) => return self.pause(index, "the kernel is out of memory"),
+                Err(Errno::NOBUFS | Errno::NOMEM) => {
+                    return self.pause(index, Pause::Room, "the kernel is out of memory");
+                }
                 Err(_) => return,
             }
         }
@@ -89,53 +117,63 @@ impl Worker {
 
     /// Accepts one connection and begins to connect it. The backend's socket is made first: a client is taken
     /// from the queue only when there is one for it.
-    fn accept_one(&mut self, index: u32, route: &Arc<Route>) -> Result<(), Errno> {
-        let (slot, domain) = match route.target {
-            SocketAddr::V4(_) => (0, AddressFamily::INET),
-            SocketAddr::V6(_) => (1, AddressFamily::INET6),
-        };
+    fn accept_one(&mut self, index: u32, route: &Arc<Route>, pool: &Pool) -> Result<(), Errno> {
+        for family in [Family::V4, Family::V6] {
+            if pool.has_family(family) {
+                self.provide_socket(family)?;
+            }
+        }
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let backend = match self.spare[slot].take() {
-            Some(socket) => socket,
-            None => {
-                let socket = socket_with(domain, SocketType::STREAM, flags, None)?;
-                // The handshake's last ACK is held back, to leave with the client's first bytes.
-                _ = sockopt::set_tcp_quickack(&socket, false);
-                socket
-            }
-        };
-        let client = match accept_with(&self.listeners[index as usize].fd, flags) {
-            Ok(client) => client,
-            Err(error) => {
-                self.spare[slot] = Some(backend);
-                return Err(error);
-            }
+        let listener = &self.listeners[index as usize].fd;
+        let (socket, client) = if pool.needs_client() {
+            let (socket, client) = acceptfrom_with(listener, flags)?;
+            (socket, client.and_then(|client| client.try_into().ok()))
+        } else {
+            (accept_with(listener, flags)?, None)
         };
         self.context.counters(route).flows.fetch_add(1, Relaxed);
         let generation = self.context.next_generation();
-        let connection = Connection::new(client, backend, route.clone(), self.context.now, generation);
+        let mut connection = Connection::new(socket, route.clone(), self.context.now, generation);
+        if !pool.needs_name() {
+            let key = self.connections.insert(connection) as u32;
+            self.begin_for(key, route, client);
+            return Ok(());
+        }
+        connection.stage = Stage::Hello;
+        connection.history = Some(Box::new(History { hello: Some(Hello::default()), ..History::default() }));
         let deadline = connection.deadline();
         let key = self.connections.insert(connection) as u32;
         self.wheel.set(key, deadline);
-        let connection = &self.connections[key as usize];
-        let begun = connect_from(&connection.backend, route).and_then(|()| {
-            let token = Token::Backend(key, generation).pack();
-            epoll::add(&self.context.epoll, &connection.backend, token, WATCH | EventFlags::OUT)
-        });
-        if let Err(error) = begun {
-            self.refuse(key, error);
-        }
+        self.hear(key);
+        Ok(())
+    }
+
+    /// Accepts one connection and resets it, as a closed port would.
+    fn turn_away(&mut self, index: u32, route: &Route) -> Result<(), Errno> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let client = accept_with(&self.listeners[index as usize].fd, flags)?;
+        // Fails only on a descriptor that is not a socket.
+        _ = sockopt::set_socket_linger(&client, Some(std::time::Duration::ZERO));
+        self.context.counters(route).failed.fetch_add(1, Relaxed);
+        let name = &route.rule.name;
+        self.context
+            .shared
+            .log
+            .seldom("empty", || format!("proxy, rule {name}: no backend is live; clients are refused"));
         Ok(())
     }
 
     /// Takes a listener out of epoll until there is room: its clients wait in the kernel's queue.
-    fn pause(&mut self, index: u32, reason: &str) {
+    fn pause(&mut self, index: u32, pause: Pause, reason: &str) {
         let listener = &mut self.listeners[index as usize];
         if epoll::delete(&self.context.epoll, &listener.fd).is_err() {
             return;
         }
-        listener.paused = true;
-        self.paused.push(index);
+        listener.paused = Some(pause);
+        match pause {
+            Pause::Room => self.paused.push(index),
+            Pause::Backend => self.deserted.push(index),
+        }
         self.looked = self.context.now;
         let shared = &self.context.shared;
         shared.paused.fetch_add(1, Relaxed);
@@ -151,29 +189,50 @@ impl Worker {
         }
     }
 
-    /// Puts listeners back for which there is room.
+    /// Serves the connections, and puts the listeners back, for which there is room.
     pub(super) fn resume(&mut self) {
-        if self.paused.is_empty() || !self.freed && self.context.now < self.looked + PAUSE {
+        let nothing_waits = self.paused.is_empty() && self.waiting.is_empty();
+        if nothing_waits || !self.freed && self.context.now < self.looked + PAUSE {
             self.freed = false;
             return;
         }
         self.freed = false;
         self.looked = self.context.now;
+        self.serve_waiting();
         let (listeners, context) = (&mut self.listeners, &self.context);
         self.paused.retain(|index| {
             let listener = &mut listeners[*index as usize];
-            if !context.shared.connections.has_room() || !listener.route.rule.live.has_room() {
+            let pool_has_room = || listener.route.pool.load().open(context.now) != Err(NoMember::Full);
+            let room = context.shared.connections.has_room() && listener.route.rule.live.has_room();
+            if !room || !pool_has_room() {
                 // Still the same episode.
                 context.shared.paused_last.store(context.now.max(1), Relaxed);
                 return true;
             }
-            let token = Token::Listener(*index).pack();
-            if epoll::add(&context.epoll, &listener.fd, token, EventFlags::IN).is_err() {
-                return true;
-            }
-            listener.paused = false;
-            context.shared.paused.fetch_sub(1, Relaxed);
-            false
+            !put_back(context, *index, listener)
         });
     }
+
+    /// Puts listeners back whose rule has a live backend again, or has clients refused from now on.
+    pub(super) fn return_to_deserted(&mut self) {
+        let (listeners, context) = (&mut self.listeners, &self.context);
+        self.deserted.retain(|index| {
+            let listener = &mut listeners[*index as usize];
+            let still = listener.route.pool.load().open(context.now) == Err(NoMember::Drop);
+            still || !put_back(context, *index, listener)
+        });
+        // Connections that wait may be served now as well.
+        self.freed = true;
+    }
+}
+
+/// Puts a paused listener back into epoll; whether that was possible.
+fn put_back(context: &Context, index: u32, listener: &mut TcpListener) -> bool {
+    let token = Token::Listener(index).pack();
+    if epoll::add(&context.epoll, &listener.fd, token, EventFlags::IN).is_err() {
+        return false;
+    }
+    listener.paused = None;
+    context.shared.paused.fetch_sub(1, Relaxed);
+    true
 }

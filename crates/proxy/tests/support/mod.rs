@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use portway_core::address::{PortRange, Protocol};
 use portway_core::engine::{Changed, Engine, EngineError};
+use portway_core::members::{Meets, Member};
 use portway_core::plan::proxy::{Plan, PoolPlan, RulePlan, Settings, Socket, Source};
 use portway_core::ruleset::{RuleName, Scope, Timeouts};
 use portway_core::snapshot::{EngineSnapshot, RuleCounters};
@@ -121,14 +122,27 @@ pub fn free(protocol: Protocol, ip: IpAddr) -> SocketAddr {
 pub fn server_on(ip: &str, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind(SocketAddr::new(ip.parse().unwrap(), 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let serve = Arc::new(serve);
+    self::serve(listener, serve);
+    address
+}
+
+/// Runs `each` for each connection in a thread.
+pub fn serve(listener: TcpListener, each: impl Fn(TcpStream) + Send + Sync + 'static) {
+    let each = Arc::new(each);
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let (stream, serve) = (stream.unwrap(), serve.clone());
-            thread::spawn(move || serve(stream));
+            let (stream, each) = (stream.unwrap(), each.clone());
+            thread::spawn(move || each(stream));
         }
     });
-    address
+}
+
+/// A member at `address`, of weight 1.
+pub fn member(address: SocketAddr) -> Member {
+    match PoolPlan::to(address).meets {
+        Meets::Members(mut members) => members.remove(0),
+        Meets::Refuse | Meets::Drop => unreachable!("a pool of one address has one member"),
+    }
 }
 
 pub fn server(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {

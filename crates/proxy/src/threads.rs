@@ -1,0 +1,99 @@
+//! The workers' threads: starting, stopping and telling them what to do.
+
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::shared::Shared;
+use crate::worker::{Command, Worker};
+
+/// How long a worker may take to answer a command. Its loop never blocks, so this only catches defects.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The workers.
+#[derive(Default)]
+pub struct Threads {
+    workers: Vec<Handle>,
+}
+
+struct Handle {
+    commands: Sender<Command>,
+    wake: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Threads {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Starts workers until there are `count`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn start(&mut self, count: usize, shared: &Arc<Shared>) -> std::io::Result<()> {
+        for id in self.workers.len()..count {
+            let (commands, receiver) = channel();
+            let (worker, wake) = Worker::new(id, shared.clone(), receiver)?;
+            let shared = shared.clone();
+            let thread = std::thread::Builder::new().name(format!("proxy-{id}")).spawn(move || {
+                if catch_unwind(AssertUnwindSafe(|| worker.run())).is_err() {
+                    shared.workers_failed.fetch_add(1, Relaxed);
+                    shared.log.always(&format!(
+                        "proxy: worker {id} has failed (a defect: please report it); its connections have ended, \
+                         the other workers go on"
+                    ));
+                }
+            });
+            self.workers.push(Handle { commands, wake, thread: Some(thread?) });
+        }
+        Ok(())
+    }
+
+    /// Sends every worker its command.
+    pub fn tell(&self, mut command: impl FnMut(usize) -> Command) {
+        for (id, worker) in self.workers.iter().enumerate() {
+            // A worker that has failed is gone already.
+            if worker.commands.send(command(id)).is_ok() {
+                worker.wake();
+            }
+        }
+    }
+
+    /// Sends every worker its command, which has a sender to answer with, and returns the answers. Workers that have
+    /// failed are left out.
+    pub fn ask<T>(&self, mut command: impl FnMut(usize, Sender<T>) -> Command) -> Vec<T> {
+        let (sender, receiver) = channel();
+        self.tell(|id| command(id, sender.clone()));
+        // What is left are the senders in commands: the channel ends when each is answered or gone.
+        drop(sender);
+        let mut answers = Vec::with_capacity(self.workers.len());
+        while let Ok(answer) = receiver.recv_timeout(PATIENCE) {
+            answers.push(answer);
+        }
+        answers
+    }
+
+    /// Ends all connections and the threads.
+    pub fn stop(&mut self) {
+        self.tell(|_| Command::Stop);
+        for worker in &mut self.workers {
+            if let Some(thread) = worker.thread.take() {
+                _ = thread.join();
+            }
+        }
+        self.workers.clear();
+    }
+}
+
+impl Handle {
+    fn wake(&self) {
+        // Fails only when the counter is at its end, and then the worker is being woken anyway.
+        _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+    }
+}
