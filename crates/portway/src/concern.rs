@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use portway_core::assign::Assignment;
 use portway_core::facts::{Facts, Lookup, Probe};
-use portway_core::members;
+use portway_core::members::{self, Reach};
 use portway_core::ruleset::{Rule, Ruleset};
 
 /// The rules, by index, that each probe and each name concerns.
@@ -20,21 +21,22 @@ pub struct Concern {
 
 impl Concern {
     /// Enters every rule. Which probes a rule has depends on what its names stand for.
-    pub fn new(ruleset: &Ruleset, facts: &Facts) -> Self {
+    pub fn new(ruleset: &Ruleset, assignment: &Assignment, facts: &Facts) -> Self {
         let mut concern = Self::default();
-        for (nth, rule) in ruleset.rules.iter().enumerate() {
-            concern.enter(nth, rule, facts);
+        for (nth, (rule, assigned)) in ruleset.rules.iter().zip(&assignment.rules).enumerate() {
+            concern.enter(nth, rule, Reach::of(rule, assigned.engine), facts);
         }
         concern
     }
 
     /// Enters a rule afresh after its names have changed.
-    pub fn enter(&mut self, nth: usize, rule: &Rule, facts: &Facts) {
+    pub fn enter(&mut self, nth: usize, rule: &Rule, reach: Reach, facts: &Facts) {
         if let Some((probes, lookups)) = self.of_rule.remove(&nth) {
             probes.iter().for_each(|probe| leave(&mut self.probes, probe, nth));
             lookups.iter().for_each(|lookup| leave(&mut self.lookups, lookup, nth));
         }
-        let (probes, lookups) = (members::probes(rule, facts), members::lookups(rule));
+        let probes: BTreeSet<Probe> = members::probes([(rule, reach)], facts).into_keys().collect();
+        let lookups: BTreeSet<Lookup> = members::lookups([rule]).into_keys().collect();
         if probes.is_empty() && lookups.is_empty() {
             return;
         }

@@ -19,8 +19,9 @@ use portway_core::assign::Assignment;
 use portway_core::engine::{Changed, Engine, EngineError};
 use portway_core::facts::{Facts, Moment};
 use portway_core::flow::{FlowFilter, Flows};
+use portway_core::members::Reach;
 use portway_core::plan::{Plans, World, nftables, proxy};
-use portway_core::ruleset::{EngineKind, HostSettings, Ruleset};
+use portway_core::ruleset::{EngineKind, HostSettings, Rule, Ruleset};
 use portway_core::snapshot::EngineSnapshot;
 
 pub use self::learn::News;
@@ -74,6 +75,14 @@ impl fmt::Display for ApplyError {
 }
 
 impl std::error::Error for ApplyError {}
+
+impl Candidate {
+    /// A rule, and which addresses its engine can reach.
+    pub fn rule(&self, nth: usize) -> (&Rule, Reach) {
+        let rule = &self.ruleset.rules[nth];
+        (rule, Reach::of(rule, self.assignment.rules[nth].engine))
+    }
+}
 
 impl Applied {
     /// What plans are made from.

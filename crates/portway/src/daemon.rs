@@ -161,7 +161,7 @@ fn serve(
             return Err(reason);
         }
     };
-    if let Some(applied_now) = daemon.controller.applied() {
+    if let Some(applied_now) = daemon.applied() {
         report::forwarding(&applied_now.candidate, &applied);
     }
     daemon.warnings.iter().for_each(|warning| report::warning(warning));
@@ -186,7 +186,7 @@ fn serve(
     }
     notify(NotifyState::Stopping);
     drop(server);
-    if options.keep { Ok(()) } else { daemon.controller.clear().map_err(|failures| failures.join("; ")) }
+    if options.keep { Ok(()) } else { daemon.clear().map_err(|failures| failures.join("; ")) }
 }
 
 /// The next event; [`Event::News`] when something is due by time alone. `None` when nobody can send any more.

@@ -1,5 +1,7 @@
 //! The members of a rule as `status` shows them: all of them, with what keeps each from new flows.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::candidate::{Candidate, candidates};
@@ -28,6 +30,21 @@ pub enum MemberState {
     Unresolved,
     /// An address of a name that cannot be used here.
     Unusable,
+}
+
+impl fmt::Display for MemberState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Checking => "checking",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
+            Self::Standby => "standby",
+            Self::Unresolved => "unresolved",
+            Self::Unusable => "unusable",
+        })
+    }
 }
 
 /// One address of a pool, or a name that has none.

@@ -13,7 +13,7 @@ use portway_core::members;
 use portway_core::plan::{Changes, nftables, proxy};
 use portway_core::ruleset::{BackendName, RuleName};
 
-use super::{Applied, Controller};
+use super::{Applied, Candidate, Controller};
 use crate::concern::Concern;
 
 /// How long until an engine that could not carry out a change is asked again.
@@ -92,7 +92,8 @@ where
         }
         if let Some(applied) = &self.applied {
             for nth in renamed {
-                self.concern.enter(nth, &applied.candidate.ruleset.rules[nth], &self.facts);
+                let (rule, reach) = applied.candidate.rule(nth);
+                self.concern.enter(nth, rule, reach, &self.facts);
             }
         }
         self.replan(&rules, &before, now)
@@ -131,8 +132,8 @@ where
     /// After an apply: what is watched, forgotten and due follows from the new rules.
     pub(super) fn note_applied(&mut self, now: Moment) {
         let Some(applied) = &self.applied else { return };
-        let ruleset = &applied.candidate.ruleset;
-        self.concern = Concern::new(ruleset, &self.facts);
+        let Candidate { ruleset, assignment } = &applied.candidate;
+        self.concern = Concern::new(ruleset, assignment, &self.facts);
         let concern = &self.concern;
         self.facts.health.retain(|probe, _| concern.has_probe(probe));
         self.facts.names.retain(|lookup, _| concern.has_lookup(lookup));

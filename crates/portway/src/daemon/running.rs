@@ -34,6 +34,8 @@ mod status;
 
 /// The most flows that one answer lists.
 const MOST_FLOWS: usize = 100_000;
+/// The most rules that a line of the log names.
+const NAMED: usize = 3;
 
 /// What a daemon is made of.
 pub(super) struct Parts {
@@ -237,13 +239,12 @@ impl Running {
 
 /// What the operator should hear of, a line: a backend that comes or goes.
 fn told(item: &News, controller: &Controller<NftablesEngine, ProxyEngine>) -> Option<String> {
-    let rules = |rules: &mut dyn Iterator<Item = usize>| {
-        let ruleset = controller.applied().map(|applied| &applied.candidate.ruleset);
-        let name = |nth| ruleset.and_then(|ruleset| ruleset.rules.get(nth)).map(|rule| rule.name.to_string());
-        let mut names: Vec<String> = rules.by_ref().take(3).filter_map(name).collect();
-        let more = rules.count();
-        if more > 0 {
-            names.push(format!("{more} more"));
+    let names = |rules: Vec<usize>| {
+        let ruleset = controller.applied().map_or(&[][..], |applied| &applied.candidate.ruleset.rules);
+        let known = rules.iter().filter_map(|nth| ruleset.get(*nth));
+        let mut names: Vec<String> = known.take(NAMED).map(|rule| rule.name.to_string()).collect();
+        if rules.len() > NAMED {
+            names.push(format!("{} more", rules.len() - NAMED));
         }
         names.join(", ")
     };
@@ -254,13 +255,13 @@ fn told(item: &News, controller: &Controller<NftablesEngine, ProxyEngine>) -> Op
             if known.map_or(health.up, |known| known.up == health.up) {
                 return None;
             }
-            let rules = rules(&mut controller.concern().of_probe(probe));
+            let rules = names(controller.concern().of_probe(probe).collect());
             let state = if health.up { "up" } else { "down" };
             let (address, check) = (probe.address, &probe.check.kind);
             Some(format!("{address} is {state} ({check} check, rules {rules}): {}", health.reason))
         }
         News::Names(lookup, answer) => {
-            let rules = rules(&mut controller.concern().of_lookup(lookup));
+            let rules = names(controller.concern().of_lookup(lookup).collect());
             let shown = |resolved: &Resolved| match resolved.port {
                 None => resolved.address.to_string(),
                 Some(port) => SocketAddr::new(resolved.address, port).to_string(),

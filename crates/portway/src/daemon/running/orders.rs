@@ -3,8 +3,8 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use portway_core::facts::{Admin, Order};
-use portway_core::members;
-use portway_core::ruleset::{Backend, BackendName, Rule};
+use portway_core::members::MemberView;
+use portway_core::ruleset::{Backend, BackendName, RuleName};
 
 use super::{Failure, Running};
 use crate::cli::report;
@@ -21,7 +21,7 @@ impl Running {
         keep: bool,
         by: &str,
     ) -> Result<Vec<BackendStatus>, Failure> {
-        let (rule, backend) = self.find(rule, backend)?;
+        let (nth, rule, backend) = self.find(rule, backend)?;
         if let Ordered::Weight(Some(weight)) = ordered
             && weight > Backend::MOST_WEIGHT
         {
@@ -30,13 +30,13 @@ impl Running {
         if keep && self.parts.remembered.is_none() {
             return Err("rules given on the command line are not remembered: leave out --keep".to_owned());
         }
-        let key = (rule.name.clone(), backend.clone());
+        let key = (rule.clone(), backend.clone());
         let known = self.parts.controller.facts().orders.get(&key).cloned().unwrap_or_default();
         let order = changed(known, ordered, keep, by)?;
-        let said = format!("{by}: {}/{backend} {}", rule.name, said(ordered));
+        let said = format!("{by}: {rule}/{backend} {}", said(ordered));
         let order = (order.admin.is_some() || order.weight.is_some()).then_some(order);
         let (since, now) = (Instant::now(), self.now());
-        let news = vec![News::Order(rule.name.clone(), backend.clone(), order)];
+        let news = vec![News::Order(rule, backend.clone(), order)];
         let learned = self.parts.controller.learn(news, now);
         self.note(learned, since);
         report::log(&said);
@@ -45,28 +45,27 @@ impl Running {
         {
             return Err(format!("{said}; but it cannot be remembered: {error}"));
         }
-        let all = self.backends_of(&rule).map_err(|error| error.to_string())?;
+        let all = self.backends_of(nth).map_err(|error| error.to_string())?;
         let meant = |row: &BackendStatus| {
             row.name == backend.as_str() || row.target.as_deref() == Some(backend.as_str())
         };
         Ok(all.into_iter().filter(meant).collect())
     }
 
-    /// The rule and the backend that are meant, by name or by address.
-    fn find(&self, rule: &str, backend: &str) -> Result<(Rule, BackendName), Failure> {
-        let ruleset = self.applied().map(|applied| &applied.candidate.ruleset);
-        let rules = ruleset.map_or(&[][..], |ruleset| &ruleset.rules);
-        let Some(found) = rules.iter().find(|known| known.name.as_str() == rule) else {
+    /// The rule (and its place) and the backend that are meant, by name or by address.
+    fn find(&self, rule: &str, backend: &str) -> Result<(usize, RuleName, BackendName), Failure> {
+        let candidate = self.applied().map(|applied| &applied.candidate);
+        let rules = candidate.map_or(&[][..], |candidate| &candidate.ruleset.rules);
+        let place = rules.iter().position(|known| known.name.as_str() == rule);
+        let Some((nth, candidate)) = place.zip(candidate) else {
             let names: Vec<&str> = rules.iter().take(20).map(|known| known.name.as_str()).collect();
             return Err(format!("no rule is called {rule} (there is {})", names.join(", ")));
         };
-        let views = members::view(found, self.parts.controller.facts(), self.now());
-        let named = views.iter().find(|view| {
-            view.backend.as_str() == backend
-                || view.target.is_some_and(|target| target.to_string() == backend)
-        });
-        match named.and_then(|_| BackendName::new(backend)) {
-            Some(backend) => Ok((found.clone(), backend)),
+        let (found, reach) = candidate.rule(nth);
+        let views = self.views(found, reach);
+        let meant = |view: &MemberView| view.backend == backend || view.target.as_deref() == Some(backend);
+        match views.iter().find(|view| meant(view)).and_then(|_| BackendName::new(backend)) {
+            Some(backend) => Ok((nth, found.name.clone(), backend)),
             None => {
                 let mut names: Vec<&str> = views.iter().map(|view| view.backend.as_str()).collect();
                 names.dedup();

@@ -5,14 +5,12 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use portway_core::engine::EngineError;
-use portway_core::facts::Facts;
-use portway_core::members::{self, Meets, MemberView};
+use portway_core::members::{self, MemberState, MemberView, Reach};
 use portway_core::ruleset::{EngineKind, Rule};
 use portway_core::snapshot::{EngineSnapshot, MemberCounters, RuleCounters, flows_per_second};
 
 use super::Running;
 use crate::control::{BackendStatus, FactsStatus, RuleStatus, Status};
-use crate::controller::Candidate;
 
 /// Totals of flows by rule, and when they were read.
 pub(super) type Sample = (Instant, BTreeMap<String, u64>);
@@ -37,14 +35,15 @@ impl Running {
             Some(flows_per_second(total(before), total(&totals), elapsed))
         };
         let rules = self.applied().map_or_else(Vec::new, |applied| {
-            let Candidate { ruleset, assignment } = &applied.candidate;
-            let assigned = ruleset.rules.iter().zip(&assignment.rules);
+            let candidate = &applied.candidate;
+            let assigned = candidate.assignment.rules.iter().enumerate();
             assigned
-                .map(|(rule, assigned)| {
+                .map(|(nth, assigned)| {
+                    let (rule, reach) = candidate.rule(nth);
                     let name = rule.name.to_string();
                     let snapshot = snapshots.iter().find(|(kind, _)| *kind == assigned.engine);
                     let seen = Seen::of(&name, snapshot.map(|(_, snapshot)| snapshot));
-                    let (backends, empty) = self.backends(rule, &seen);
+                    let (backends, empty) = self.backends(&self.views(rule, reach), &seen);
                     let state = match (&seen.counters, empty) {
                         (None, _) => "missing",
                         (Some(_), true) => "empty",
@@ -89,31 +88,39 @@ impl Running {
         })
     }
 
-    /// How a rule's backends stand.
-    pub(super) fn backends_of(&mut self, rule: &Rule) -> Result<Vec<BackendStatus>, EngineError> {
+    /// How the backends of the nth rule stand.
+    pub(super) fn backends_of(&mut self, nth: usize) -> Result<Vec<BackendStatus>, EngineError> {
         let snapshots = self.parts.controller.observe()?;
-        let name = rule.name.as_str();
-        let snapshot = snapshots.iter().find(|(_, snapshot)| snapshot.rules.contains_key(name));
-        let seen = Seen::of(name, snapshot.map(|(_, snapshot)| snapshot));
-        Ok(self.backends(rule, &seen).0)
+        let Some(applied) = self.applied() else { return Ok(Vec::new()) };
+        let (rule, reach) = applied.candidate.rule(nth);
+        let engine = applied.candidate.assignment.rules[nth].engine;
+        let snapshot = snapshots.iter().find(|(kind, _)| *kind == engine);
+        let seen = Seen::of(rule.name.as_str(), snapshot.map(|(_, snapshot)| snapshot));
+        Ok(self.backends(&self.views(rule, reach), &seen).0)
     }
 
-    /// The same from what was read, and whether none of them is live.
-    fn backends(&self, rule: &Rule, seen: &Seen<'_>) -> (Vec<BackendStatus>, bool) {
-        let (facts, now): (&Facts, _) = (self.parts.controller.facts(), self.now());
-        let views = members::view(rule, facts, now);
-        let empty = !views.iter().any(|view| view.effective > 0);
-        let total: u64 = views.iter().map(|view| u64::from(view.effective)).sum();
+    /// A rule's members as the facts have them.
+    pub(super) fn views(&self, rule: &Rule, reach: Reach) -> Vec<MemberView> {
+        members::view(rule, self.parts.controller.facts(), self.now(), reach)
+    }
+
+    /// The members with what was counted, and whether none of them is live.
+    fn backends(&self, views: &[MemberView], seen: &Seen<'_>) -> (Vec<BackendStatus>, bool) {
+        let now = self.now();
+        let total: f64 = views.iter().map(|view| view.effective).sum();
         let backends = views.iter().map(|view| {
-            let target = view.target.map(|target| target.to_string());
-            let counters = seen.member(target.as_deref(), views.len());
-            let live = if counters.ejected { "ejected" } else { view.state.word() };
+            let counters = seen.member(view.target.as_deref(), views.len());
+            let state = if counters.ejected && view.state == MemberState::Up {
+                "ejected".to_owned()
+            } else {
+                view.state.to_string()
+            };
             BackendStatus {
-                name: view.backend.to_string(),
-                target,
-                state: live.to_owned(),
+                name: view.backend.clone(),
+                target: view.target.clone(),
+                state,
                 weight: view.weight,
-                share: share(view, total),
+                share: if total > 0.0 { view.effective * 100.0 / total } else { 0.0 },
                 backup: view.backup,
                 reason: view.reason.clone(),
                 since_seconds: view.since.map(|since| now.saturating_sub(since).as_secs()),
@@ -125,12 +132,8 @@ impl Running {
                 keep: view.order.as_ref().is_some_and(|order| order.keep),
             }
         });
-        (backends.collect(), empty)
+        (backends.collect(), total <= 0.0)
     }
-}
-
-fn share(view: &MemberView, total: u64) -> f64 {
-    if total == 0 { 0.0 } else { f64::from(view.effective) * 100.0 / total as f64 }
 }
 
 /// What an engine saw of one rule.
