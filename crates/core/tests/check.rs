@@ -260,7 +260,7 @@ fn postgresql() -> CheckKind {
 /// An ErrorResponse of PostgreSQL 15.
 fn refusal(state: &str, message: &str) -> Vec<u8> {
     let fields = format!("SFATAL\0VFATAL\0C{state}\0M{message}\0Fpostinit.c\0L948\0RInitPostgres\0\0");
-    [b"E", &u32::try_from(fields.len() + 4).unwrap().to_be_bytes()[..], fields.as_bytes()].concat()
+    [b"E", &u32::try_from(fields.len() + 4).expect("short").to_be_bytes()[..], fields.as_bytes()].concat()
 }
 
 #[test]
@@ -318,7 +318,7 @@ const OK: &[u8] = b"\x07\0\0\x02\0\0\0\x02\0\0\0";
 
 /// An ERR packet.
 fn err(number: u8, code: u16, text: &str) -> Vec<u8> {
-    let length = u8::try_from(text.len() + 3).unwrap();
+    let length = u8::try_from(text.len() + 3).expect("short");
     [&[length, 0, 0, number, 0xff][..], &code.to_le_bytes(), text.as_bytes()].concat()
 }
 
@@ -435,7 +435,7 @@ fn smtp_greets_and_answers() {
 }
 
 fn dns(name: Option<&str>) -> CheckKind {
-    CheckKind::Dns { name: name.map(|name| HostName::new(name).unwrap()) }
+    CheckKind::Dns { name: name.map(|name| HostName::new(name).expect("a name")) }
 }
 
 /// A datagram is not cut: no byte by byte here.
