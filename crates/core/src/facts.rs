@@ -5,6 +5,7 @@
 //! (the `portway-watch` crate) and what the proxy sees for itself (passive checks, [`crate::outlier`]).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +49,16 @@ pub enum Lookup {
     Addresses(String),
     /// The SRV records of a service, and the addresses of the hosts that they name.
     Service(String),
+}
+
+impl fmt::Display for Lookup {
+    /// The name, a service as the file writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Addresses(name) => f.write_str(name),
+            Self::Service(name) => write!(f, "srv/{name}"),
+        }
+    }
 }
 
 /// One address of an answer.

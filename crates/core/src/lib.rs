@@ -17,6 +17,7 @@ pub mod check;
 pub mod compare;
 pub mod config;
 pub mod diagnostic;
+pub mod effects;
 pub mod engine;
 pub mod facts;
 pub mod flow;
