@@ -60,12 +60,15 @@ pub fn ended(rule: &Rule, before: &Standing, facts: &Facts) -> Vec<Ended> {
         after,
         target,
     };
-    let parts = |target| match rule.pool.on_down {
-        OnDown::Keep => vec![part(target, Some(Protocol::Udp), Moment::ZERO)],
-        OnDown::Reset => vec![part(target, None, Moment::ZERO)],
-        OnDown::Drain(time) => {
-            vec![part(target, Some(Protocol::Udp), Moment::ZERO), part(target, Some(Protocol::Tcp), time)]
-        }
+    let forwards = |protocol| rule.listeners.iter().any(|listener| listener.protocol == protocol);
+    let parts = |target| {
+        let udp = forwards(Protocol::Udp).then(|| part(target, Some(Protocol::Udp), Moment::ZERO));
+        let tcp = match rule.pool.on_down {
+            OnDown::Keep => None,
+            OnDown::Drain(time) => Some(part(target, Some(Protocol::Tcp), time)),
+            OnDown::Reset => Some(part(target, Some(Protocol::Tcp), Moment::ZERO)),
+        };
+        udp.into_iter().chain(tcp.filter(|_| forwards(Protocol::Tcp)))
     };
     down.flat_map(parts).collect()
 }

@@ -10,6 +10,8 @@
 //!
 //! Deliberately absent: files, signals, the control socket (`daemon`) and words for people (`cli`).
 
+#[cfg(test)]
+mod fake;
 mod learn;
 
 use std::fmt;
@@ -305,90 +307,10 @@ pub fn needs(plan: &nftables::Plan, ruleset: &Ruleset, nftables: bool) -> Needs 
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
     use std::rc::Rc;
 
-    use portway_core::caps::Caps;
-    use portway_core::diagnostic::Source;
-
+    use super::fake::{Fakes, Script, candidate, controller};
     use super::*;
-    use crate::load;
-
-    /// What the fakes were asked, in order, and which step of which engine fails.
-    #[derive(Default)]
-    struct Script {
-        calls: RefCell<Vec<String>>,
-        fails: RefCell<Option<&'static str>>,
-    }
-
-    struct Fake<P, C> {
-        kind: EngineKind,
-        script: Rc<Script>,
-        plan: std::marker::PhantomData<(P, C)>,
-    }
-
-    impl<P, C> Fake<P, C> {
-        fn new(kind: EngineKind, script: &Rc<Script>) -> Self {
-            Self { kind, script: Rc::clone(script), plan: std::marker::PhantomData }
-        }
-
-        fn step(&self, step: &str) -> Result<(), EngineError> {
-            let call = format!("{} {step}", self.kind);
-            self.script.calls.borrow_mut().push(call.clone());
-            // One failure only: going back afterwards works.
-            if *self.script.fails.borrow() == Some(call.as_str()) {
-                self.script.fails.replace(None);
-                let reason = "as the test wants".to_owned();
-                return Err(EngineError { engine: self.kind, rule: None, doing: call, reason, hint: None });
-            }
-            Ok(())
-        }
-    }
-
-    impl<P, C> Engine for Fake<P, C> {
-        type Plan = P;
-        type Change = C;
-        fn kind(&self) -> EngineKind {
-            self.kind
-        }
-        fn prepare(&mut self, _: &P) -> Result<(), EngineError> {
-            self.step("prepare")
-        }
-        fn commit(&mut self) -> Result<Changed, EngineError> {
-            self.step("commit").map(|()| Changed::default())
-        }
-        fn abort(&mut self) {
-            let _ = self.step("abort");
-        }
-        fn adjust(&mut self, _: &C) -> Result<(), EngineError> {
-            self.step("adjust")
-        }
-        fn flows(&mut self, _: &FlowFilter, _: usize) -> Result<Flows, EngineError> {
-            self.step("flows").map(|()| Flows::default())
-        }
-        fn end_flows(&mut self, _: &FlowFilter) -> Result<u64, EngineError> {
-            self.step("end").map(|()| 0)
-        }
-        fn observe(&mut self) -> Result<EngineSnapshot, EngineError> {
-            self.step("observe").map(|()| EngineSnapshot::default())
-        }
-        fn clear(&mut self) -> Result<(), EngineError> {
-            self.step("clear")
-        }
-    }
-
-    type Fakes = Controller<Fake<nftables::Plan, nftables::Change>, Fake<proxy::Plan, proxy::Change>>;
-
-    fn controller(script: &Rc<Script>) -> Fakes {
-        let nft = Fake::new(EngineKind::Nftables, script);
-        let proxy = Fake::new(EngineKind::Proxy, script);
-        Controller::new(Some(nft), proxy, None, nftables::Ids::default(), Facts::default())
-    }
-
-    fn candidate(forward: &str) -> Candidate {
-        let text = format!("[[rule]]\nname = \"web\"\nlisten = \"0.0.0.0:80\"\nforward = \"{forward}\"\n");
-        load::load(Source::new("test", text), &Caps::all()).candidate.unwrap()
-    }
 
     /// An apply on top of a good one, with one step failing; the calls of the second apply.
     fn second_apply(fails: &'static str) -> (Fakes, Rc<Script>, Result<Report, ApplyError>) {

@@ -91,6 +91,8 @@ pub fn run(options: &Options, caps: Caps, source: Source, candidate: Candidate) 
     result?;
     report::log(if kept {
         "stopped; the kernel's rules forward on, `portway clear` removes them"
+    } else if Remembered::new(&options.state_dir).is_there() {
+        "stopped; nothing is left but what was to be remembered, `portway clear` forgets it"
     } else {
         "stopped; every trace removed"
     });

@@ -82,6 +82,11 @@ impl Remembered {
         write(&self.names, &kept.collect::<Vec<_>>())
     }
 
+    /// Whether there is anything.
+    pub fn is_there(&self) -> bool {
+        self.orders.exists() || self.names.exists()
+    }
+
     /// Forgets all of it.
     ///
     /// # Errors
@@ -114,5 +119,41 @@ fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portway_core::facts::{Admin, Resolved};
+
+    use super::*;
+
+    #[test]
+    fn what_was_to_be_kept_is_read_back_and_forgotten() {
+        let dir = std::env::temp_dir().join(format!("portway-remembered-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let files = Remembered::new(&dir);
+        assert_eq!(files.load().unwrap(), Facts::default());
+        let key = |backend| (RuleName::new("web").unwrap(), BackendName::new(backend).unwrap());
+        let order =
+            |keep| Order { admin: Some(Admin::Drain), by: "root".to_owned(), keep, ..Order::default() };
+        let orders = Orders::from([(key("10.0.0.1:80"), order(true)), (key("10.0.0.2:80"), order(false))]);
+        files.keep_orders(&orders).unwrap();
+        let lookup = |name: &str| Lookup::Addresses(name.to_owned());
+        let address = Resolved { address: "10.0.0.9".parse().unwrap(), port: None, weight: 0, priority: 0 };
+        let names =
+            BTreeMap::from([(lookup("app.example"), vec![address]), (lookup("gone.example"), Vec::new())]);
+        files.keep_names(&names).unwrap();
+        let facts = files.load().unwrap();
+        assert_eq!(facts.orders.into_keys().collect::<Vec<_>>(), [key("10.0.0.1:80")]);
+        assert_eq!(facts.names.into_keys().collect::<Vec<_>>(), [lookup("app.example")]);
+        // Nothing to keep leaves no file.
+        files.keep_orders(&Orders::new()).unwrap();
+        assert!(files.is_there() && !files.orders.exists());
+        fs::write(&files.orders, "[{]").unwrap();
+        assert!(files.load().unwrap_err().to_string().contains("orders.json"));
+        files.forget().unwrap();
+        assert!(!files.is_there());
+        fs::remove_dir(&dir).unwrap();
     }
 }

@@ -101,7 +101,10 @@ fn backends(status: &Status) {
             let kept = if row.keep { ", kept" } else { "" };
             format!("by {by}{kept}")
         });
-        let why = order.into_iter().chain(Some(row.reason.clone()).filter(|reason| !reason.is_empty()));
+        // The reason of an ordered state is the order itself.
+        let reason =
+            Some(row.reason.clone()).filter(|reason| !reason.is_empty() && !reason.starts_with("by "));
+        let why = order.into_iter().chain(reason);
         table.add_row([
             format!("{}/{}", rule.name, row.name),
             row.target.clone().unwrap_or_else(unknown),

@@ -1,0 +1,98 @@
+//! Engines that only write down what they were asked, for the tests of the controller.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use portway_core::caps::Caps;
+use portway_core::diagnostic::Source;
+use portway_core::engine::{Changed, Engine, EngineError};
+use portway_core::facts::Facts;
+use portway_core::flow::{FlowFilter, Flows};
+use portway_core::plan::{nftables, proxy};
+use portway_core::ruleset::EngineKind;
+use portway_core::snapshot::EngineSnapshot;
+
+use super::{Candidate, Controller};
+use crate::load;
+
+/// What the fakes were asked, in order, and which step of which engine fails.
+#[derive(Default)]
+pub(super) struct Script {
+    pub(super) calls: RefCell<Vec<String>>,
+    pub(super) fails: RefCell<Option<&'static str>>,
+}
+
+pub(super) struct Fake<P, C> {
+    kind: EngineKind,
+    script: Rc<Script>,
+    plan: std::marker::PhantomData<(P, C)>,
+}
+
+impl<P, C> Fake<P, C> {
+    fn new(kind: EngineKind, script: &Rc<Script>) -> Self {
+        Self { kind, script: Rc::clone(script), plan: std::marker::PhantomData }
+    }
+
+    fn step(&self, step: &str) -> Result<(), EngineError> {
+        let call = format!("{} {step}", self.kind);
+        self.script.calls.borrow_mut().push(call.clone());
+        // One failure only: going back afterwards works.
+        if *self.script.fails.borrow() == Some(call.as_str()) {
+            self.script.fails.replace(None);
+            let reason = "as the test wants".to_owned();
+            return Err(EngineError { engine: self.kind, rule: None, doing: call, reason, hint: None });
+        }
+        Ok(())
+    }
+}
+
+impl<P, C> Engine for Fake<P, C> {
+    type Plan = P;
+    type Change = C;
+    fn kind(&self) -> EngineKind {
+        self.kind
+    }
+    fn prepare(&mut self, _: &P) -> Result<(), EngineError> {
+        self.step("prepare")
+    }
+    fn commit(&mut self) -> Result<Changed, EngineError> {
+        self.step("commit").map(|()| Changed::default())
+    }
+    fn abort(&mut self) {
+        let _ = self.step("abort");
+    }
+    fn adjust(&mut self, _: &C) -> Result<(), EngineError> {
+        self.step("adjust")
+    }
+    fn flows(&mut self, _: &FlowFilter, _: usize) -> Result<Flows, EngineError> {
+        self.step("flows").map(|()| Flows::default())
+    }
+    fn end_flows(&mut self, filter: &FlowFilter) -> Result<u64, EngineError> {
+        let FlowFilter { backend, backend_port, protocol, .. } = filter;
+        let backend = backend.zip(*backend_port).map(|(address, port)| format!(" {address}:{port}"));
+        let protocol = protocol.as_ref().map(|protocol| format!(" {protocol}"));
+        self.step(&format!("end{}{}", backend.unwrap_or_default(), protocol.unwrap_or_default())).map(|()| 0)
+    }
+    fn observe(&mut self) -> Result<EngineSnapshot, EngineError> {
+        self.step("observe").map(|()| EngineSnapshot::default())
+    }
+    fn clear(&mut self) -> Result<(), EngineError> {
+        self.step("clear")
+    }
+}
+
+pub(super) type Fakes = Controller<Fake<nftables::Plan, nftables::Change>, Fake<proxy::Plan, proxy::Change>>;
+
+pub(super) fn controller(script: &Rc<Script>) -> Fakes {
+    let nft = Fake::new(EngineKind::Nftables, script);
+    let proxy = Fake::new(EngineKind::Proxy, script);
+    Controller::new(Some(nft), proxy, None, nftables::Ids::default(), Facts::default())
+}
+
+pub(super) fn candidate(forward: &str) -> Candidate {
+    of_file(&format!("[[rule]]\nname = \"web\"\nlisten = \"0.0.0.0:80\"\nforward = \"{forward}\"\n"))
+}
+
+pub(super) fn of_file(text: &str) -> Candidate {
+    load::load(Source::new("test", text.to_owned()), &Caps::all()).candidate.unwrap()
+}
