@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 /// An element is at least a header, a key and its value: three attributes of four bytes.
 const SMALLEST: usize = 12;
 /// Every set reads the same bytes.
-const SETS: usize = 32;
+const SETS: usize = 64;
 
 fuzz_target!(|bytes: &[u8]| {
     assert!(portway_nftables::elements_in(bytes) <= bytes.len() / SMALLEST * SETS);

@@ -5,13 +5,14 @@ use std::io;
 
 use portway_core::plan::nftables::element::{DataShape, Shape};
 use portway_core::plan::nftables::table::{Chain, TABLE};
-use portway_core::plan::nftables::{Data, Entry, HelperObject, Key, Plan, Set, layout_comment};
+use portway_core::plan::nftables::{Data, Entry, HelperObject, Key, Plan, Set, Verdict, layout_comment};
 
+use crate::chain;
 use crate::encode::{INET, kind};
-use crate::set::CT_HELPER;
+use crate::expression::{CT_HELPER, DROP, GOTO, JUMP};
 use crate::socket::{Dump, Socket};
 use crate::value::values;
-use crate::wire::{Attributes, Message, Messages, text, user_data};
+use crate::wire::{Attributes, Messages, text, user_data};
 
 /// How often the table is read again because it changed meanwhile.
 const TRIES: usize = 20;
@@ -73,11 +74,14 @@ fn read_table(socket: &mut Socket) -> io::Result<Held> {
         return Ok(Held::Other);
     }
     let mut plan = Plan::default();
-    let Some(guard) = read_chains(socket)? else { return Ok(Held::Other) };
-    plan.guard = guard;
+    let Some(chains) = chain::read(socket)? else { return Ok(Held::Other) };
+    (plan.guard, plan.chains) = (chains.guard, chains.own);
     let Some(helpers) = read_helpers(socket)? else { return Ok(Held::Other) };
+    if helpers != chains.helpers {
+        return Ok(Held::Other);
+    }
     plan.helpers = helpers;
-    for set in Set::ALL {
+    for set in Set::ALL.into_iter().filter(|set| !set.shape().dynamic) {
         let shape = set.shape();
         let dump = dump_elements(socket, set)?;
         let mut found = portway_core::plan::nftables::Elements::new();
@@ -90,36 +94,6 @@ fn read_table(socket: &mut Socket) -> io::Result<Held> {
         }
     }
     Ok(Held::Ours(plan))
-}
-
-/// Whether the guard chain is there, or `None` when the chains or the number of their rules are not ours.
-fn read_chains(socket: &mut Socket) -> io::Result<Option<bool>> {
-    let dump = socket.dump(kind::GET_CHAIN, |w| w.nfgen(INET, 0))?;
-    let mut names: Vec<String> = dump
-        .messages()
-        .filter(|message| message.kind == kind::NEW_CHAIN && message.nf().find_text(1) == Some(TABLE))
-        .filter_map(|message| message.nf().find_text(3).map(str::to_owned))
-        .collect();
-    names.sort_unstable();
-    let rules = socket.dump(kind::GET_RULE, |w| {
-        w.nfgen(INET, 0);
-        w.text(1, TABLE);
-    })?;
-    for guard in [false, true] {
-        let chains = Chain::ALL.into_iter().filter(|chain| *chain != Chain::Guard || guard);
-        let mut expected: Vec<String> = chains.clone().map(|chain| chain.name().to_owned()).collect();
-        expected.sort_unstable();
-        let counted = |chain: &Chain| {
-            let of_chain = |message: &Message<'_>| message.nf().find_text(2) == Some(chain.name());
-            let ours = |message: &Message<'_>| message.nf().find_text(1) == Some(TABLE);
-            let rules = rules.messages().filter(|message| message.kind == kind::NEW_RULE);
-            rules.filter(|message| ours(message) && of_chain(message)).count() == chain.rules().len()
-        };
-        if names == expected && chains.clone().all(|chain| counted(&chain)) {
-            return Ok(Some(guard));
-        }
-    }
-    Ok(None)
 }
 
 fn read_helpers(socket: &mut Socket) -> io::Result<Option<std::collections::BTreeSet<HelperObject>>> {
@@ -170,13 +144,21 @@ fn element(shape: &Shape, attributes: &Attributes<'_>) -> Option<(Key, Entry)> {
     let data = match shape.data {
         DataShape::None => Data::None,
         DataShape::Fields(fields) => Data::Fields(values(fields, attributes.inside(2).find(1)?, None)?),
-        DataShape::Helper => {
-            let name = attributes.find_text(9)?;
-            Data::Helper(HelperObject::ALL.into_iter().find(|object| object.name() == name)?)
-        }
+        DataShape::Verdict => Data::Verdict(verdict(&attributes.inside(2).inside(2))?),
     };
     let comment = attributes.find(6).and_then(|data| user_data(data, 0)).and_then(text).map(str::to_owned);
     Some((key, Entry { data, comment }))
+}
+
+fn verdict(attributes: &Attributes<'_>) -> Option<Verdict> {
+    let code = i32::from_be_bytes(attributes.find(1)?.try_into().ok()?);
+    let chain = attributes.find_text(2).and_then(Chain::named);
+    match (code, chain) {
+        (GOTO, Some(chain)) => Some(Verdict::Goto(chain)),
+        (JUMP, Some(chain)) => Some(Verdict::Jump(chain)),
+        (DROP, None) => Some(Verdict::Drop),
+        _ => None,
+    }
 }
 
 /// Reads any bytes as a dump of every set in turn and says how many elements it found: the fuzz target's and

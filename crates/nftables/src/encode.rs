@@ -1,12 +1,13 @@
 //! Plans and changes as batches of nf_tables messages. Every message remembers what it is about, so that a
 //! refusal can name the rule.
 
-use portway_core::plan::nftables::table::{Chain, TABLE};
-use portway_core::plan::nftables::{Change, Entry, HelperObject, Key, Plan, Set, layout_comment};
+use portway_core::address::Protocol;
+use portway_core::plan::nftables::table::{Chain, Statement, TABLE};
+use portway_core::plan::nftables::{Change, Entry, HelperObject, Key, Plan, RuleId, Set, layout_comment};
 
 use crate::expression;
+use crate::expression::CT_HELPER;
 use crate::set;
-use crate::set::CT_HELPER;
 use crate::wire::{Writer, flag};
 
 /// `NFNL_SUBSYS_NFTABLES`
@@ -27,6 +28,7 @@ pub mod kind {
     pub const DEL_CHAIN: u16 = SUBSYSTEM | 5;
     pub const NEW_RULE: u16 = SUBSYSTEM | 6;
     pub const GET_RULE: u16 = SUBSYSTEM | 7;
+    pub const DEL_RULE: u16 = SUBSYSTEM | 8;
     pub const NEW_SET: u16 = SUBSYSTEM | 9;
     pub const NEW_ELEMENT: u16 = SUBSYSTEM | 12;
     pub const GET_ELEMENT: u16 = SUBSYSTEM | 13;
@@ -45,6 +47,8 @@ const LIST: usize = 60_000;
 pub enum Subject {
     /// The table, a chain, a rule or a set.
     Structure(String),
+    /// A chain of a rule's own, or what stands in it.
+    Own(RuleId, String),
     /// A conntrack helper object.
     Helper(HelperObject),
     /// Elements of a set, by their keys.
@@ -60,6 +64,8 @@ pub struct Batch {
     table: &'static str,
     /// The most elements in one message.
     limit: usize,
+    /// The number of the last set in the batch.
+    sets: u32,
 }
 
 impl Batch {
@@ -73,7 +79,7 @@ impl Batch {
                 w.be32(1, generation);
             }
         });
-        Self { writer, first, subjects: Vec::new(), last: 0, table: TABLE, limit: usize::MAX }
+        Self { writer, first, subjects: Vec::new(), last: 0, table: TABLE, limit: usize::MAX, sets: 0 }
     }
 
     /// The same for a table of another name, for trying things out.
@@ -147,12 +153,10 @@ impl Batch {
             w.be32(2, 0);
             w.put(6, &set::comment(&layout_comment()));
         });
-        for (id, set) in (1..).zip(Set::ALL) {
-            self.create_set(set, id);
-        }
+        Set::ALL.into_iter().for_each(|set| self.create_set(set));
         let chains = || Chain::ALL.into_iter().filter(move |chain| *chain != Chain::Guard || guard);
         chains().for_each(|chain| self.create_chain(chain));
-        chains().for_each(|chain| self.create_rules(chain));
+        chains().for_each(|chain| self.create_rules(chain, &chain.rules()));
     }
 
     /// Turns the table's content from one plan to another.
@@ -163,10 +167,22 @@ impl Batch {
             let elements = keys.iter().filter_map(|key| Some((key, entry(key)?)));
             self.elements(kind::DEL_ELEMENT, 0, *set, elements);
         }
+        for chain in change.add_chains.keys() {
+            if change.remove_chains.contains(chain) {
+                self.remove(kind::DEL_RULE, *chain, 2);
+            } else {
+                self.create_chain(*chain);
+            }
+        }
+        // Rules before elements: the kernel looks at every element of a map that a new rule asks.
+        for (chain, own) in &change.add_chains {
+            self.create_rules(*chain, &own.rules());
+        }
         for (set, elements) in &change.add {
             self.elements(kind::NEW_ELEMENT, flag::CREATE | flag::EXCL, *set, elements.iter());
         }
         for object in &change.remove_helpers {
+            self.remove(kind::DEL_CHAIN, Chain::Attach(*object), 3);
             let table = self.table;
             self.message(kind::DEL_OBJECT, 0, Subject::Helper(*object), |w| {
                 w.text(1, table);
@@ -177,20 +193,26 @@ impl Batch {
         match change.guard {
             Some(true) => {
                 self.create_chain(Chain::Guard);
-                self.create_rules(Chain::Guard);
+                self.create_rules(Chain::Guard, &Chain::Guard.rules());
             }
-            Some(false) => {
-                let table = self.table;
-                self.message(kind::DEL_CHAIN, 0, structure("chain guard"), |w| {
-                    w.text(1, table);
-                    w.text(3, Chain::Guard.name());
-                });
-            }
+            Some(false) => self.remove(kind::DEL_CHAIN, Chain::Guard, 3),
             None => {}
+        }
+        for chain in change.remove_chains.iter().filter(|chain| !change.add_chains.contains_key(chain)) {
+            self.remove(kind::DEL_CHAIN, *chain, 3);
         }
     }
 
-    /// Declares a conntrack helper object.
+    /// Removes a chain, or all of its rules; `name` is the attribute that names the chain.
+    fn remove(&mut self, kind: u16, chain: Chain, name: u16) {
+        let table = self.table;
+        self.message(kind, 0, of_chain(chain, &format!("chain {}", chain.name())), |w| {
+            w.text(1, table);
+            w.text(name, &chain.name());
+        });
+    }
+
+    /// Declares a conntrack helper object, and the chain that attaches it.
     pub fn create_helper(&mut self, object: HelperObject) {
         let table = self.table;
         self.message(kind::NEW_OBJECT, flag::CREATE | flag::EXCL, Subject::Helper(object), |w| {
@@ -203,14 +225,18 @@ impl Batch {
                 w.put(3, &[object.protocol.number()]);
             });
         });
+        let chain = Chain::Attach(object);
+        self.create_chain(chain);
+        self.create_rules(chain, &chain.rules());
     }
 
-    fn create_chain(&mut self, chain: Chain) {
+    /// Makes a chain without rules.
+    pub fn create_chain(&mut self, chain: Chain) {
         let table = self.table;
-        let subject = structure(&format!("chain {}", chain.name()));
+        let subject = of_chain(chain, &format!("chain {}", chain.name()));
         self.message(kind::NEW_CHAIN, flag::CREATE | flag::EXCL, subject, |w| {
             w.text(1, table);
-            w.text(3, chain.name());
+            w.text(3, &chain.name());
             if let Some(hook) = chain.hook() {
                 w.nest(4, |w| {
                     w.be32(1, hook.number);
@@ -223,26 +249,54 @@ impl Batch {
         });
     }
 
-    fn create_rules(&mut self, chain: Chain) {
+    /// Puts rules into a chain.
+    pub fn create_rules(&mut self, chain: Chain, rules: &[Vec<Statement>]) {
         let table = self.table;
-        for statements in chain.rules() {
+        for statements in rules {
+            if statements.contains(&Statement::TcpOrUdp) {
+                self.create_anonymous();
+            }
+            let anonymous = self.sets;
             let words: Vec<String> = statements.iter().map(ToString::to_string).collect();
-            let subject = structure(&format!("rule \"{}\" in chain {}", words.join(" "), chain.name()));
-            self.message(kind::NEW_RULE, flag::CREATE | flag::APPEND, subject, |w| {
+            let what = format!("rule \"{}\" in chain {}", words.join(" "), chain.name());
+            self.message(kind::NEW_RULE, flag::CREATE | flag::APPEND, of_chain(chain, &what), |w| {
                 w.text(1, table);
-                w.text(2, chain.name());
-                w.nest(4, |w| expression::rule(w, &statements));
+                w.text(2, &chain.name());
+                w.nest(4, |w| expression::rule(w, statements, anonymous));
             });
         }
     }
 
-    fn create_set(&mut self, set: Set, id: u32) {
+    fn create_set(&mut self, set: Set) {
         let (table, shape) = (self.table, set.shape());
         let subject = structure(&format!("set {}", shape.name));
+        self.sets += 1;
+        let id = self.sets;
         self.message(kind::NEW_SET, flag::CREATE | flag::EXCL, subject, |w| {
             w.text(1, table);
             w.text(2, shape.name);
             set::declaration(w, &shape, id);
+        });
+    }
+
+    /// Makes the set of protocols that the next rule refers to.
+    fn create_anonymous(&mut self) {
+        let table = self.table;
+        self.sets += 1;
+        let id = self.sets;
+        self.message(kind::NEW_SET, flag::CREATE, structure("set { tcp, udp }"), |w| {
+            w.text(1, table);
+            set::tcp_and_udp(w, id);
+        });
+        self.message(kind::NEW_ELEMENT, flag::CREATE, structure("set { tcp, udp }"), |w| {
+            w.text(1, table);
+            w.text(2, set::ANONYMOUS);
+            w.be32(4, id);
+            w.nest(3, |w| {
+                for protocol in [Protocol::Tcp, Protocol::Udp] {
+                    w.nest(1, |w| w.nest(1, |w| w.put(1, &[protocol.number()])));
+                }
+            });
         });
     }
 
@@ -269,6 +323,15 @@ impl Batch {
                 w.nest(3, |w| w.raw(list.bytes()));
             });
         }
+    }
+}
+
+/// What a message about a chain is about.
+fn of_chain(chain: Chain, what: &str) -> Subject {
+    match chain {
+        Chain::Pool(id) | Chain::Remember(id) => Subject::Own(id, what.to_owned()),
+        Chain::Attach(object) => Subject::Helper(object),
+        _ => structure(what),
     }
 }
 

@@ -8,6 +8,7 @@ use std::io;
 
 use portway_core::engine::{Changed, Engine, EngineError};
 use portway_core::flow::{FlowFilter, Flows};
+use portway_core::plan::nftables::table::Chain;
 use portway_core::plan::nftables::{Change, Direction, Ids, Plan, Set, Value, mark_of};
 use portway_core::ruleset::EngineKind;
 use portway_core::snapshot::EngineSnapshot;
@@ -96,6 +97,10 @@ impl NftablesEngine {
         let objects = |prefix: &'static str| move |name: &str| format!("ct helper {name} is {prefix}");
         differences.extend(change.add_helpers.iter().map(|object| objects("missing")(object.name())));
         differences.extend(change.remove_helpers.iter().map(|object| objects("stale")(object.name())));
+        let own = |chain: Chain, what: &str| format!("chain {} is {what}", chain.name());
+        differences.extend(change.add_chains.keys().map(|chain| own(*chain, "missing or another")));
+        let gone = change.remove_chains.iter().filter(|chain| !change.add_chains.contains_key(chain));
+        differences.extend(gone.map(|chain| own(*chain, "stale")));
         if let Some(wanted) = change.guard {
             differences.push(format!("chain guard is {}", if wanted { "missing" } else { "stale" }));
         }
@@ -131,7 +136,7 @@ impl NftablesEngine {
         if one_by_one {
             batch = batch.one_by_one();
         }
-        let empty = Plan { guard: plan.guard, ..Plan::default() };
+        let empty = Plan::empty(plan.guard);
         let old = match held {
             Held::Ours(held) => held,
             Held::Nothing | Held::Other => &empty,
@@ -174,7 +179,7 @@ impl NftablesEngine {
         }
         let base = match self.held.take() {
             Some((_, Held::Ours(held))) => held,
-            _ => Plan { guard: way.guard, ..Plan::default() },
+            _ => Plan::empty(way.guard),
         };
         base.apply(&way.change)
     }

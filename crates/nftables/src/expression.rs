@@ -1,11 +1,16 @@
 //! The plan's statements as nf_tables expressions (`include/uapi/linux/netfilter/nf_tables.h`). Registers are
 //! numbered as nft does it, so that nft lists the rules as the plan prints them.
 
+use std::time::Duration;
+
 use portway_core::address::{Family, Protocol};
-use portway_core::plan::nftables::table::{Chain, Field, Load, SLOTS, Statement, key_of, nat_of};
+use portway_core::plan::nftables::element::{DataShape, Datatype};
+use portway_core::plan::nftables::pool::Addressing;
+use portway_core::plan::nftables::table::{Chain, Field, Hashed, Load, Statement, key_of, nat_of};
 use portway_core::plan::nftables::{MARK, MARK_MASK, Set};
 
-use crate::value::nfproto;
+use crate::set::ANONYMOUS;
+use crate::value::{nfproto, words};
 use crate::wire::Writer;
 
 /// The index of lo in every network namespace (`LOOPBACK_IFINDEX`).
@@ -13,11 +18,14 @@ const LOOPBACK: u32 = 1;
 /// `RTN_LOCAL`
 const LOCAL: u32 = 2;
 
+/// `NFT_OBJECT_CT_HELPER`
+pub const CT_HELPER: u32 = 3;
+
 const META_IIF: u32 = 4;
 const META_OIF: u32 = 5;
 const META_IIFNAME: u32 = 6;
 const META_NFPROTO: u32 = 15;
-const META_L4PROTO: u32 = 16;
+pub const META_L4PROTO: u32 = 16;
 const CT_DIRECTION: u32 = 1;
 const CT_MARK: u32 = 3;
 const NETWORK_HEADER: u32 = 1;
@@ -30,23 +38,33 @@ const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
+/// `NFT_REJECT_TCP_RST`, `NFT_REJECT_ICMPX_UNREACH`, `NFT_REJECT_ICMPX_PORT_UNREACH`
+const TCP_RESET: u32 = 1;
+const ICMPX: u32 = 2;
+const PORT_UNREACHABLE: u8 = 1;
+
+/// `NFT_REG_VERDICT`
+const VERDICT_REGISTER: u32 = 0;
+
 const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
 
-/// `NF_DROP`, `NF_ACCEPT`, `NFT_GOTO`, `NFT_RETURN`
-const DROP: i32 = 0;
+/// `NF_DROP`, `NF_ACCEPT`, `NFT_JUMP`, `NFT_GOTO`, `NFT_RETURN`
+pub const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
-const GOTO: i32 = -4;
+pub const JUMP: i32 = -3;
+pub const GOTO: i32 = -4;
 const RETURN: i32 = -5;
 
-/// Writes the expressions of a rule, as the value of `NFTA_RULE_EXPRESSIONS`.
-pub fn rule(w: &mut Writer, statements: &[Statement]) {
+/// Writes the expressions of a rule, as the value of `NFTA_RULE_EXPRESSIONS`. `anonymous` is the number in the batch of
+/// the set of [`crate::set::tcp_and_udp`] that belongs to the rule.
+pub fn rule(w: &mut Writer, statements: &[Statement], anonymous: u32) {
     for statement in statements {
-        self::statement(w, *statement);
+        self::statement(w, *statement, anonymous);
     }
 }
 
-fn statement(w: &mut Writer, statement: Statement) {
+fn statement(w: &mut Writer, statement: Statement, anonymous: u32) {
     match statement {
         Statement::Lookup(set) => {
             key(w, set);
@@ -60,14 +78,37 @@ fn statement(w: &mut Writer, statement: Statement) {
                 w.be32(4, register(0));
             });
         }
-        Statement::AttachHelper => {
-            key(w, Set::Helpers);
-            expression(w, "objref", |w| {
-                w.be32(3, register(0));
-                w.text(4, Set::Helpers.shape().name);
+        Statement::Attach(object) => expression(w, "objref", |w| {
+            w.be32(1, CT_HELPER);
+            w.text(2, object.name());
+        }),
+        Statement::Nat(set) => nat(w, set, key_of(set)),
+        Statement::Choose { slots, by, protocol } => {
+            if let Some(protocol) = protocol {
+                load_meta(w, META_L4PROTO, 0);
+                compare(w, EQUAL, &[protocol.number()]);
+            }
+            nat(w, slots, &[Load::Mark, by]);
+        }
+        Statement::Remember(addressing, timeout) => remember(w, addressing, timeout),
+        Statement::Dispatch(set) => {
+            key(w, set);
+            lookup_into(w, set, Some(VERDICT_REGISTER));
+        }
+        Statement::TcpOrUdp => {
+            load_meta(w, META_L4PROTO, 0);
+            expression(w, "lookup", |w| {
+                w.text(1, ANONYMOUS);
+                w.be32(2, register(0));
+                w.be32(4, anonymous);
             });
         }
-        Statement::Nat(set) => nat(w, set),
+        Statement::RejectTcp => {
+            load_meta(w, META_L4PROTO, 0);
+            compare(w, EQUAL, &[Protocol::Tcp.number()]);
+            reject(w, TCP_RESET, 0);
+        }
+        Statement::Reject => reject(w, ICMPX, PORT_UNREACHABLE),
         Statement::Masquerade => expression(w, "masq", |_| {}),
         Statement::MarkIsOurs(ours) => {
             load_ct(w, CT_MARK, 0);
@@ -111,58 +152,74 @@ fn statement(w: &mut Writer, statement: Statement) {
             load_payload(w, NETWORK_HEADER, offset, address_length(Family::V6), 0);
             compare(w, EQUAL, &std::net::Ipv6Addr::LOCALHOST.octets());
         }
-        Statement::Goto(chain) => verdict(w, GOTO, Some(chain)),
-        Statement::Return => verdict(w, RETURN, None),
-        Statement::Accept => verdict(w, ACCEPT, None),
-        Statement::Drop => verdict(w, DROP, None),
+        Statement::Goto(chain) => end(w, GOTO, Some(chain)),
+        Statement::Return => end(w, RETURN, None),
+        Statement::Accept => end(w, ACCEPT, None),
+        Statement::Drop => end(w, DROP, None),
     }
 }
 
 /// Loads a set's key into the registers from 0 on.
 fn key(w: &mut Writer, set: Set) {
-    let mut word = 0;
-    for (load, datatype) in key_of(set).iter().zip(set.shape().key) {
+    load(w, key_of(set), set.shape().key, 0);
+}
+
+/// Loads fields of these types into the registers from `word` on.
+fn load(w: &mut Writer, loads: &[Load], types: &[Datatype], mut word: u32) {
+    for (load, datatype) in loads.iter().zip(types) {
         match load {
-            Load::Destination(family) => {
-                only(w, *family, word);
-                let offset = address_offset(*family, Field::Destination);
-                load_payload(w, NETWORK_HEADER, offset, address_length(*family), word);
-            }
+            Load::Destination(family) => load_address(w, *family, Field::Destination, word),
+            Load::Source(family) => load_address(w, *family, Field::Source, word),
             Load::Protocol => load_meta(w, META_L4PROTO, word),
             Load::Port => load_payload(w, TRANSPORT_HEADER, 2, 2, word),
             Load::Interface => load_meta(w, META_IIFNAME, word),
             Load::Family => load_meta(w, META_NFPROTO, word),
             Load::Mark => load_ct(w, CT_MARK, word),
             Load::Direction => load_ct(w, CT_DIRECTION, word),
-            Load::Slot(family) => slot(w, *family, word),
+            Load::Turn(slots) => expression(w, "numgen", |w| {
+                w.be32(1, register(word));
+                w.be32(2, *slots);
+                // NFT_NG_INCREMENTAL
+                w.be32(3, 0);
+                w.be32(4, 0);
+            }),
+            Load::Hash(hashed) => hash(w, *hashed, word),
         }
-        word += crate::value::words(*datatype);
+        word += words(*datatype);
     }
 }
 
+fn load_address(w: &mut Writer, family: Family, field: Field, word: u32) {
+    only(w, family, word);
+    load_payload(w, NETWORK_HEADER, address_offset(family, field), address_length(family), word);
+}
+
 /// The hash of the client's address and port, in scratch registers behind the key.
-fn slot(w: &mut Writer, family: Family, word: u32) {
+fn hash(w: &mut Writer, hashed: Hashed, word: u32) {
     let scratch = 4;
-    let length = address_length(family);
-    only(w, family, scratch);
-    load_payload(w, NETWORK_HEADER, address_offset(family, Field::Source), length, scratch);
-    load_payload(w, TRANSPORT_HEADER, 0, 2, scratch + length / 4);
+    let mut length = address_length(hashed.family);
+    load_address(w, hashed.family, Field::Source, scratch);
+    if hashed.port.is_some() {
+        load_payload(w, TRANSPORT_HEADER, 0, 2, scratch + length / 4);
+        length += 4;
+    }
     expression(w, "hash", |w| {
         w.be32(1, register(scratch));
         w.be32(2, register(word));
-        w.be32(3, length + 4);
-        w.be32(4, SLOTS);
-        // NFT_HASH_JENKINS; without a seed the kernel draws one.
-        w.be32(8, 0);
+        w.be32(3, length);
+        w.be32(4, hashed.slots);
+        hashed.seed.into_iter().for_each(|seed| w.be32(5, seed));
+        // NFT_HASH_JENKINS
+        w.be32(7, 0);
     });
 }
 
-fn nat(w: &mut Writer, set: Set) {
+/// Rewrites an address and, where the map has ports, the port.
+fn nat(w: &mut Writer, set: Set, loads: &[Load]) {
     let Some((family, field)) = nat_of(set) else { return };
-    key(w, set);
+    load(w, loads, set.shape().key, 0);
     lookup(w, set, true);
-    let with_port =
-        matches!(set, Set::Backend4 | Set::Backend4Shifted | Set::Backend6 | Set::Backend6Shifted);
+    let with_port = matches!(set.shape().data, DataShape::Fields([_, _]));
     expression(w, "nat", |w| {
         // NFT_NAT_SNAT, NFT_NAT_DNAT
         w.be32(1, if field == Field::Source { 0 } else { 1 });
@@ -171,6 +228,36 @@ fn nat(w: &mut Writer, set: Set) {
         if with_port {
             w.be32(5, register(address_length(family) / 4));
         }
+    });
+}
+
+/// Writes the destination into the map of clients, for a time that starts again with every new flow.
+fn remember(w: &mut Writer, addressing: Addressing, timeout: Duration) {
+    let set = addressing.persist();
+    let shape = set.shape();
+    let DataShape::Fields(fields) = shape.data else { return };
+    key(w, set);
+    // Behind the key, at the next register of 128 bits.
+    let data = shape.key.iter().map(|field| words(*field)).sum::<u32>().next_multiple_of(4);
+    // The family is the key's: asked for twice, nft would show it once more.
+    let (family, offset) = (addressing.family, address_offset(addressing.family, Field::Destination));
+    load_payload(w, NETWORK_HEADER, offset, address_length(family), data);
+    load(w, &[Load::Port], &fields[1..], data + address_length(family) / 4);
+    expression(w, "dynset", |w| {
+        w.text(1, shape.name);
+        // NFT_DYNSET_OP_UPDATE
+        w.be32(3, 1);
+        w.be32(4, register(0));
+        w.be32(5, register(data));
+        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        w.put(6, &millis.to_be_bytes());
+    });
+}
+
+fn reject(w: &mut Writer, kind: u32, code: u8) {
+    expression(w, "reject", |w| {
+        w.be32(1, kind);
+        w.put(2, &[code]);
     });
 }
 
@@ -232,12 +319,14 @@ fn load_payload(w: &mut Writer, base: u32, offset: u32, length: u32, word: u32) 
 }
 
 fn lookup(w: &mut Writer, set: Set, map: bool) {
+    lookup_into(w, set, map.then(|| register(0)));
+}
+
+fn lookup_into(w: &mut Writer, set: Set, destination: Option<u32>) {
     expression(w, "lookup", |w| {
         w.text(1, set.shape().name);
         w.be32(2, register(0));
-        if map {
-            w.be32(3, register(0));
-        }
+        destination.into_iter().for_each(|register| w.be32(3, register));
     });
 }
 
@@ -265,17 +354,20 @@ fn mask(w: &mut Writer, mask: &[u8]) {
     });
 }
 
-fn verdict(w: &mut Writer, code: i32, chain: Option<Chain>) {
+/// A verdict as the value of a data attribute.
+pub fn verdict(w: &mut Writer, code: i32, chain: Option<Chain>) {
+    w.nest(2, |w| {
+        w.put(1, &code.to_be_bytes());
+        if let Some(chain) = chain {
+            w.text(2, &chain.name());
+        }
+    });
+}
+
+/// Ends the rule with a verdict.
+fn end(w: &mut Writer, code: i32, chain: Option<Chain>) {
     expression(w, "immediate", |w| {
-        // NFT_REG_VERDICT
-        w.be32(1, 0);
-        w.nest(2, |w| {
-            w.nest(2, |w| {
-                w.put(1, &code.to_be_bytes());
-                if let Some(chain) = chain {
-                    w.text(2, chain.name());
-                }
-            });
-        });
+        w.be32(1, VERDICT_REGISTER);
+        w.nest(2, |w| verdict(w, code, chain));
     });
 }

@@ -4,6 +4,7 @@
 //! the engine itself and what else the kernel tells: conntrack entries, other tables in the way, capabilities.
 //! Deliberately absent: the `nft` program, sysctls (the `portway` crate's) and any decision about rules.
 
+mod chain;
 mod conntrack;
 mod decode;
 mod encode;

@@ -3,7 +3,8 @@
 use std::io;
 
 use portway_core::engine::EngineError;
-use portway_core::plan::nftables::{Data, Plan, RuleId, Set, Value};
+use portway_core::plan::nftables::table::Chain;
+use portway_core::plan::nftables::{Data, Plan, RuleId, Set, Value, Verdict};
 use portway_core::ruleset::{EngineKind, RuleName};
 
 use crate::encode::{Batch, Subject};
@@ -25,14 +26,18 @@ pub fn refusal_error(plan: &Plan, batch: &Batch, refusals: &[Refusal]) -> Engine
     let mut error = failure("change the nf_tables ruleset", &refusal.error.into());
     match batch.subject(refusal.sequence) {
         None => {}
-        Some(Subject::Structure(what)) => {
+        Some(Subject::Structure(what) | Subject::Own(_, what)) => {
             error.doing = format!("set up {what}");
+            if let Some(Subject::Own(id, _)) = batch.subject(refusal.sequence) {
+                error.rule = plan.ids().iter().find(|(_, other)| other == id).map(|(name, _)| name.clone());
+            }
             error.hint = error.hint.or_else(|| Some("the kernel may be too old or lack a module".to_owned()));
         }
         Some(Subject::Helper(object)) => {
             error.doing = format!("declare the conntrack helper {} for {}", object.helper, object.protocol);
             error.rule = plan.elements(Set::Helpers).find_map(|(key, entry)| {
-                (entry.data == Data::Helper(*object)).then(|| rule_of(Set::Helpers, key))?
+                (entry.data == Data::Verdict(Verdict::Jump(Chain::Attach(*object))))
+                    .then(|| rule_of(Set::Helpers, key))?
             });
             error.hint = Some(format!("load the kernel module nf_conntrack_{}", object.helper));
         }

@@ -31,7 +31,7 @@ pub fn bytes(values: &[Value], end: bool) -> Vec<u8> {
                 bytes.extend(name.as_str().bytes().chain([0; 16]).take(16));
             }
             Value::Family(family) => bytes.push(nfproto(*family)),
-            Value::Mark(mark) => bytes.extend(mark.to_ne_bytes()),
+            Value::Mark(number) | Value::Slot(number) => bytes.extend(number.to_ne_bytes()),
             Value::Direction(Direction::Original) => bytes.push(0),
             Value::Direction(Direction::Reply) => bytes.push(1),
         }
@@ -67,6 +67,7 @@ pub fn values(fields: &[Datatype], first: &[u8], last: Option<&[u8]>) -> Option<
                 _ => return None,
             }),
             Datatype::Mark => Value::Mark(u32::from_ne_bytes(bytes.try_into().ok()?)),
+            Datatype::Slot => Value::Slot(u32::from_ne_bytes(bytes.try_into().ok()?)),
             Datatype::Direction => Value::Direction(match bytes {
                 [0] => Direction::Original,
                 [1] => Direction::Reply,
@@ -88,7 +89,7 @@ pub const fn length(field: Datatype) -> u32 {
     match field {
         Datatype::Protocol | Datatype::Family | Datatype::Direction => 1,
         Datatype::Service => 2,
-        Datatype::Ipv4 | Datatype::Mark => 4,
+        Datatype::Ipv4 | Datatype::Mark | Datatype::Slot => 4,
         Datatype::Ipv6 | Datatype::Interface => 16,
     }
 }
@@ -106,6 +107,8 @@ pub fn byte_length(fields: &[Datatype]) -> u32 {
 pub fn type_number(fields: &[Datatype]) -> u32 {
     let number = |field: &Datatype| match field {
         Datatype::Family => 2,
+        // TYPE_INTEGER
+        Datatype::Slot => 4,
         Datatype::Ipv4 => 7,
         Datatype::Ipv6 => 8,
         Datatype::Protocol => 12,

@@ -4,13 +4,14 @@
 
 mod support;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use portway_core::engine::Engine;
+use portway_core::members::Meets;
 use portway_core::plan::nftables::Plan;
-use portway_core::ruleset::{Helper, Rule, SourceMode};
+use portway_core::ruleset::{BackendHost, Balance, HashKey, Helper, Rule, SourceMode, WhenEmpty};
 use portway_nftables::{NftablesEngine, probe};
-use support::{Namespace, apply, nft, normalised, plan, rule};
+use support::{Namespace, apply, nft, normalised, plan, plan_met, pool, rule, up};
 
 fn every_feature() -> Vec<Rule> {
     let addresses = |pool: &[&str]| SourceMode::Snat(pool.iter().map(|text| text.parse().unwrap()).collect());
@@ -39,7 +40,57 @@ fn every_feature() -> Vec<Rule> {
     of("ftp", &|rule| rule.helper = Some(Helper::Ftp));
     of("tftp", &|rule| rule.helper = Some(Helper::Tftp));
     of("sip", &|rule| rule.helper = Some(Helper::Sip));
+    rules.extend(pools());
     rules
+}
+
+/// Pools of every policy in every way of writing members.
+fn pools() -> Vec<Rule> {
+    let mut rules = Vec::new();
+    let policies = [
+        ("turn", Balance::RoundRobin, HashKey::Source),
+        ("source", Balance::SourceHash, HashKey::Source),
+        ("port", Balance::SourceHash, HashKey::SourcePort),
+        ("maglev", Balance::ConsistentHash, HashKey::Source),
+        ("first", Balance::First, HashKey::Source),
+    ];
+    for (nth, (policy, balance, hash)) in policies.into_iter().enumerate() {
+        let mut add = |name: &str, listeners: &[&str], backends: &[&str]| {
+            rules.push(pool(&format!("{policy}-{name}"), listeners, backends, |pool| {
+                (pool.balance, pool.hash) = (balance, hash);
+                pool.persist = [Some(Duration::from_millis(90_500)), None][nth % 2];
+                pool.backends[0].weight = 3;
+                if nth == 0 {
+                    pool.when_empty = WhenEmpty::Sorry(pool.backends[1].target().unwrap());
+                }
+            }));
+        };
+        let port = 3000 + nth;
+        let (four, six) = (["10.0.0.1:80", "10.0.0.2:81", "10.0.0.3:80"], ["[fd00::1]:80", "[fd00::2]:81"]);
+        add("four", &[&format!("tcp/192.0.2.3:{port}")], &four);
+        add("both", &[&format!("tcp/192.0.2.4:{port}"), &format!("udp/192.0.2.4:{port}")], &four);
+        add("mixed", &[&format!("udp/192.0.2.3:{port}")], &["10.0.0.1", "10.0.0.2:80"]);
+        add(
+            "range",
+            &[&format!("tcp/192.0.2.5:{nth}000-{nth}999").replace(":0000", ":1")],
+            &["10.0.0.1", "10.0.0.2"],
+        );
+        add("six", &[&format!("udp/[2001:db8::3]:{port}")], &six);
+        add("six-range", &[&format!("udp/[2001:db8::4]:1{nth}000-1{nth}999")], &["fd00::1", "fd00::2"]);
+    }
+    rules
+}
+
+/// What a rule meets in one of some situations, by a number.
+fn situation(rule: &Rule, number: u64) -> Meets {
+    let all = rule.pool.backends.len();
+    match number {
+        0 => Meets::Refuse,
+        1 => Meets::Drop,
+        2 => up(rule, &[all - 1]),
+        3 => up(rule, &(1..all.max(2)).map(|nth| nth % all).collect::<Vec<_>>()),
+        _ => up(rule, &(0..all).collect::<Vec<_>>()),
+    }
 }
 
 fn assert_listed(plan: &Plan) {
@@ -50,7 +101,7 @@ fn assert_listed(plan: &Plan) {
             eprintln!("kernel: {left}\n  plan: {right}");
         }
     }
-    assert_eq!(kernel, printed, "nft lists something else than the plan prints");
+    assert!(kernel == printed, "nft lists something else than the plan prints");
 }
 
 #[test]
@@ -81,6 +132,27 @@ fn nft_lists_what_the_plan_prints() {
     let empty = plan(&mut engine, &[]);
     apply(&mut engine, &empty).unwrap();
     assert_listed(&empty);
+}
+
+/// A printed plan is a file that nft takes. Left out is the memory of IPv6 clients for members with ports: nft 1.0.6 runs
+/// out of registers when it reads what it lists itself ("dreg < ctx->reg_low"); the kernel has room.
+#[test]
+fn nft_takes_what_the_plan_prints() {
+    let namespace = Namespace::new();
+    namespace.enter();
+    let mut engine = NftablesEngine::open().unwrap();
+    let beyond_nft = |rule: &Rule| rule.pool.persist.is_some() && rule.name.as_str().ends_with("-six");
+    let rules: Vec<Rule> = every_feature().into_iter().filter(|rule| !beyond_nft(rule)).collect();
+    let plan = plan(&mut engine, &rules);
+    let file = std::env::temp_dir().join(format!("portway-plan-{}.nft", std::process::id()));
+    std::fs::write(&file, plan.to_string()).unwrap();
+    nft(&["-f", file.to_str().unwrap()]);
+    std::fs::remove_file(&file).unwrap();
+    assert_listed(&plan);
+    assert_eq!(engine.verify(&plan).unwrap(), Vec::<String>::new());
+    // As good as made by an earlier run.
+    let changed = apply(&mut engine, &plan).unwrap();
+    assert_eq!((changed.added, changed.removed, changed.adopted), (0, 0, true));
 }
 
 #[test]
@@ -214,17 +286,22 @@ fn the_kernel_follows_any_sequence_of_rulesets() {
     for step in 0..150 {
         let mut rules: Vec<Rule> = every_feature().into_iter().filter(|_| next(3) > 0).collect();
         for rule in &mut rules {
-            let address = |n: u64| {
-                if rule.backend.address.is_ipv4() { format!("10.0.9.{n}") } else { format!("fd09::{n}") }
-            };
+            let backend = &mut rule.pool.backends[0];
+            let BackendHost::Address(address) = &mut backend.host else { continue };
             if next(4) == 0 {
-                rule.backend.address = address(1 + next(3)).parse().unwrap();
+                let n = 1 + next(3);
+                let text = if address.is_ipv4() { format!("10.0.9.{n}") } else { format!("fd09::{n}") };
+                *address = text.parse().unwrap();
             }
             if next(5) == 0 {
                 rule.source = SourceMode::Preserve;
             }
         }
-        let plan = plan(&mut engine, &rules);
+        let met: Vec<(&Rule, Meets)> = rules
+            .iter()
+            .map(|rule| (rule, situation(rule, if next(3) == 0 { next(5) } else { 4 })))
+            .collect();
+        let (plan, _) = plan_met(&mut engine, &met);
         apply(&mut engine, &plan).unwrap_or_else(|error| panic!("step {step}: {error}"));
         assert_eq!(engine.verify(&plan).unwrap(), Vec::<String>::new(), "step {step}");
         if step % 30 == 0 {

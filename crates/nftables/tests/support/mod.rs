@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use portway_core::address::{Family, PortRange, Protocol};
 use portway_core::engine::{Changed, Engine, EngineError};
 use portway_core::facts::Facts;
-use portway_core::members::{Meets, Reach, meets};
+use portway_core::members::{Meets, Member, Reach, meets};
 use portway_core::plan::nftables::{Ids, Plan};
-use portway_core::ruleset::{Listener, Rule, RuleName, Scope, Target, TargetPorts};
+use portway_core::ruleset::{Backend, Listener, Pool, Rule, RuleName, Scope, Target, TargetPorts};
 use portway_nftables::NftablesEngine;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -66,6 +66,28 @@ pub fn rule(name: &str, listeners: &[&str], backend: &str) -> Rule {
     Rule::new(RuleName::new(name).unwrap(), listeners, self::backend(backend))
 }
 
+/// A rule with several backends, and settings.
+pub fn pool(name: &str, listeners: &[&str], backends: &[&str], settings: impl FnOnce(&mut Pool)) -> Rule {
+    let mut rule = rule(name, listeners, backends[0]);
+    rule.pool = Pool::new(backends.iter().map(|text| Backend::of(backend(text))).collect());
+    settings(&mut rule.pool);
+    rule
+}
+
+/// What a rule meets while of its backends only these are up, by their places in the file.
+pub fn up(rule: &Rule, backends: &[usize]) -> Meets {
+    let member = |nth: &usize| {
+        let backend = &rule.pool.backends[*nth];
+        Member {
+            backend: backend.name.clone(),
+            target: backend.target().unwrap(),
+            weight: backend.weight.into(),
+            max_connections: None,
+        }
+    };
+    Meets::Members(backends.iter().map(member).collect())
+}
+
 fn listener(text: &str) -> Listener {
     let (protocol, rest) = text.split_once('/').unwrap();
     let (host, ports) = rest.rsplit_once(':').unwrap();
@@ -106,6 +128,12 @@ pub fn plan(engine: &mut NftablesEngine, rules: &[Rule]) -> Plan {
     Plan::new(&met(rules), &ids)
 }
 
+/// The plan of rules with what they meet, and their ids.
+pub fn plan_met(engine: &mut NftablesEngine, rules: &[(&Rule, Meets)]) -> (Plan, Ids) {
+    let ids = Ids::allocate(&engine.previous_ids().unwrap(), rules.iter().map(|(rule, _)| &rule.name));
+    (Plan::new(rules, &ids), ids)
+}
+
 /// The rules with what they meet while nothing is known of the world.
 pub fn met(rules: &[Rule]) -> Vec<(&Rule, Meets)> {
     rules
@@ -135,12 +163,13 @@ pub fn normalised(listing: &str) -> String {
         rest = after;
     }
     lines.push(rest.to_owned());
-    // The objects stand in the order in which they were made.
+    // Objects and chains stand in the order in which they were made.
     let listing = lines.concat().replacen("\n\tct helper", "\n\n\tct helper", 1);
-    let mut paragraphs: Vec<&str> = listing.split("\n\n").collect();
+    let mut paragraphs: Vec<&str> = listing.strip_suffix("}\n").unwrap().trim_end().split("\n\n").collect();
     paragraphs.sort_by_key(|paragraph| match paragraph {
         header if header.starts_with("table") => (0, ""),
         object if object.starts_with("\tct helper") => (1, *object),
+        chain if chain.starts_with("\tchain") => (3, *chain),
         _ => (2, ""),
     });
     paragraphs.join("\n\n")

@@ -4,7 +4,10 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::element::{HelperObject, Key, Set};
-use super::{Elements, Plan};
+use super::ids::RuleId;
+use super::pool::OwnChain;
+use super::table::{Chain, Field, nat_of};
+use super::{Elements, Plan, mark_of};
 
 /// What turns one plan into another. Removals come before additions: a changed element is in both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +22,13 @@ pub struct Change {
     pub remove_helpers: BTreeSet<HelperObject>,
     /// Whether the guard chain comes or goes.
     pub guard: Option<bool>,
+    /// Chains of rules to make, before the elements that lead there.
+    pub add_chains: BTreeMap<Chain, OwnChain>,
+    /// Chains of rules to remove, after the elements that led there. One that is added as well stays, with other rules.
+    pub remove_chains: BTreeSet<Chain>,
+    /// The rules that remember clients and have lost a member, or remember no longer: clients that are remembered for
+    /// what is gone are to be forgotten.
+    pub forget: BTreeSet<RuleId>,
 }
 
 impl Change {
@@ -36,6 +46,14 @@ impl Change {
     pub fn removed(&self) -> usize {
         self.remove.values().map(BTreeSet::len).sum()
     }
+
+    /// The rules of which an element that leads to a member goes.
+    fn losers(&self) -> impl Iterator<Item = RuleId> {
+        let members = self.remove.iter().filter(|(set, _)| {
+            Set::OF_MEMBERS.contains(set) && matches!(nat_of(**set), Some((_, Field::Destination)))
+        });
+        members.flat_map(|(_, keys)| keys).filter_map(|key| mark_of(key).and_then(RuleId::of_mark))
+    }
 }
 
 impl Plan {
@@ -47,9 +65,10 @@ impl Plan {
             guard: (old.guard != new.guard).then_some(new.guard),
             ..Change::default()
         };
+        (change.remove_chains, change.add_chains) = diff_entries(&old.chains, &new.chains);
         let none = Elements::new();
         for set in Set::ALL {
-            let (gone, come) = diff_elements(
+            let (gone, come) = diff_entries(
                 old.elements.get(&set).unwrap_or(&none),
                 new.elements.get(&set).unwrap_or(&none),
             );
@@ -60,12 +79,24 @@ impl Plan {
                 change.add.insert(set, come);
             }
         }
+        let remembers = |id: &RuleId| old.chains.contains_key(&Chain::Remember(*id));
+        let changed = change.remove_chains.iter().filter_map(|chain| match chain {
+            Chain::Remember(id) => Some(*id),
+            _ => None,
+        });
+        change.forget = change.losers().filter(remembers).chain(changed).collect();
         change
     }
 
     /// The plan after a change.
     #[must_use]
     pub fn apply(mut self, change: &Change) -> Self {
+        self.change(change);
+        self
+    }
+
+    /// Carries out a change.
+    pub fn change(&mut self, change: &Change) {
         for (set, keys) in &change.remove {
             if let Some(elements) = self.elements.get_mut(set) {
                 keys.iter().for_each(|key| drop(elements.remove(key)));
@@ -79,13 +110,17 @@ impl Plan {
         self.helpers.retain(|object| !change.remove_helpers.contains(object));
         self.helpers.extend(&change.add_helpers);
         self.guard = change.guard.unwrap_or(self.guard);
-        self
+        change.remove_chains.iter().for_each(|chain| drop(self.chains.remove(chain)));
+        self.chains.extend(change.add_chains.iter().map(|(chain, own)| (*chain, own.clone())));
     }
 }
 
 /// What goes and what comes, by one walk over both, which are in the same order.
-fn diff_elements(old: &Elements, new: &Elements) -> (BTreeSet<Key>, Elements) {
-    let (mut gone, mut come) = (BTreeSet::new(), Elements::new());
+fn diff_entries<K: Clone + Ord, V: Clone + PartialEq>(
+    old: &BTreeMap<K, V>,
+    new: &BTreeMap<K, V>,
+) -> (BTreeSet<K>, BTreeMap<K, V>) {
+    let (mut gone, mut come) = (BTreeSet::new(), BTreeMap::new());
     let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
     loop {
         let order = match (old.peek(), new.peek()) {

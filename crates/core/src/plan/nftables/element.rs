@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use crate::address::{Family, InterfaceName, PortRange, Protocol};
 use crate::ruleset::Helper;
 
+use super::table::Chain;
+
 /// The sets and maps of the table, in the order in which they stand in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Set {
@@ -29,7 +31,7 @@ pub enum Set {
     Flows,
     /// The rules by direction; each element counts packets and bytes.
     Traffic,
-    /// Rule and protocol to conntrack helper.
+    /// Rule and protocol to the chain that attaches a conntrack helper.
     Helpers,
     /// Rule to IPv4 address and port.
     Backend4,
@@ -49,6 +51,34 @@ pub enum Set {
     Source4,
     /// Rule and slot to IPv6 source address.
     Source6,
+    /// Rule and slot to IPv4 address and port of a member of the rule's pool.
+    Slots4,
+    /// Rule and slot to IPv4 address; the port stays.
+    Slots4SamePort,
+    /// Rule and slot to IPv6 address and port.
+    Slots6,
+    /// Rule and slot to IPv6 address; the port stays.
+    Slots6SamePort,
+    /// Rule and client to the IPv4 address and port that the client had last. Filled by the kernel.
+    Persist4,
+    /// Rule and client to the IPv4 address that the client had last; the port stays. Filled by the kernel.
+    Persist4SamePort,
+    /// Rule and client to the IPv6 address and port that the client had last. Filled by the kernel.
+    Persist6,
+    /// Rule and client to the IPv6 address that the client had last; the port stays. Filled by the kernel.
+    Persist6SamePort,
+    /// Rule to the chain that chooses a member of its pool, or to what refuses the flow.
+    Pools,
+    /// Rule to the chain that takes note of the member that was chosen.
+    Chosen,
+    /// Rule, IPv4 address and port of a member; each element counts the member's new flows.
+    Members4,
+    /// Rule and IPv4 address of a member; each element counts the member's new flows.
+    Members4SamePort,
+    /// Rule, IPv6 address and port of a member; each element counts the member's new flows.
+    Members6,
+    /// Rule and IPv6 address of a member; each element counts the member's new flows.
+    Members6SamePort,
 }
 
 /// The type of one field of a key or of a map's data, by nft's name for it.
@@ -70,6 +100,8 @@ pub enum Datatype {
     Mark,
     /// `ct_dir`
     Direction,
+    /// The number of a slot: what `numgen` and `jhash` give, which nft can only name as `typeof numgen inc mod 2`.
+    Slot,
 }
 
 /// What the elements of a set lead to.
@@ -79,8 +111,8 @@ pub enum DataShape {
     None,
     /// A map to these fields.
     Fields(&'static [Datatype]),
-    /// A map to conntrack helper objects.
-    Helper,
+    /// A map to verdicts.
+    Verdict,
 }
 
 /// How a set is declared.
@@ -96,11 +128,17 @@ pub struct Shape {
     pub interval: bool,
     /// Whether each element counts packets and bytes.
     pub counter: bool,
+    /// Whether the kernel fills it by itself, up to [`MOST_CLIENTS`] elements, each for a time. Such elements are no part
+    /// of a plan.
+    pub dynamic: bool,
 }
+
+/// The most clients that are remembered in one map; further ones are served without being remembered.
+pub const MOST_CLIENTS: u32 = 65_536;
 
 impl Set {
     /// Every set, in order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 34] = [
         Self::Address4,
         Self::Address4Ranges,
         Self::Address6,
@@ -121,12 +159,55 @@ impl Set {
         Self::Preserve,
         Self::Source4,
         Self::Source6,
+        Self::Slots4,
+        Self::Slots4SamePort,
+        Self::Slots6,
+        Self::Slots6SamePort,
+        Self::Persist4,
+        Self::Persist4SamePort,
+        Self::Persist6,
+        Self::Persist6SamePort,
+        Self::Pools,
+        Self::Chosen,
+        Self::Members4,
+        Self::Members4SamePort,
+        Self::Members6,
+        Self::Members6SamePort,
     ];
+
+    /// The sets whose elements depend on facts, all keyed by the rule first; the elements of all others follow from the
+    /// rule alone.
+    pub const OF_MEMBERS: [Self; 16] = [
+        Self::Backend4,
+        Self::Backend4SamePort,
+        Self::Backend4Shifted,
+        Self::Backend6,
+        Self::Backend6SamePort,
+        Self::Backend6Shifted,
+        Self::Slots4,
+        Self::Slots4SamePort,
+        Self::Slots6,
+        Self::Slots6SamePort,
+        Self::Pools,
+        Self::Chosen,
+        Self::Members4,
+        Self::Members4SamePort,
+        Self::Members6,
+        Self::Members6SamePort,
+    ];
+
+    /// The maps in which the kernel remembers clients.
+    pub const PERSIST: [Self; 4] =
+        [Self::Persist4, Self::Persist4SamePort, Self::Persist6, Self::Persist6SamePort];
+
+    /// The sets that count the new flows of members.
+    pub const MEMBERS: [Self; 4] =
+        [Self::Members4, Self::Members4SamePort, Self::Members6, Self::Members6SamePort];
 
     /// How the set is declared.
     pub const fn shape(self) -> Shape {
-        use DataShape::{Fields, Helper, None};
-        use Datatype::{Direction, Family, Interface, Ipv4, Ipv6, Mark, Protocol, Service};
+        use DataShape::{Fields, None, Verdict};
+        use Datatype::{Direction, Family, Interface, Ipv4, Ipv6, Mark, Protocol, Service, Slot};
         const ADDRESS4: &[Datatype] = &[Ipv4, Protocol, Service];
         const ADDRESS6: &[Datatype] = &[Ipv6, Protocol, Service];
         const INTERFACE: &[Datatype] = &[Interface, Family, Protocol, Service];
@@ -143,7 +224,7 @@ impl Set {
             Self::AnyRanges => ("any_ranges", ANY, RULE),
             Self::Flows => ("flows", &[Mark], None),
             Self::Traffic => ("traffic", &[Mark, Direction], None),
-            Self::Helpers => ("helpers", &[Mark, Protocol], Helper),
+            Self::Helpers => ("helpers", &[Mark, Protocol], Verdict),
             Self::Backend4 => ("backend4", &[Mark], Fields(&[Ipv4, Service])),
             Self::Backend4SamePort => ("backend4_same_port", &[Mark], Fields(&[Ipv4])),
             Self::Backend4Shifted => ("backend4_shifted", &[Mark, Service], Fields(&[Ipv4, Service])),
@@ -151,14 +232,39 @@ impl Set {
             Self::Backend6SamePort => ("backend6_same_port", &[Mark], Fields(&[Ipv6])),
             Self::Backend6Shifted => ("backend6_shifted", &[Mark, Service], Fields(&[Ipv6, Service])),
             Self::Preserve => ("preserve", &[Mark], None),
-            Self::Source4 => ("source4", &[Mark, Mark], Fields(&[Ipv4])),
-            Self::Source6 => ("source6", &[Mark, Mark], Fields(&[Ipv6])),
+            Self::Source4 => ("source4", &[Mark, Slot], Fields(&[Ipv4])),
+            Self::Source6 => ("source6", &[Mark, Slot], Fields(&[Ipv6])),
+            Self::Slots4 => ("slots4", &[Mark, Slot], Fields(&[Ipv4, Service])),
+            Self::Slots4SamePort => ("slots4_same_port", &[Mark, Slot], Fields(&[Ipv4])),
+            Self::Slots6 => ("slots6", &[Mark, Slot], Fields(&[Ipv6, Service])),
+            Self::Slots6SamePort => ("slots6_same_port", &[Mark, Slot], Fields(&[Ipv6])),
+            Self::Persist4 => ("persist4", &[Mark, Ipv4], Fields(&[Ipv4, Service])),
+            Self::Persist4SamePort => ("persist4_same_port", &[Mark, Ipv4], Fields(&[Ipv4])),
+            Self::Persist6 => ("persist6", &[Mark, Ipv6], Fields(&[Ipv6, Service])),
+            Self::Persist6SamePort => ("persist6_same_port", &[Mark, Ipv6], Fields(&[Ipv6])),
+            Self::Pools => ("pools", &[Mark], Verdict),
+            Self::Chosen => ("chosen", &[Mark], Verdict),
+            Self::Members4 => ("members4", &[Mark, Ipv4, Service], None),
+            Self::Members4SamePort => ("members4_same_port", &[Mark, Ipv4], None),
+            Self::Members6 => ("members6", &[Mark, Ipv6, Service], None),
+            Self::Members6SamePort => ("members6_same_port", &[Mark, Ipv6], None),
         };
         let interval = matches!(
             self,
             Self::Address4Ranges | Self::Address6Ranges | Self::InterfaceRanges | Self::AnyRanges
         );
-        Shape { name, key, data, interval, counter: matches!(self, Self::Flows | Self::Traffic) }
+        let counter = matches!(
+            self,
+            Self::Flows
+                | Self::Traffic
+                | Self::Members4
+                | Self::Members4SamePort
+                | Self::Members6
+                | Self::Members6SamePort
+        );
+        let dynamic =
+            matches!(self, Self::Persist4 | Self::Persist4SamePort | Self::Persist6 | Self::Persist6SamePort);
+        Shape { name, key, data, interval, counter, dynamic }
     }
 
     /// Whether the set says which traffic is a rule's: its keys end in protocol and port.
@@ -205,6 +311,8 @@ pub enum Value {
     Mark(u32),
     /// `ct_dir`
     Direction(Direction),
+    /// The number of a slot.
+    Slot(u32),
 }
 
 /// A conntrack helper object of the table.
@@ -248,8 +356,19 @@ pub enum Data {
     None,
     /// One value per field.
     Fields(Vec<Value>),
-    /// A helper object.
-    Helper(HelperObject),
+    /// What becomes of the flow.
+    Verdict(Verdict),
+}
+
+/// Where a verdict map leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// To a chain, without return.
+    Goto(Chain),
+    /// To a chain and back.
+    Jump(Chain),
+    /// The packet is dropped.
+    Drop,
 }
 
 /// An element without its key.

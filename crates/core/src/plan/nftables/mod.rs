@@ -1,13 +1,14 @@
 //! The nftables plan: what the table `inet portway` holds for a ruleset.
 //!
 //! The table's chains and rules are always the same ([`table`]); a ruleset is only elements of its maps
-//! ([`element`]), so a changed ruleset is a few elements added and removed ([`Change`]) and the counters of
-//! everything else live on. Deliberately absent: bytes and sockets (the engine's), and any decision about
-//! which rules belong here ([`crate::assign`]).
+//! ([`element`]) and, where a rule has a choice of backends, a chain of its own ([`pool`]), so a changed ruleset is a
+//! few elements added and removed ([`Change`]) and the counters of everything else live on. Deliberately absent: bytes
+//! and sockets (the engine's), and any decision about which rules belong here ([`crate::assign`]).
 
 mod diff;
 pub mod element;
 mod ids;
+pub mod pool;
 pub mod table;
 mod text;
 
@@ -15,9 +16,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 pub use diff::Change;
-pub use element::{Data, Direction, Entry, HelperObject, Key, Set, Value};
+pub use element::{Data, Direction, Entry, HelperObject, Key, Set, Value, Verdict};
 pub use ids::{Ids, MARK, MARK_MASK, RuleId};
 pub use text::layout_comment;
+
+use pool::OwnChain;
+use table::Chain;
 
 use crate::address::{Family, PortRange};
 use crate::members::Meets;
@@ -27,7 +31,7 @@ use crate::ruleset::{Listener, Rule, RuleName, Scope, SourceMode, Target, Target
 pub type Elements = BTreeMap<Key, Entry>;
 
 /// What the table holds. `Display` prints it as `nft -s list table inet portway` does.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// The elements by set; a set without elements has no entry here.
     pub elements: BTreeMap<Set, Elements>,
@@ -36,7 +40,22 @@ pub struct Plan {
     /// Whether the rules need `route_localnet`, and the table therefore the chain that keeps 127.0.0.0/8
     /// unreachable from outside.
     pub guard: bool,
+    /// The chains that are a rule's own.
+    pub chains: BTreeMap<Chain, OwnChain>,
+    /// The families in which traffic may leave for another host. What the host must do for the rules, and nothing that
+    /// the table holds: a plan that is read back from the kernel has none.
+    leaves: BTreeSet<Family>,
 }
+
+impl PartialEq for Plan {
+    /// Whether the table is the same.
+    fn eq(&self, other: &Self) -> bool {
+        let Self { elements, helpers, guard, chains, leaves: _ } = self;
+        (elements, helpers, guard, chains) == (&other.elements, &other.helpers, &other.guard, &other.chains)
+    }
+}
+
+impl Eq for Plan {}
 
 impl Plan {
     /// The plan of the rules that this engine serves. `ids` holds an id for each of them
@@ -45,15 +64,46 @@ impl Plan {
         let mut plan = Self::default();
         for (rule, meets) in rules {
             if let Some(id) = ids.get(&rule.name) {
-                plan.add_rule(rule, meets, id.mark());
+                plan.add_rule(rule, id);
+                plan.add_members(rule, meets, id);
             }
         }
         plan
     }
 
-    /// Plans these rules afresh, whose facts have changed, and says what that changes; the plan has it afterwards.
-    pub fn adjust(&mut self, _rules: &[(&Rule, Meets)], _ids: &Ids) -> Change {
-        Change::default()
+    /// A table without rules, with or without the guard chain.
+    pub fn empty(guard: bool) -> Self {
+        Self { guard, ..Self::default() }
+    }
+
+    /// Plans these rules afresh, whose facts have changed, and says what that changes; the plan has it afterwards. The
+    /// work grows with what the table holds for these rules.
+    pub fn adjust(&mut self, rules: &[(&Rule, Meets)], ids: &Ids) -> Change {
+        let (mut old, mut new) = (Self::default(), Self::default());
+        for (rule, meets) in rules {
+            if let Some(id) = ids.get(&rule.name) {
+                self.copy_members(id, &mut old);
+                new.add_members(rule, meets, id);
+            }
+        }
+        (old.guard, new.guard) = (self.guard, self.guard);
+        let change = Self::diff(&old, &new);
+        self.change(&change);
+        change
+    }
+
+    /// Copies what of a rule depends on facts.
+    fn copy_members(&self, id: RuleId, to: &mut Self) {
+        for set in Set::OF_MEMBERS {
+            for (key, entry) in self.elements_of(set, id) {
+                to.add(set, key.clone(), entry.data.clone(), entry.comment.clone());
+            }
+        }
+        for chain in [Chain::Pool(id), Chain::Remember(id)] {
+            if let Some(own) = self.chains.get(&chain) {
+                to.chains.insert(chain, own.clone());
+            }
+        }
     }
 
     /// The ids that the plan uses, by the names that its elements carry.
@@ -68,6 +118,16 @@ impl Plan {
     /// The elements of one set.
     pub fn elements(&self, set: Set) -> impl Iterator<Item = (&Key, &Entry)> {
         self.elements.get(&set).into_iter().flatten()
+    }
+
+    /// The elements of one set that are one rule's, for sets that are keyed by the rule first.
+    pub fn elements_of(&self, set: Set, id: RuleId) -> impl Iterator<Item = (&Key, &Entry)> {
+        let ends = [id.mark(), id.mark() + 1].map(|mark| vec![Value::Mark(mark)]);
+        let [first, end] = ends;
+        self.elements
+            .get(&set)
+            .into_iter()
+            .flat_map(move |elements| elements.range(first.clone()..end.clone()))
     }
 
     /// How many elements the plan has in all sets together.
@@ -86,24 +146,15 @@ impl Plan {
     }
 
     /// Whether traffic of this family may leave for another host, for which the host must forward (sysctls
-    /// `net.ipv4.ip_forward`, `net.ipv6.conf.all.forwarding`). A backend that is this host by another address
-    /// than loopback counts too: only the host knows its addresses.
+    /// `net.ipv4.ip_forward`, `net.ipv6.conf.all.forwarding`). It follows from the rules alone, so that no backend that
+    /// goes down or comes back changes the host.
     pub fn needs_forwarding(&self, family: Family) -> bool {
-        use Set::{Backend4, Backend4SamePort, Backend4Shifted, Backend6, Backend6SamePort, Backend6Shifted};
-        let leaves = |entry: &Entry| match &entry.data {
-            Data::Fields(fields) => match fields.first() {
-                Some(Value::Ipv4(address)) => family == Family::V4 && !address.is_loopback(),
-                Some(Value::Ipv6(address)) => family == Family::V6 && !address.is_loopback(),
-                _ => false,
-            },
-            _ => false,
-        };
-        [Backend4, Backend4SamePort, Backend4Shifted, Backend6, Backend6SamePort, Backend6Shifted]
-            .into_iter()
-            .any(|set| self.elements(set).any(|(_, entry)| leaves(entry)))
+        self.leaves.contains(&family)
     }
 
-    fn add_rule(&mut self, rule: &Rule, meets: &Meets, mark: u32) {
+    /// Adds what of a rule does not depend on facts.
+    fn add_rule(&mut self, rule: &Rule, id: RuleId) {
+        let mark = id.mark();
         let name = Some(rule.name.as_str().to_owned());
         let rule_key = vec![Value::Mark(mark)];
         self.add(Set::Flows, rule_key.clone(), Data::None, name.clone());
@@ -113,22 +164,15 @@ impl Plan {
         for listener in &rule.listeners {
             let (set, key) = listener_key(listener);
             self.add(set, key, Data::Fields(rule_key.clone()), name.clone());
-            self.guard |= match &listener.scope {
-                Scope::Address(address) => is_loopback4(*address),
-                Scope::Any(family) => *family == Family::V4,
-                Scope::Interface(..) => false,
-            };
             if let Some(helper) = rule.helper.filter(|helper| helper.speaks(listener.protocol)) {
                 let object = HelperObject { helper, protocol: listener.protocol };
                 let key = vec![Value::Mark(mark), Value::Protocol(listener.protocol)];
                 self.helpers.insert(object);
-                self.add(Set::Helpers, key, Data::Helper(object), None);
+                self.add(Set::Helpers, key, Data::Verdict(Verdict::Jump(Chain::Attach(object))), None);
             }
         }
-        self.guard |= rule.pool.targets().any(|target| is_loopback4(target.address));
-        if let Meets::Members(members) = meets {
-            self.add_backend(rule, members[0].target, mark);
-        }
+        self.guard |= pool::needs_guard(rule);
+        self.leaves.extend(pool::leaves_for(rule));
         self.add_source(rule, mark);
     }
 
@@ -175,7 +219,7 @@ impl Plan {
                         Family::V4 => Set::Source4,
                         Family::V6 => Set::Source6,
                     };
-                    let key = vec![Value::Mark(mark), Value::Mark(slot)];
+                    let key = vec![Value::Mark(mark), Value::Slot(slot)];
                     self.add(set, key, fields([address_value(*address)]), None);
                 }
             }

@@ -1,22 +1,29 @@
 //! The chains and rules of the table as typed statements: the one description from which both the text that
 //! people read and the expressions that the kernel gets are made. The rules never change with the ruleset,
-//! only the elements of the maps do; the one exception is the chain [`Chain::Guard`].
+//! only the elements of the maps do; the exceptions are the chain [`Chain::Guard`] and the chains that are a rule's
+//! own ([`super::pool`]).
 //!
 //! The way of a new flow: prerouting or output finds the rule (most specific first) and writes it to the
 //! conntrack mark; translate, keyed by that mark, counts the flow, attaches a helper and rewrites the
-//! destination; postrouting, by the same mark, rewrites the source. Each step is one map look-up, so the cost
+//! destination, by way of the pool's own chain where there is a choice; postrouting (input, where the backend is this
+//! host), by the same mark, takes note of the choice and rewrites the source. Each step is one map look-up, so the cost
 //! does not grow with the number of rules. Conntrack carries the later packets; the two account chains count
 //! them, also by the mark.
 
-use crate::address::Family;
+use std::borrow::Cow;
+use std::time::Duration;
 
-use super::element::Set;
+use crate::address::{Family, Protocol};
+
+use super::element::{DataShape, HelperObject, Set};
+use super::ids::RuleId;
+use super::pool::Addressing;
 
 /// The name of the table, in family `inet`.
 pub const TABLE: &str = "portway";
 
 /// The chains, in the order in which they stand in the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Chain {
     /// New flows that arrive.
     Prerouting,
@@ -24,14 +31,26 @@ pub enum Chain {
     Output,
     /// The source address of new flows.
     Postrouting,
+    /// New flows to a backend that is this host.
+    Input,
     /// Counts packets that arrive.
     AccountIn,
     /// Counts packets of this host.
     AccountOut,
     /// Rewrites the destination; reached by goto.
     Translate,
+    /// Refuses the flow: no member of its pool is there.
+    Refuse,
+    /// Counts new flows by member.
+    Members,
     /// Keeps 127.0.0.0/8 unreachable from outside while `route_localnet` is set.
     Guard,
+    /// Attaches a conntrack helper.
+    Attach(HelperObject),
+    /// Chooses a member of one rule's pool.
+    Pool(RuleId),
+    /// Remembers which member a client of one rule has.
+    Remember(RuleId),
 }
 
 /// Where and when the kernel calls a chain (`include/uapi/linux/netfilter.h`, `netfilter_ipv4.h`).
@@ -50,28 +69,46 @@ pub struct Hook {
 }
 
 impl Chain {
-    /// Every chain, in order. Translate stands before the chains that go there only in the batch, not here.
-    pub const ALL: [Self; 7] = [
+    /// Every chain that follows from no rule, in order; the guard chain is there only when it is needed.
+    pub const ALL: [Self; 10] = [
         Self::Prerouting,
         Self::Output,
         Self::Postrouting,
+        Self::Input,
         Self::AccountIn,
         Self::AccountOut,
         Self::Translate,
+        Self::Refuse,
+        Self::Members,
         Self::Guard,
     ];
 
     /// The chain's name in the table.
-    pub const fn name(self) -> &'static str {
-        match self {
+    pub fn name(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Self::Prerouting => "prerouting",
             Self::Output => "output",
             Self::Postrouting => "postrouting",
+            Self::Input => "input",
             Self::AccountIn => "account_in",
             Self::AccountOut => "account_out",
             Self::Translate => "translate",
+            Self::Refuse => "refuse",
+            Self::Members => "members",
             Self::Guard => "guard",
-        }
+            Self::Attach(object) => return format!("attach_{}", object.name()).into(),
+            Self::Pool(id) => return format!("pool_{id}").into(),
+            Self::Remember(id) => return format!("remember_{id}").into(),
+        })
+    }
+
+    /// The chain with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        let own = |prefix: &str| RuleId::new(name.strip_prefix(prefix)?.parse().ok()?);
+        let own = own("pool_").map(Self::Pool).or_else(|| own("remember_").map(Self::Remember));
+        let attach = HelperObject::ALL.map(Self::Attach);
+        let mut all = Self::ALL.into_iter().chain(attach).chain(own);
+        all.find(|chain| chain.name() == name)
     }
 
     /// The chain's hook; `None` for a chain that only a goto reaches.
@@ -92,14 +129,16 @@ impl Chain {
             Self::Prerouting => hook("nat", "prerouting", 0, -105, "dstnat - 5"),
             Self::Output => hook("nat", "output", 3, -105, "-105"),
             Self::Postrouting => hook("nat", "postrouting", 4, 95, "srcnat - 5"),
+            Self::Input => hook("nat", "input", 1, 95, "95"),
             Self::AccountIn => hook("filter", "prerouting", 0, -95, "dstnat + 5"),
             Self::AccountOut => hook("filter", "output", 3, -95, "-95"),
             Self::Guard => hook("filter", "prerouting", 0, -300, "raw"),
-            Self::Translate => None,
+            Self::Translate | Self::Refuse | Self::Members => None,
+            Self::Attach(_) | Self::Pool(_) | Self::Remember(_) => None,
         }
     }
 
-    /// The chain's rules, each a list of statements.
+    /// The chain's rules, each a list of statements; none for a rule's own chain, which the plan has.
     pub fn rules(self) -> Vec<Vec<Statement>> {
         use Statement::{
             Accept, Drop, FromLoopback, MarkIsOurs, Masquerade, Nat, NotToThisHost, Return, ToLoopback,
@@ -121,20 +160,22 @@ impl Chain {
                 rules
             }
             Self::Translate => {
-                let nat = |set| vec![Nat(set)];
-                vec![
-                    vec![Statement::Lookup(Set::Flows)],
-                    vec![Statement::AttachHelper],
-                    nat(Set::Backend4),
-                    nat(Set::Backend4SamePort),
-                    nat(Set::Backend4Shifted),
-                    nat(Set::Backend6),
-                    nat(Set::Backend6SamePort),
-                    nat(Set::Backend6Shifted),
-                ]
+                let mut rules =
+                    vec![vec![Statement::Lookup(Set::Flows)], vec![Statement::Dispatch(Set::Helpers)]];
+                // Rules with one fixed backend come first: what a pool needs may not cost them anything.
+                rules.extend(DESTINATIONS.map(|set| match set.shape().data {
+                    DataShape::Fields([_, _]) => vec![Statement::TcpOrUdp, Nat(set)],
+                    _ => vec![Nat(set)],
+                }));
+                rules.push(vec![Statement::Dispatch(Set::Pools)]);
+                // A packet that meets the table in the middle of a change may find neither the old nor the new: its
+                // client tries again.
+                rules.push(vec![Drop]);
+                rules
             }
             Self::Postrouting => vec![
                 vec![MarkIsOurs(false), Return],
+                vec![Statement::Dispatch(Set::Chosen)],
                 // A backend on this host: the client's address is the honest one, and it routes.
                 vec![ToLoopback, Return],
                 // A client on this host that called 127.0.0.1 has no source address that could leave the host.
@@ -144,6 +185,12 @@ impl Chain {
                 vec![Nat(Set::Source6)],
                 vec![Masquerade],
             ],
+            // The kernel asks either postrouting or this, once for a flow.
+            Self::Input => vec![vec![MarkIsOurs(false), Return], vec![Statement::Dispatch(Set::Chosen)]],
+            Self::Refuse => vec![vec![Statement::RejectTcp], vec![Statement::Reject]],
+            Self::Members => Set::MEMBERS.map(|set| vec![Statement::Lookup(set)]).into(),
+            Self::Attach(object) => vec![vec![Statement::Attach(object)]],
+            Self::Pool(_) | Self::Remember(_) => Vec::new(),
             // Over lo every packet is seen twice; the output side counts it.
             Self::AccountIn => vec![vec![FromLoopback(false), Statement::Lookup(Set::Traffic)]],
             Self::AccountOut => vec![vec![Statement::Lookup(Set::Traffic)]],
@@ -153,6 +200,20 @@ impl Chain {
         }
     }
 }
+
+/// The maps that rewrite the destination, in the order in which they are asked.
+const DESTINATIONS: [Set; 10] = [
+    Set::Backend4,
+    Set::Backend4SamePort,
+    Set::Backend4Shifted,
+    Set::Backend6,
+    Set::Backend6SamePort,
+    Set::Backend6Shifted,
+    Set::Persist4,
+    Set::Persist4SamePort,
+    Set::Persist6,
+    Set::Persist6SamePort,
+];
 
 /// What both ways in begin with. A connection that conntrack meets in its middle is somebody else's: the
 /// proxy's, when a rule moves to this engine and the table's hooks make the kernel track connections.
@@ -180,6 +241,8 @@ pub enum Field {
 pub enum Load {
     /// `ip daddr` or `ip6 daddr`; a rule that loads it matches that family only.
     Destination(Family),
+    /// `ip saddr` or `ip6 saddr`; a rule that loads it matches that family only.
+    Source(Family),
     /// `meta l4proto`
     Protocol,
     /// `th dport`
@@ -192,15 +255,37 @@ pub enum Load {
     Mark,
     /// `ct direction`
     Direction,
-    /// A slot from 0 to 63 by a hash of the client's address and port, of one family.
-    Slot(Family),
+    /// A slot, each in its turn, of so many.
+    Turn(u32),
+    /// A slot by a hash of the client.
+    Hash(Hashed),
+}
+
+/// What a hash is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hashed {
+    /// The family of the client's address.
+    pub family: Family,
+    /// The header whose source port is hashed behind the address (`th`, or the protocol that the rule has matched).
+    pub port: Option<&'static str>,
+    /// How many slots there are.
+    pub slots: u32,
+    /// The seed; without one the kernel draws one.
+    pub seed: Option<u32>,
+}
+
+/// The slot of a source address.
+const fn source_slot(family: Family) -> Load {
+    Load::Hash(Hashed { family, port: Some("th"), slots: SLOTS, seed: None })
 }
 
 /// How many slots a pool of source addresses is spread over.
 pub const SLOTS: u32 = 64;
 
-/// What a set's key is made of, for a packet in hand.
+/// What a set's key is made of, for a packet in hand. The slots of pools are found as the pool's own chain says.
 pub const fn key_of(set: Set) -> &'static [Load] {
+    const SOURCE4: &[Load] = &[Load::Mark, source_slot(Family::V4)];
+    const SOURCE6: &[Load] = &[Load::Mark, source_slot(Family::V6)];
     match set {
         Set::Address4 | Set::Address4Ranges => &[Load::Destination(Family::V4), Load::Protocol, Load::Port],
         Set::Address6 | Set::Address6Ranges => &[Load::Destination(Family::V6), Load::Protocol, Load::Port],
@@ -209,14 +294,26 @@ pub const fn key_of(set: Set) -> &'static [Load] {
         Set::Traffic => &[Load::Mark, Load::Direction],
         Set::Helpers => &[Load::Mark, Load::Protocol],
         Set::Backend4Shifted | Set::Backend6Shifted => &[Load::Mark, Load::Port],
-        Set::Source4 => &[Load::Mark, Load::Slot(Family::V4)],
-        Set::Source6 => &[Load::Mark, Load::Slot(Family::V6)],
+        Set::Source4 => SOURCE4,
+        Set::Source6 => SOURCE6,
+        Set::Persist4 | Set::Persist4SamePort => &[Load::Mark, Load::Source(Family::V4)],
+        Set::Persist6 | Set::Persist6SamePort => &[Load::Mark, Load::Source(Family::V6)],
+        Set::Members4 => &[Load::Mark, Load::Destination(Family::V4), Load::Port],
+        Set::Members4SamePort => &[Load::Mark, Load::Destination(Family::V4)],
+        Set::Members6 => &[Load::Mark, Load::Destination(Family::V6), Load::Port],
+        Set::Members6SamePort => &[Load::Mark, Load::Destination(Family::V6)],
         Set::Flows
         | Set::Backend4
         | Set::Backend4SamePort
         | Set::Backend6
         | Set::Backend6SamePort
-        | Set::Preserve => &[Load::Mark],
+        | Set::Preserve
+        | Set::Slots4
+        | Set::Slots4SamePort
+        | Set::Slots6
+        | Set::Slots6SamePort
+        | Set::Pools
+        | Set::Chosen => &[Load::Mark],
     }
 }
 
@@ -227,10 +324,31 @@ pub enum Statement {
     Lookup(Set),
     /// Writes the rule that the map leads to into the conntrack mark.
     SetMark(Set),
-    /// Attaches the helper that [`Set::Helpers`] leads to.
-    AttachHelper,
+    /// Attaches a conntrack helper.
+    Attach(HelperObject),
     /// Rewrites the destination (backend maps) or the source (source maps) to what the map leads to.
     Nat(Set),
+    /// Rewrites the destination to the member in the slot that `by` gives, for packets of the protocol where one is
+    /// named.
+    Choose {
+        /// The map with the slots.
+        slots: Set,
+        /// How the slot is found.
+        by: Load,
+        /// The protocol.
+        protocol: Option<Protocol>,
+    },
+    /// Remembers the destination for the client, as long as this after its last new flow. Without effect when the map is
+    /// full.
+    Remember(Addressing, Duration),
+    /// Does what the verdict map says for the rule.
+    Dispatch(Set),
+    /// A packet with ports. Every packet here is one; nft reads a rule that writes ports back only with this.
+    TcpOrUdp,
+    /// Answers a TCP segment with a reset.
+    RejectTcp,
+    /// Answers with ICMP port unreachable.
+    Reject,
     /// Rewrites the source to the address of this host on the way out.
     Masquerade,
     /// The conntrack mark is (not) Portway's.
@@ -260,12 +378,20 @@ pub enum Statement {
 /// What a map look-up rewrites: the family and whether the source.
 pub const fn nat_of(set: Set) -> Option<(Family, Field)> {
     match set {
-        Set::Backend4 | Set::Backend4SamePort | Set::Backend4Shifted => {
-            Some((Family::V4, Field::Destination))
-        }
-        Set::Backend6 | Set::Backend6SamePort | Set::Backend6Shifted => {
-            Some((Family::V6, Field::Destination))
-        }
+        Set::Backend4
+        | Set::Backend4SamePort
+        | Set::Backend4Shifted
+        | Set::Slots4
+        | Set::Slots4SamePort
+        | Set::Persist4
+        | Set::Persist4SamePort => Some((Family::V4, Field::Destination)),
+        Set::Backend6
+        | Set::Backend6SamePort
+        | Set::Backend6Shifted
+        | Set::Slots6
+        | Set::Slots6SamePort
+        | Set::Persist6
+        | Set::Persist6SamePort => Some((Family::V6, Field::Destination)),
         Set::Source4 => Some((Family::V4, Field::Source)),
         Set::Source6 => Some((Family::V6, Field::Source)),
         _ => None,

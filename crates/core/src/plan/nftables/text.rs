@@ -2,9 +2,14 @@
 //! per line and in the order of their keys (nft prints the kernel's order).
 
 use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
 
-use super::element::{Data, DataShape, Datatype, Direction, Entry, HelperObject, Key, Set, Value};
-use super::table::{Chain, Field, Load, SLOTS, Statement, TABLE, key_of, nat_of};
+use super::element::{
+    Data, DataShape, Datatype, Direction, Entry, HelperObject, Key, MOST_CLIENTS, Set, Value, Verdict,
+};
+use super::ids::RuleId;
+use super::pool::OwnChain;
+use super::table::{Chain, Field, Hashed, Load, Statement, TABLE, key_of, nat_of};
 use super::{Elements, MARK, MARK_MASK, Plan};
 use crate::address::Family;
 
@@ -12,7 +17,9 @@ use crate::address::Family;
 /// takes over a table of its own layout only.
 pub fn layout_comment() -> String {
     let mut layout = String::new();
-    let plan = Plan { guard: true, ..Plan::default() };
+    let samples = (1..).filter_map(RuleId::new).zip(OwnChain::samples());
+    let chains = samples.map(|(id, own)| (Chain::Pool(id), own)).collect();
+    let plan = Plan { chains, helpers: HelperObject::ALL.into(), ..Plan::empty(true) };
     // Writing to a String cannot fail.
     let _ = write_body(&mut layout, &plan);
     // FNV-1a, 32 bits (RFC 9923).
@@ -40,9 +47,11 @@ fn write_body(f: &mut impl fmt::Write, plan: &Plan) -> fmt::Result {
         write_set(f, set, plan.elements.get(&set).unwrap_or(&none))?;
         f.write_char('\n')?;
     }
-    for (nth, chain) in
-        Chain::ALL.into_iter().filter(|chain| *chain != Chain::Guard || plan.guard).enumerate()
-    {
+    let fixed = Chain::ALL.into_iter().filter(|chain| *chain != Chain::Guard || plan.guard);
+    let attach = plan.helpers.iter().map(|object| Chain::Attach(*object));
+    let own = plan.chains.iter().map(|(chain, own)| (*chain, own.rules()));
+    let fixed = fixed.chain(attach).map(|chain| (chain, chain.rules()));
+    for (nth, (chain, rules)) in fixed.chain(own).enumerate() {
         if nth > 0 {
             f.write_char('\n')?;
         }
@@ -51,7 +60,7 @@ fn write_body(f: &mut impl fmt::Write, plan: &Plan) -> fmt::Result {
             let (kind, name, priority) = (hook.kind, hook.name, hook.priority_text);
             writeln!(f, "\t\ttype {kind} hook {name} priority {priority}; policy accept;")?;
         }
-        for rule in chain.rules() {
+        for rule in rules {
             let rule: Vec<String> = rule.iter().map(Statement::to_string).collect();
             writeln!(f, "\t\t{}", rule.join(" "))?;
         }
@@ -63,15 +72,25 @@ fn write_body(f: &mut impl fmt::Write, plan: &Plan) -> fmt::Result {
 fn write_set(f: &mut impl fmt::Write, set: Set, elements: &Elements) -> fmt::Result {
     let shape = set.shape();
     let keyword = if shape.data == DataShape::None { "set" } else { "map" };
-    write!(f, "\t{keyword} {} {{\n\t\ttype {}", shape.name, concat(shape.key))?;
+    // A set with a slot in its key has no type that nft could read: it names expressions of that type.
+    let typeof_ = shape.key.contains(&Datatype::Slot);
+    let types = |fields: &[Datatype]| match typeof_ {
+        true => concat(&fields.iter().map(|field| expression_of(*field)).collect::<Vec<_>>()),
+        false => concat(fields),
+    };
+    let word = if typeof_ { "typeof" } else { "type" };
+    write!(f, "\t{keyword} {} {{\n\t\t{word} {}", shape.name, types(shape.key))?;
     match shape.data {
         DataShape::None => {}
-        DataShape::Fields(fields) => write!(f, " : {}", concat(fields))?,
-        DataShape::Helper => f.write_str(" : ct helper")?,
+        DataShape::Fields(fields) => write!(f, " : {}", types(fields))?,
+        DataShape::Verdict => f.write_str(" : verdict")?,
     }
     f.write_char('\n')?;
     if shape.interval {
         f.write_str("\t\tflags interval\n")?;
+    }
+    if shape.dynamic {
+        writeln!(f, "\t\tsize {MOST_CLIENTS}\n\t\tflags dynamic,timeout")?;
     }
     if shape.counter {
         f.write_str("\t\tcounter\n")?;
@@ -94,7 +113,22 @@ fn write_element(f: &mut impl fmt::Write, key: &Key, entry: &Entry, counter: boo
     match &entry.data {
         Data::None => Ok(()),
         Data::Fields(fields) => write!(f, " : {}", concat(fields)),
-        Data::Helper(object) => write!(f, " : \"{}\"", object.name()),
+        Data::Verdict(verdict) => write!(f, " : {verdict}"),
+    }
+}
+
+/// An expression of a type.
+const fn expression_of(field: Datatype) -> &'static str {
+    match field {
+        Datatype::Ipv4 => "ip daddr",
+        Datatype::Ipv6 => "ip6 daddr",
+        Datatype::Protocol => "meta l4proto",
+        Datatype::Service => "th dport",
+        Datatype::Interface => "iifname",
+        Datatype::Family => "meta nfproto",
+        Datatype::Mark => "ct mark",
+        Datatype::Direction => "ct direction",
+        Datatype::Slot => "numgen inc mod 2",
     }
 }
 
@@ -115,6 +149,8 @@ impl Display for Datatype {
             Self::Family => "nf_proto",
             Self::Mark => "mark",
             Self::Direction => "ct_dir",
+            // Never written: sets with slots are declared by expressions.
+            Self::Slot => "integer",
         })
     }
 }
@@ -132,6 +168,7 @@ impl Display for Value {
             Self::Mark(mark) => write!(f, "0x{mark:08x}"),
             Self::Direction(Direction::Original) => f.write_str("original"),
             Self::Direction(Direction::Reply) => f.write_str("reply"),
+            Self::Slot(slot) => write!(f, "{slot}"),
         }
     }
 }
@@ -140,13 +177,32 @@ impl Display for Load {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Destination(family) => write!(f, "{} daddr", header(*family)),
+            Self::Source(family) => write!(f, "{} saddr", header(*family)),
             Self::Protocol => f.write_str("meta l4proto"),
             Self::Port => f.write_str("th dport"),
             Self::Interface => f.write_str("iifname"),
             Self::Family => f.write_str("meta nfproto"),
             Self::Mark => f.write_str("ct mark"),
             Self::Direction => f.write_str("ct direction"),
-            Self::Slot(family) => write!(f, "jhash {} saddr . th sport mod {SLOTS}", header(*family)),
+            Self::Turn(slots) => write!(f, "numgen inc mod {slots}"),
+            Self::Hash(Hashed { family, port, slots, seed }) => {
+                write!(f, "jhash {} saddr", header(*family))?;
+                if let Some(port) = port {
+                    write!(f, " . {port} sport")?;
+                }
+                write!(f, " mod {slots}")?;
+                seed.map_or(Ok(()), |seed| write!(f, " seed 0x{seed:x}"))
+            }
+        }
+    }
+}
+
+impl Display for Verdict {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Goto(chain) => write!(f, "goto {}", chain.name()),
+            Self::Jump(chain) => write!(f, "jump {}", chain.name()),
+            Self::Drop => f.write_str("drop"),
         }
     }
 }
@@ -156,18 +212,30 @@ impl Display for Statement {
         match self {
             Self::Lookup(set) => write!(f, "{} @{}", concat(key_of(*set)), set.shape().name),
             Self::SetMark(set) => write!(f, "ct mark set {} map @{}", concat(key_of(*set)), set.shape().name),
-            Self::AttachHelper => {
-                write!(f, "ct helper set {} map @{}", concat(key_of(Set::Helpers)), Set::Helpers.shape().name)
+            Self::Attach(object) => write!(f, "ct helper set \"{}\"", object.name()),
+            Self::Nat(set) => write_nat(f, *set, &concat(key_of(*set))),
+            Self::Choose { slots, by, protocol } => {
+                // nft leaves out what follows from a port that is named by its protocol.
+                let implied = matches!(by, Load::Hash(Hashed { port: Some(_), .. }));
+                if let Some(protocol) = protocol.filter(|_| !implied) {
+                    write!(f, "meta l4proto {protocol} ")?;
+                }
+                write_nat(f, *slots, &concat(&[Load::Mark, *by]))
             }
-            Self::Nat(set) => {
-                let (verb, family) = match nat_of(*set) {
-                    Some((family, Field::Source)) => ("snat", family),
-                    Some((family, Field::Destination)) => ("dnat", family),
-                    None => return Ok(()),
-                };
-                let (key, map) = (concat(key_of(*set)), set.shape().name);
-                write!(f, "{verb} {} to {key} map @{map}", header(family))
+            Self::Remember(addressing, timeout) => {
+                let map = addressing.persist();
+                let key = concat(key_of(map));
+                let mut data = Load::Destination(addressing.family).to_string();
+                if addressing.port {
+                    data = format!("{data} . {}", Load::Port);
+                }
+                let (map, time) = (map.shape().name, Time(*timeout));
+                write!(f, "update @{map} {{ {key} timeout {time} : {data} }}")
             }
+            Self::Dispatch(set) => write!(f, "{} vmap @{}", concat(key_of(*set)), set.shape().name),
+            Self::TcpOrUdp => f.write_str("meta l4proto { tcp, udp }"),
+            Self::RejectTcp => f.write_str("meta l4proto tcp reject with tcp reset"),
+            Self::Reject => f.write_str("reject"),
             Self::Masquerade => f.write_str("masquerade"),
             Self::MarkIsOurs(ours) => {
                 let operator = if *ours { "" } else { "!= " };
@@ -186,6 +254,31 @@ impl Display for Statement {
             Self::Accept => f.write_str("accept"),
             Self::Drop => f.write_str("drop"),
         }
+    }
+}
+
+fn write_nat(f: &mut Formatter<'_>, map: Set, key: &str) -> fmt::Result {
+    let (verb, family) = match nat_of(map) {
+        Some((family, Field::Source)) => ("snat", family),
+        Some((family, Field::Destination)) => ("dnat", family),
+        None => return Ok(()),
+    };
+    write!(f, "{verb} {} to {key} map @{}", header(family), map.shape().name)
+}
+
+/// Whole seconds as nft prints them.
+struct Time(Duration);
+
+impl Display for Time {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        let units = [
+            ("d", seconds / 86_400),
+            ("h", seconds / 3600 % 24),
+            ("m", seconds / 60 % 60),
+            ("s", seconds % 60),
+        ];
+        units.iter().filter(|(_, n)| *n > 0).try_for_each(|(unit, n)| write!(f, "{n}{unit}"))
     }
 }
 
