@@ -123,13 +123,14 @@ pub enum Init {
 /// while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Passive {
-    /// Failures (connect failed or timed out, reset before its first byte) within [`Self::fail_timeout`] that eject.
+    /// Failures (connect failed or timed out, reset before its first byte) within [`Self::fail_timeout`], with no flow
+    /// that went well in between, that eject.
     pub max_fails: u32,
     /// The window in which failures count, and how long the first ejection lasts; each further one in a row lasts
     /// twice as long, at most 32 times.
     pub fail_timeout: Duration,
-    /// The most of the pool that may be ejected at a time, in percent of its backends; one may always be, unless it
-    /// is the last.
+    /// The most of the pool that may be ejected at a time, in percent of its members; one may always be, but never the
+    /// last.
     pub max_ejected: u8,
 }
 
