@@ -10,20 +10,30 @@ use std::net::{IpAddr, SocketAddr};
 use crate::members::Member;
 use crate::ruleset::{Balance, HashKey};
 
-/// The most slots of a table whose slots are shares; with more, shares are rounded to this.
-pub const MOST_SLOTS: usize = 4096;
+/// The slots that a table of shares may have, and more where there are many members: [`SLOTS_EACH`] for each.
+const SLOTS: usize = 4096;
 
-/// The sizes of Maglev tables: primes, each used for up to a hundredth as many members, so that shares differ by at
-/// most 1 % (Eisenbud et al., "Maglev", NSDI 2016, section 5.3).
-const MAGLEV_SIZES: [usize; 4] = [1021, 4093, 16_381, 65_521];
+/// With that many slots for each member, rounding to whole slots moves less than 1 % of the flows.
+const SLOTS_EACH: usize = 100;
+
+/// The sizes of Maglev tables: primes, each for pools that it gives [`MAGLEV_EACH`] slots a member. Few sizes, because a
+/// client's slots in two tables of different size have nothing to do with each other: a pool that outgrows its table is
+/// spread afresh.
+const MAGLEV_SIZES: [usize; 4] = [4093, 16_381, 65_521, 131_071];
+
+/// A hundred slots a member make shares even to 1 % (Eisenbud et al., "Maglev", NSDI 2016, section 5.3); more make a
+/// member that goes move less than its clients and 2 % of all (the `maglev` example measures it).
+const MAGLEV_EACH: usize = 255;
 
 /// The seed of the hash of clients. Fixed, so that a client meets the same backend on every host and after every
 /// restart.
 pub const SEED: u32 = 0x506f_7274;
 
 /// Which member (an index into `members`, which are at most [`crate::ruleset::Pool::MOST_MEMBERS`] and not empty) each
-/// slot leads to. Policies that count live flows are spread by their weights, like round robin.
-pub fn table(balance: Balance, members: &[Member]) -> Vec<u16> {
+/// slot leads to. Policies that count live flows are spread by their weights, like round robin. `places` is
+/// [`crate::ruleset::Pool::places`]: a Maglev table's size follows from the pool and not from who is live, so that a
+/// member that goes moves its own clients only.
+pub fn table(balance: Balance, places: usize, members: &[Member]) -> Vec<u16> {
     let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
     match balance {
         Balance::First => vec![0],
@@ -35,27 +45,28 @@ pub fn table(balance: Balance, members: &[Member]) -> Vec<u16> {
         }
         Balance::ConsistentHash => {
             let ids: Vec<String> = members.iter().map(|member| member.target.to_string()).collect();
-            maglev(&ids.iter().map(String::as_bytes).zip(weights).collect::<Vec<_>>())
+            maglev(maglev_size(places, members.len()), &ids, &weights)
         }
     }
 }
 
 /// The slots of each member: the weights divided by what they have in common, and cut down where that makes more
-/// than [`MOST_SLOTS`] in all. Every member keeps a slot.
+/// than the table may have. Every member keeps a slot.
 fn shares(weights: &[u32]) -> Vec<u32> {
     let common = weights.iter().fold(0, |a, b| gcd(a, *b)).max(1);
     let shares: Vec<u32> = weights.iter().map(|weight| weight / common).collect();
     let total: u64 = shares.iter().map(|share| u64::from(*share)).sum();
-    let most = MOST_SLOTS as u64;
+    let most = SLOTS.max(SLOTS_EACH * weights.len()) as u64;
     if total <= most {
         return shares;
     }
-    // The largest remainders get the slots that rounding down leaves (Hamilton's method).
-    let mut cut: Vec<(u32, u64)> = shares
-        .iter()
-        .map(|share| (u64::from(*share) * most / total, u64::from(*share) * most % total))
-        .map(|(slots, rest)| (u32::try_from(slots).unwrap_or(u32::MAX).max(1), rest))
-        .collect();
+    // The largest remainders get the slots that rounding down leaves (Hamilton's method). A share of less than a slot
+    // has got more than it should already.
+    let whole_and_rest = |share: &u32| match u64::from(*share) * most {
+        product if product < total => (1, 0),
+        product => (u32::try_from(product / total).unwrap_or(u32::MAX), product % total),
+    };
+    let mut cut: Vec<(u32, u64)> = shares.iter().map(whole_and_rest).collect();
     let used: u64 = cut.iter().map(|(slots, _)| u64::from(*slots)).sum();
     let mut order: Vec<usize> = (0..cut.len()).collect();
     order.sort_by_key(|nth| std::cmp::Reverse(cut[*nth].1));
@@ -90,46 +101,57 @@ fn in_turn(shares: &[u32]) -> Vec<u16> {
     turns
 }
 
-/// Maglev's table (section 3.4, pseudocode 1 of the paper) for members named by bytes, with weights: a member takes a
-/// turn in as many rounds as its share of the largest weight.
-fn maglev(members: &[(&[u8], u32)]) -> Vec<u16> {
-    let size = MAGLEV_SIZES.into_iter().find(|size| *size >= 100 * members.len()).unwrap_or(65_521);
-    let largest = members.iter().map(|(_, weight)| u64::from(*weight)).max().unwrap_or(1);
+/// The size for a pool of `places` of which `members` are there. Names may have far more addresses than their places;
+/// then shares may differ by more than 1 %, and only where that would be 5 % the next size is taken.
+fn maglev_size(places: usize, members: usize) -> usize {
+    let fits = |size: &usize| *size >= MAGLEV_EACH * places && *size >= 20 * members;
+    let [.., largest] = MAGLEV_SIZES;
+    MAGLEV_SIZES.into_iter().find(fits).unwrap_or(largest)
+}
+
+/// Maglev's table (section 3.4, pseudocode 1 of the paper) for members named by `ids`, all different, with weights: a
+/// member takes a turn in as many rounds as its share of the largest weight, and in the first. Turns go by the order of
+/// the ids, so that the order of the file says nothing.
+fn maglev(size: usize, ids: &[String], weights: &[u32]) -> Vec<u16> {
     struct Turns {
+        nth: u16,
         next: usize,
         skip: usize,
         weight: u64,
         owed: u64,
     }
-    let mut turns: Vec<Turns> = members
-        .iter()
-        .map(|(id, weight)| Turns {
+    let largest = weights.iter().copied().max().map_or(1, u64::from);
+    let mut order: Vec<usize> = (0..ids.len()).collect();
+    order.sort_by_key(|nth| &ids[*nth]);
+    let turns = order.into_iter().map(|nth| {
+        let (id, weight) = (ids[nth].as_bytes(), u64::from(weights[nth]));
+        Turns {
+            nth: u16::try_from(nth).unwrap_or(u16::MAX),
             next: jhash(id, SEED) as usize % size,
             skip: jhash(id, !SEED) as usize % (size - 1) + 1,
-            weight: u64::from(*weight),
-            owed: 0,
-        })
-        .collect();
-    const FREE: u16 = u16::MAX;
-    let mut table = vec![FREE; size];
-    let mut filled = 0;
-    loop {
-        for (nth, turn) in turns.iter_mut().enumerate() {
+            weight,
+            owed: largest - weight,
+        }
+    });
+    let mut turns: Vec<Turns> = turns.collect();
+    let mut table: Vec<Option<u16>> = vec![None; size];
+    let mut free = if turns.is_empty() { 0 } else { size };
+    while free > 0 {
+        for turn in &mut turns {
             turn.owed += turn.weight;
-            if turn.owed < largest {
+            if turn.owed < largest || free == 0 {
                 continue;
             }
             turn.owed -= largest;
-            while table[turn.next] != FREE {
+            // The size is prime, so every slot is reached.
+            while table[turn.next].is_some() {
                 turn.next = (turn.next + turn.skip) % size;
             }
-            table[turn.next] = u16::try_from(nth).unwrap_or(u16::MAX - 1);
-            filled += 1;
-            if filled == size {
-                return table;
-            }
+            table[turn.next] = Some(turn.nth);
+            free -= 1;
         }
     }
+    table.into_iter().flatten().collect()
 }
 
 /// The slot of a hash in a table of `slots`: the high bits of their product, as the kernel's `reciprocal_scale` has it.

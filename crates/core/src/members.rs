@@ -120,11 +120,11 @@ pub fn meets(rule: &Rule, facts: &Facts, now: Moment, reach: Reach) -> Meets {
     }
 }
 
-/// When time alone next changes what new flows of `rule` meet: the next step of a slow start. `None` while only facts
-/// can.
-pub fn next_change(rule: &Rule, facts: &Facts, now: Moment) -> Option<Moment> {
+/// When time alone next changes what new flows of `rule` meet on an engine that has this reach: the next step of a slow
+/// start. `None` while only facts can.
+pub fn next_change(rule: &Rule, facts: &Facts, now: Moment, reach: Reach) -> Option<Moment> {
     rule.pool.slow_start.filter(|_| !facts.health.is_empty())?;
     let judge = Judge::new(rule, facts, now);
-    let candidates = candidates(rule, facts, Reach::ANY);
+    let candidates = candidates(rule, facts, reach);
     candidates.iter().filter_map(|candidate| judge.standing(candidate).next_step).min()
 }

@@ -294,7 +294,7 @@ fn only_a_recovery_starts_slowly_and_only_where_the_file_says_so() {
         let mut facts = Facts::default();
         set_health(&mut facts, &rule, 0, "10.0.0.1:80", health);
         assert_eq!(met(&rule, &facts), ["10.0.0.1:80 1", "10.0.0.2:80 1"]);
-        assert_eq!(next_change(&rule, &facts, NOW), None);
+        assert_eq!(next_change(&rule, &facts, NOW, Reach::ANY), None);
     }
 }
 
@@ -309,7 +309,7 @@ fn next_change_is_when_the_members_change() {
     set_health(&mut facts, &rule, 1, "10.0.0.2:80", verdict(true, NOW + whole / 3, true));
     let mut now = NOW + whole / 3;
     let mut changes = 0;
-    while let Some(next) = next_change(&rule, &facts, now) {
+    while let Some(next) = next_change(&rule, &facts, now, Reach::ANY) {
         assert!(next > now);
         let at = |moment| meets(&rule, &facts, moment, Reach::ANY);
         assert_eq!(at(now), at(next - Duration::from_nanos(1)), "nothing before");
@@ -744,7 +744,7 @@ proptest! {
             prop_assert_eq!(row.state == MemberState::Unresolved, row.target.is_none());
         }
         // What time alone changes, it changes at the moment that is told, and not before.
-        let told = next_change(&rule, &facts, now);
+        let told = next_change(&rule, &facts, now, Reach::ANY);
         if let Some(next) = told {
             prop_assert!(next > now);
             prop_assert_eq!(&met, &meets(&rule, &facts, next - Duration::from_nanos(1), Reach::ANY));
@@ -786,7 +786,7 @@ fn ten_thousand_rules_with_pools() {
     let members: usize = rules.iter().map(|rule| shown(&meets(rule, &facts, NOW, Reach::ANY)).len()).sum();
     let planned = start.elapsed();
     assert_eq!(members, (RULES * BACKENDS) as usize, "one of each is drained");
-    assert!(rules.iter().all(|rule| next_change(rule, &facts, NOW).is_some()));
+    assert!(rules.iter().all(|rule| next_change(rule, &facts, NOW, Reach::ANY).is_some()));
     println!(
         "{RULES} rules with {} members each: {planned:?}, with next_change {:?}",
         BACKENDS + 1,

@@ -119,7 +119,11 @@ impl Pool {
             balance: plan.balance,
             hash: plan.hash,
             empty,
-            slots: if members.len() > 1 { table(plan.balance, members).into() } else { Box::default() },
+            slots: if members.len() > 1 {
+                table(plan.balance, plan.places, members).into()
+            } else {
+                Box::default()
+            },
             turn: Turn(AtomicUsize::new(before.map_or(0, |before| before.turn.0.load(Relaxed)))),
             limited: members.iter().any(|member| member.max_connections.is_some()),
             families: [has(Family::V4), has(Family::V6)],

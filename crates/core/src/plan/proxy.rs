@@ -73,6 +73,8 @@ pub struct PoolPlan {
     pub retries: u8,
     /// Passive checks.
     pub passive: Option<Passive>,
+    /// How many members the pool is made for: [`Pool::places`].
+    pub places: usize,
     /// What they meet now.
     pub meets: Meets,
 }
@@ -86,6 +88,7 @@ impl PoolPlan {
             persist: pool.persist,
             retries: pool.retries.unwrap_or(Pool::RETRIES),
             passive: pool.passive,
+            places: pool.places(),
             meets,
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::backend::{Backend, BackendHost, Target};
+use super::backend::{Backend, BackendHost, Resolve, Target};
 use super::check::Check;
 
 /// How new flows are spread over the backends.
@@ -123,13 +123,14 @@ pub enum Init {
 /// while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Passive {
-    /// Failures (connect failed or timed out, reset before its first byte) within [`Self::fail_timeout`] that eject.
+    /// Failures (connect failed or timed out, reset before its first byte) within [`Self::fail_timeout`], with no flow
+    /// that went well in between, that eject.
     pub max_fails: u32,
     /// The window in which failures count, and how long the first ejection lasts; each further one in a row lasts
     /// twice as long, at most 32 times.
     pub fail_timeout: Duration,
-    /// The most of the pool that may be ejected at a time, in percent of its backends; one may always be, unless it
-    /// is the last.
+    /// The most of the pool that may be ejected at a time, in percent of its members; one may always be, but never the
+    /// last.
     pub max_ejected: u8,
 }
 
@@ -170,6 +171,8 @@ impl Pool {
     pub const MOST: usize = 256;
     /// The most members, names resolved; further addresses are left out.
     pub const MOST_MEMBERS: usize = 1024;
+    /// The addresses that a name is expected to have at most, for [`Pool::places`]: it may have more.
+    pub const PLACES_OF_A_NAME: usize = 16;
     /// [`Pool::retries`] where the file does not say.
     pub const RETRIES: u8 = 2;
 
@@ -188,6 +191,16 @@ impl Pool {
             retries: None,
             init: Init::default(),
         }
+    }
+
+    /// How many members the pool is made for, whatever is live now: one for each address, [`Pool::PLACES_OF_A_NAME`]
+    /// for a name of which all addresses are used.
+    pub fn places(&self) -> usize {
+        let places = |backend: &Backend| match (&backend.host, backend.resolve) {
+            (BackendHost::Address(_), _) | (_, Resolve::First) => 1,
+            (BackendHost::Name(_) | BackendHost::Service(_), Resolve::All) => Self::PLACES_OF_A_NAME,
+        };
+        self.backends.iter().map(places).sum()
     }
 
     /// Every target that needs no resolver, the sorry backend included.

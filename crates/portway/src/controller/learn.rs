@@ -5,10 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use portway_core::effects::{self, Ended, Standing};
+use portway_core::effects::{self, Downs, MemberFlows};
 use portway_core::engine::{Engine, EngineError};
 use portway_core::facts::{Answer, Health, Lookup, Moment, Order, Probe};
-use portway_core::flow::FlowFilter;
 use portway_core::members;
 use portway_core::plan::{Changes, nftables, proxy};
 use portway_core::ruleset::{BackendName, RuleName};
@@ -34,7 +33,7 @@ pub enum News {
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     /// Flows that end at a time, unless their backend is back by then.
-    ending: Vec<(Moment, Ended)>,
+    ending: Vec<(Moment, MemberFlows)>,
     /// When a rule's members change by time alone (slow start).
     steps: BTreeMap<usize, Moment>,
     /// When the whole is applied again because an engine could not carry out a change.
@@ -71,7 +70,7 @@ where
             }
         }
         rules.extend(&renamed);
-        let before = self.standing(&rules);
+        let before = self.downs(&rules);
         for item in news {
             match item {
                 // What is no longer watched was on its way when the rules changed.
@@ -110,14 +109,14 @@ where
         let due: BTreeSet<usize> =
             self.pending.steps.iter().filter(|(_, at)| **at <= now).map(|(nth, _)| *nth).collect();
         if !due.is_empty() {
-            let before = self.standing(&due);
+            let before = self.downs(&due);
             self.replan(&due, &before, now)?;
         }
         let ending = std::mem::take(&mut self.pending.ending);
         let (due, later): (Vec<_>, Vec<_>) = ending.into_iter().partition(|(at, _)| *at <= now);
         self.pending.ending = later;
-        for (_, ended) in due {
-            self.end(&ended)?;
+        for (_, flows) in due {
+            self.end_flows(&flows.filter(), None)?;
         }
         Ok(())
     }
@@ -160,18 +159,21 @@ where
         applied.candidate.ruleset.rules.iter().position(|known| known.name == *rule)
     }
 
-    /// Which backends of these rules may have flows, before the facts change.
-    fn standing(&self, rules: &BTreeSet<usize>) -> Vec<(usize, Standing)> {
+    /// Which members of these rules are down.
+    fn downs(&self, rules: &BTreeSet<usize>) -> Vec<(usize, Downs)> {
         let Some(applied) = &self.applied else { return Vec::new() };
-        let rule = |nth: &usize| &applied.candidate.ruleset.rules[*nth];
-        rules.iter().map(|nth| (*nth, effects::standing(rule(nth), &self.facts))).collect()
+        let downs = |nth: usize| {
+            let (rule, reach) = applied.candidate.rule(nth);
+            (nth, effects::downs(rule, &self.facts, reach))
+        };
+        rules.iter().map(|nth| downs(*nth)).collect()
     }
 
     /// Plans these rules afresh, has the engines carry out what that changes, and ends the flows that shall end.
     fn replan(
         &mut self,
         rules: &BTreeSet<usize>,
-        before: &[(usize, Standing)],
+        before: &[(usize, Downs)],
         now: Moment,
     ) -> Result<(), EngineError> {
         let Some(applied) = &mut self.applied else { return Ok(()) };
@@ -181,18 +183,23 @@ where
         let Applied { candidate, plans } = applied;
         let indices: Vec<usize> = rules.iter().copied().collect();
         let changes = plans.adjust(Applied::world(candidate, &self.facts, now), &indices);
-        let mut ended = Vec::new();
+        let mut at_once = Vec::new();
         for (nth, before) in before {
-            ended.extend(effects::ended(&candidate.ruleset.rules[*nth], before, &self.facts));
+            let (rule, reach) = candidate.rule(*nth);
+            let effects = effects::effects(rule, before, &effects::downs(rule, &self.facts, reach));
+            self.pending.ending.retain(|(_, flows)| !effects.spared.contains(flows));
+            for ended in effects.ended {
+                if ended.after.is_zero() {
+                    at_once.push(ended.flows);
+                } else {
+                    self.pending.ending.push((now + ended.after, ended.flows));
+                }
+            }
         }
         self.note_steps(rules, now);
         self.carry_out(&changes, now)?;
-        for ended in ended {
-            if ended.after.is_zero() {
-                self.end(&ended)?;
-            } else {
-                self.pending.ending.push((now + ended.after, ended));
-            }
+        for flows in at_once {
+            self.end_flows(&flows.filter(), None)?;
         }
         Ok(())
     }
@@ -224,23 +231,11 @@ where
         Ok(())
     }
 
-    /// Ends flows of a backend, unless it has come back.
-    fn end(&mut self, ended: &Ended) -> Result<(), EngineError> {
-        let rule = self.index_of(&ended.rule).zip(self.applied.as_ref());
-        let back = rule.is_some_and(|(nth, applied)| {
-            effects::is_back(&applied.candidate.ruleset.rules[nth], ended, &self.facts)
-        });
-        if back {
-            return Ok(());
-        }
-        let filter = FlowFilter::of_backend(&ended.rule, ended.address, ended.port, ended.protocol);
-        self.end_flows(&filter, None).map(|_| ())
-    }
-
     fn note_steps(&mut self, rules: &BTreeSet<usize>, now: Moment) {
         let Some(applied) = &self.applied else { return };
         for nth in rules {
-            match members::next_change(&applied.candidate.ruleset.rules[*nth], &self.facts, now) {
+            let (rule, reach) = applied.candidate.rule(*nth);
+            match members::next_change(rule, &self.facts, now, reach) {
                 Some(at) => _ = self.pending.steps.insert(*nth, at),
                 None => _ = self.pending.steps.remove(nth),
             }

@@ -214,7 +214,11 @@ impl Plan {
             .filter(|member| Addressing::of(rule, member.target) == addressing)
             .cloned()
             .collect();
-        let table = if alike.len() > 1 { balance::table(rule.pool.balance, &alike) } else { Vec::new() };
+        let table = if alike.len() > 1 {
+            balance::table(rule.pool.balance, rule.pool.places(), &alike)
+        } else {
+            Vec::new()
+        };
         let choice = addressing.filter(|_| table.len() > 1);
         let (Some(addressing), Ok(slots)) = (choice, u32::try_from(table.len())) else {
             match addressing.filter(|_| rule.pool.single().is_none()) {
