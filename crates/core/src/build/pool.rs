@@ -14,7 +14,7 @@ use crate::config::nearest::nearest;
 use crate::config::{PassiveConfig, PoolConfig, Text};
 use crate::diagnostic::{Diagnostic, Span, quote};
 use crate::ruleset::{
-    Backend, BackendHost, Balance, HashKey, Init, OnDown, Passive, Pool, SourceMode, Target, WhenEmpty,
+    Backend, BackendHost, Balance, HashKey, Init, OnDown, Passive, Pool, Target, WhenEmpty,
 };
 
 /// How long the connections of a backend that went down may go on, where the file does not say.
@@ -26,14 +26,13 @@ pub fn build(
     backends: Vec<Backend>,
     all: bool,
     shape: &Shape<'_>,
-    source: Option<&SourceMode>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Pool {
     let balance = config.balance.as_ref().map_or(Balance::default(), |(balance, _)| *balance);
     let check = config
         .check
         .as_ref()
-        .and_then(|check| check::build(check, &backends, shape, source, diagnostics))
+        .and_then(|check| check::build(check, &backends, shape, diagnostics))
         .map(Arc::new);
     let pool = Pool {
         balance,

@@ -14,14 +14,13 @@ use crate::address::{Family, Protocol};
 use crate::config::value::format_duration;
 use crate::config::{CheckConfig, Text};
 use crate::diagnostic::{Diagnostic, Span};
-use crate::ruleset::{Backend, Check, CheckKind, SourceMode};
+use crate::ruleset::{Backend, Check, CheckKind};
 
 /// Builds the check; `None` when a mistake was noted.
 pub fn build(
     config: &CheckConfig,
     backends: &[Backend],
     shape: &Shape<'_>,
-    rule_source: Option<&SourceMode>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Check> {
     let before = diagnostics.len();
@@ -32,14 +31,6 @@ pub fn build(
     refuse_other_protocol(config, shape, diagnostics);
     let kind = kind.filter(|_| !diagnostics[before..].iter().any(Diagnostic::is_error))?;
     let default = Check::new(kind);
-    let source = source.or_else(|| match (&default.kind, rule_source) {
-        (CheckKind::Command { .. }, _) => None,
-        (_, Some(SourceMode::Snat(pool))) => pool
-            .iter()
-            .copied()
-            .find(|own| address.is_none_or(|address| Family::of(address) == Family::of(*own))),
-        _ => None,
-    });
     Some(Check {
         interval,
         interval_down,

@@ -3,6 +3,7 @@
 //!
 //! Deliberately absent: what a value means beyond its type and bounds, which is [`crate::build`]'s business.
 
+mod backend;
 mod check;
 mod pool;
 mod rule;
