@@ -159,7 +159,7 @@ fn source(rule: &Rule) -> Option<Obstacle> {
     let lacks = |family: &Family| !pool.iter().any(|address| Family::of(*address) == *family);
     let family = rule.listeners.iter().map(|listener| listener.scope.family()).find(lacks)?;
     (rule.pool.has_names()).then(|| {
-        Obstacle::new(format!("no address of `source` is {family}, as the listener is"))
+        Obstacle::new(format!("no address of `source` is {family}, and NAT keeps to the listener's family"))
             .remedy(format!("add an {family} address of this host to `source`"))
     })
 }

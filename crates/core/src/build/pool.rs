@@ -50,7 +50,8 @@ pub fn build(
         init: config.init.as_ref().map_or(Init::default(), |(init, _)| *init),
         backends,
     };
-    if let (Some((_, span)), None) = (&config.slow_start, &config.check) {
+    let checked = config.check.is_some() || config.unread.contains(&"check");
+    if let Some((_, span)) = config.slow_start.as_ref().filter(|_| !checked) {
         diagnostics.push(
             Diagnostic::error(
                 span.clone(),
@@ -76,6 +77,9 @@ fn hash(
     diagnostics: &mut Vec<Diagnostic>,
 ) -> HashKey {
     let Some((key, span)) = &config.hash else { return HashKey::default() };
+    if config.unread.contains(&"balance") {
+        return *key;
+    }
     if !balance.hashes() {
         let mut mistake = Diagnostic::error(
             span.clone(),
@@ -97,7 +101,8 @@ fn hash(
 
 fn on_down(config: &PoolConfig, diagnostics: &mut Vec<Diagnostic>) -> OnDown {
     let word = config.on_down.as_ref().map_or("keep", |(word, _)| *word);
-    if let Some((_, span)) = config.drain_timeout.as_ref().filter(|_| word != "drain") {
+    let in_vain = word != "drain" && !config.unread.contains(&"on-down");
+    if let Some((_, span)) = config.drain_timeout.as_ref().filter(|_| in_vain) {
         let mut mistake = Diagnostic::error(
             span.clone(),
             format!("`drain-timeout` has no effect with on-down = \"{word}\""),

@@ -62,6 +62,8 @@ impl Text {
 /// `[dns]`, servers still as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DnsConfig {
+    /// The keys that could not be read.
+    pub unread: Vec<&'static str>,
     /// `servers`, and the place of the list.
     pub servers: Option<(Vec<Text>, Span)>,
     /// `timeout`.
@@ -176,6 +178,7 @@ fn group_name(group: Text, mistakes: &mut Vec<Diagnostic>) -> Option<String> {
 
 fn dns_section(mut fields: Fields) -> DnsConfig {
     let dns = DnsConfig {
+        unread: fields.unread(),
         servers: fields.texts("servers").map(|(texts, _, span)| (texts, span)),
         timeout: fields.duration("timeout").map(only),
         ttl_min: fields.duration("ttl-min"),

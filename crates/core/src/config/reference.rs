@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::keys::{FILE, Key, Kind, Section};
+use super::keys::{FILE, Key, Kind, Section, Types};
 use super::value::format_duration;
 
 const HEAD: &str = "\
@@ -119,18 +119,13 @@ fn keys(page: &mut String, section: &Section) {
     page.push('\n');
 }
 
-/// The types that a key belongs to, or the fewer that it does not belong to.
+/// The types that a key belongs to, in front of what it does.
 fn types(section: &Section, key: &Key) -> String {
     let quoted = |words: &[&str]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
-    let all = match section.key("type").map(|key| &key.kind) {
-        Some(Kind::Choice(words)) if !key.types.is_empty() => words,
-        _ => return String::new(),
-    };
-    let others: Vec<&str> = all.iter().copied().filter(|word| !key.types.contains(word)).collect();
-    if others.len() < key.types.len() {
-        format!("Not for {}: ", quoted(&others))
-    } else {
-        format!("{}: ", quoted(key.types))
+    match section.types(key) {
+        Types::All => String::new(),
+        Types::Only(words) => format!("{}: ", quoted(&words)),
+        Types::Not(words) => format!("Not for {}: ", quoted(&words)),
     }
 }
 

@@ -52,7 +52,7 @@ fn times(config: &CheckConfig, diagnostics: &mut Vec<Diagnostic>) -> (Duration, 
     let interval = config.interval.as_ref().map_or(default.interval, |(time, _)| *time);
     let mut within = |name: &str, written: &Option<(Duration, Span)>, default: Duration| {
         let Some((time, span)) = written else { return default.min(interval) };
-        if *time > interval {
+        if *time > interval && !config.unread.contains(&"interval") {
             let mut mistake = Diagnostic::error(
                 span.clone(),
                 format!(
@@ -127,6 +127,9 @@ fn source(
 /// A check over TCP of backends that are reached by UDP only, or the other way round, has no port to go to.
 fn refuse_other_protocol(config: &CheckConfig, shape: &Shape<'_>, diagnostics: &mut Vec<Diagnostic>) {
     let (Some(word), None) = (config.kind, config.port) else { return };
+    if config.unread.contains(&"port") {
+        return;
+    }
     let (protocol, other) = match word {
         "command" => return,
         "dns" | "udp" => (Protocol::Udp, Protocol::Tcp),
@@ -140,7 +143,7 @@ fn refuse_other_protocol(config: &CheckConfig, shape: &Shape<'_>, diagnostics: &
         diagnostics.push(
             Diagnostic::error(
                 config.span.clone(),
-                format!("a {word} check speaks {protocol}, and this rule forwards only {other}: its port is not known"),
+                format!("{word} checks speak {protocol}, and this rule forwards only {other}: their port is not known"),
             )
             .hint(format!("write the port to check (port = 53), or type = {instead}")),
         );

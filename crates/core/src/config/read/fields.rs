@@ -89,6 +89,11 @@ impl Fields {
         self.written.get(key)
     }
 
+    /// The keys that are there and could not be read; what they say is not known.
+    pub fn unread(&self) -> Vec<&'static str> {
+        self.written.keys().copied().filter(|key| !self.values.contains_key(key)).collect()
+    }
+
     /// Asserts, in tests and debug builds, that every value was taken: a key of the table that nobody reads
     /// would be accepted and ignored.
     pub fn finish(self) {
