@@ -62,7 +62,10 @@ pub fn compare(old: (&Ruleset, &Assignment), new: (&Ruleset, &Assignment)) -> Ve
             }
             Some((is, after)) => {
                 let mut fields = field_changes(before, after);
-                fields.extend(pool::secret_change(&was.pool, &is.pool).filter(|_| fields.is_empty()));
+                if fields.iter().all(|change| change.field != "check") {
+                    fields.extend(pool::secret_change(&was.pool, &is.pool));
+                    fields.sort_by_key(|change| change.field);
+                }
                 if !fields.is_empty() {
                     changes.insert(rule.clone(), RuleChange::Changed { rule, fields });
                 }

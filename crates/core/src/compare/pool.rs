@@ -87,7 +87,7 @@ pub fn secret_change(was: &Pool, is: &Pool) -> Option<FieldChange> {
 fn check(check: &Check) -> String {
     let [interval, down, timeout] = [check.interval, check.interval_down, check.timeout].map(format_duration);
     let mut text = format!(
-        "{} every {interval}, {down} while down, timeout {timeout}, rise {}, fall {}",
+        "{}, every {interval}, {down} while down, timeout {timeout}, rise {}, fall {}",
         kind(&check.kind),
         check.rise,
         check.fall
