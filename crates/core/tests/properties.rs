@@ -45,7 +45,8 @@ fn host_name() -> impl Strategy<Value = HostName> {
             let service = labels.len() > 2 && labels[0].starts_with('_') && labels[1].starts_with('_');
             let local = labels.last().is_some_and(|last| last.eq_ignore_ascii_case("localhost"));
             // Digits and hyphens alone read as ports.
-            let letters = labels.iter().any(|label| label.bytes().any(|b| b.is_ascii_alphabetic() || b == b'_'));
+            let letters =
+                labels.iter().any(|label| label.bytes().any(|b| b.is_ascii_alphabetic() || b == b'_'));
             HostName::new(&labels.join(".")).filter(|_| !service && !local && letters)
         },
     )
