@@ -2,11 +2,15 @@
 //! and a ruleset comes exactly when there is no error.
 #![no_main]
 
+use std::collections::HashSet;
+
 use libfuzzer_sys::fuzz_target;
 use portway_core::assign::assign;
 use portway_core::caps::Caps;
+use portway_core::compare::compare;
 use portway_core::config;
 use portway_core::diagnostic::{Diagnostic, Source, render};
+use portway_core::ruleset::Pool;
 
 fuzz_target!(|text: &str| {
     let source = Source::new("portway.toml", text);
@@ -22,11 +26,24 @@ fuzz_target!(|text: &str| {
     for rule in &ruleset.rules {
         for listener in &rule.listeners {
             for port in [listener.ports.first(), listener.ports.last()] {
-                assert_ne!(rule.backend.target(listener.ports, port).port(), 0);
+                for target in rule.pool.targets() {
+                    assert_ne!(target.socket(listener.ports, port).port(), 0);
+                }
             }
         }
+        let pool = &rule.pool;
+        assert!((1..=Pool::MOST).contains(&pool.backends.len()));
+        assert_eq!(rule.origin.backends.len(), pool.backends.len());
+        let names: HashSet<_> = pool.backends.iter().map(|backend| &backend.name).collect();
+        assert_eq!(names.len(), pool.backends.len());
+        if let Some(check) = &pool.check {
+            assert!(check.timeout <= check.interval && check.interval_down <= check.interval);
+        }
     }
-    if let Err(found) = assign(&ruleset, &Caps::all()) {
-        assert!(!render(&source, &found, true).is_empty());
+    match assign(&ruleset, &Caps::all()) {
+        Err(found) => assert!(!render(&source, &found, true).is_empty()),
+        Ok(assignment) => {
+            assert_eq!(compare((&ruleset, &assignment), (&ruleset, &assignment)), []);
+        }
     }
 });

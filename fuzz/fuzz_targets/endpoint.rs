@@ -1,12 +1,12 @@
-//! Any text as a listener and as a backend: a fault lies within the text, and what is read is read back from
-//! its display.
+//! Any text as a listener, a backend, a resolver and a duration: a fault lies within the text, and what is read is read
+//! back from its display.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use portway_core::address::Family;
-use portway_core::config::endpoint::{parse_forward, parse_listen};
+use portway_core::config::endpoint::{parse_forward, parse_listen, parse_server};
 use portway_core::config::value::{format_duration, parse_duration};
-use portway_core::ruleset::{Backend, TargetPorts};
+use portway_core::ruleset::{Backend, BackendHost, Target, TargetPorts};
 
 fuzz_target!(|text: &str| {
     match parse_listen(text) {
@@ -29,10 +29,16 @@ fuzz_target!(|text: &str| {
                 Some(range) if range.is_single() => TargetPorts::One(range.first()),
                 Some(range) => TargetPorts::Shifted(range),
             };
-            let shown = Backend { address: forward.address, ports }.to_string();
+            assert!(ports == TargetPorts::Same || !matches!(forward.host, BackendHost::Service(_)));
+            let plain = Backend::of(Target { address: [127, 0, 0, 1].into(), ports });
+            let shown = Backend { host: forward.host.clone(), ..plain }.to_string();
             let again = parse_forward(&shown).expect("what is displayed is valid");
-            assert_eq!((again.address, again.ports), (forward.address, forward.ports));
+            assert_eq!((again.host, again.ports), (forward.host, forward.ports));
         }
+        Err(fault) => assert!(text.get(fault.at.clone()).is_some(), "{fault:?}"),
+    }
+    match parse_server(text) {
+        Ok(server) => assert_eq!(parse_server(&server.to_string()), Ok(server)),
         Err(fault) => assert!(text.get(fault.at.clone()).is_some(), "{fault:?}"),
     }
     if let Ok(duration) = parse_duration(text).as_ref().copied()

@@ -142,6 +142,121 @@ fn a_pinned_engine_that_cannot_is_told_everything() {
     assert_eq!(&text[found[0].primary.span.clone()], "'nftables'");
 }
 
+const TWO: &str = "listen = '0.0.0.0:80'\nforward = ['10.0.0.1:80', '10.0.0.2:80']\n";
+
+/// What the kernel can do for a pool, so that `auto` stays there.
+#[test]
+fn pools_that_nftables_serves() {
+    let pools = [
+        "pool.balance = 'round-robin'",
+        "pool = { balance = 'source-hash', hash = 'source-port', persist = '1h' }",
+        "pool = { balance = 'consistent-hash', hash = 'source' }",
+        "pool = { balance = 'first', check = 'http', slow-start = '30s', on-down = 'reset' }",
+        "pool = { on-down = 'drain', drain-timeout = '5s', when-empty = 'drop' }",
+        "pool.when-empty = '10.0.0.9:80'",
+        "source = 'preserve'\npool.balance = 'source-hash'",
+    ];
+    let backends = [
+        "[{ address = '10.0.0.1', weight = 3 }, { address = '10.0.0.2', backup = true }]",
+        "['app.example:80', '10.0.0.1:81', 'srv/_http._tcp.example']",
+        // One port is one port, whether written or the client's.
+        "['10.0.0.1', '10.0.0.2:81']",
+    ];
+    let listen = "listen = '0.0.0.0:80'\npool.backends = ";
+    let files = pools.iter().map(|pool| format!("{TWO}{pool}"));
+    let files = files.chain(backends.iter().map(|backends| format!("{listen}{backends}"))).chain([
+        "listen = '8000-8009'\nforward = ['10.0.0.1', '10.0.0.2']".to_owned(),
+        "listen = '8000-8009'\nforward = ['10.0.0.1:80', 'app.example:81', 'srv/_http._tcp.example']".to_owned(),
+        "listen = '8000-8009'\nforward = '10.0.0.1:9000-9009'\npool.check = 'tcp'".to_owned(),
+        "listen = '8000-8009'\n[rule.pool]\nbackends = [{ address = 'a.example:9000-9009', resolve = 'first' }]".to_owned(),
+        "listen = '80'\nforward = 'app.example:80'\nsource = ['192.0.2.1', 'fd00::1']".to_owned(),
+    ]);
+    for lines in files {
+        let assigned = assigned(&lines, &Caps::all()).expect("can be served");
+        assert_eq!(assigned.engine, EngineKind::Nftables, "{lines}: {}", assigned.reason);
+    }
+}
+
+/// What takes a relay: `auto` goes there and says why, and nftables when pinned is refused with the same words.
+#[test]
+fn pools_that_take_a_relay() {
+    let cases = [
+        (
+            format!("{TWO}pool.balance = 'least-connections'"),
+            "least-connections needs to count live connections, which a relay does",
+        ),
+        (format!("{TWO}pool.balance = 'random'"), "random takes the less loaded of two"),
+        (format!("{TWO}pool = {{ balance = 'source-hash', hash = 'sni' }}"), "hash = \"sni\" needs to read"),
+        (format!("{TWO}pool.passive = {{}}"), "passive checks need to see how connections fail"),
+        (format!("{TWO}pool.retries = 0"), "the rule sets retries"),
+        (
+            "listen = '80'\npool.backends = [{ address = '10.0.0.1', name = 'b', max-connections = 3 }]"
+                .to_owned(),
+            "backend b sets max-connections",
+        ),
+        (
+            "listen = ['0.0.0.0:80', '[::]:80']\nforward = ['10.0.0.1', '[fd00::1]']".to_owned(),
+            "backends of both families",
+        ),
+        (
+            "listen = '[::]:80'\nforward = ['10.0.0.1', '10.0.0.2']".to_owned(),
+            "IPv6 listener to an IPv4 backend",
+        ),
+        (format!("{TWO}pool.when-empty = '[fd00::9]:80'"), "IPv4 listener to an IPv6 backend"),
+        ("listen = '[::]:80'\nforward = '[fd00::1]'\npool.when-empty = '[::1]:81'".to_owned(), "[::1]"),
+        (
+            "listen = '8000-8009'\nforward = ['10.0.0.1:9000-9009', '10.0.0.2:9000-9009']".to_owned(),
+            "a range shifted to several backends",
+        ),
+        (
+            "listen = '8000-8009'\nforward = '10.0.0.1:9000-9009'\npool.when-empty = '10.0.0.9:80'"
+                .to_owned(),
+            "a range shifted to several backends",
+        ),
+        (
+            "listen = '8000-8009'\nforward = 'app.example:9000-9009'".to_owned(),
+            "a range shifted to several backends",
+        ),
+        ("listen = '8000-8009'\nforward = ['10.0.0.1', '10.0.0.2:80']".to_owned(), "keep the client's port"),
+        (
+            "listen = ['8000', '8001']\nforward = ['10.0.0.1', '10.0.0.2:80']".to_owned(),
+            "keep the client's port",
+        ),
+        (
+            "listen = '8000-8009'\nforward = ['10.0.0.1', 'srv/_a._tcp.x']".to_owned(),
+            "keep the client's port",
+        ),
+        (
+            "listen = '8000-8009'\nforward = '10.0.0.1'\npool.when-empty = '10.0.0.9:80'".to_owned(),
+            "keep the client's port",
+        ),
+        (
+            "listen = '[::]:80'\nforward = 'app.example:80'\nsource = ['192.0.2.1']".to_owned(),
+            "no address of `source` is IPv6",
+        ),
+    ];
+    for (lines, reason) in cases {
+        let found = assigned(&lines, &Caps::all()).expect("the proxy can");
+        assert_eq!(found.engine, EngineKind::Proxy, "{lines}");
+        assert!(found.reason.contains(reason), "{lines}: {}", found.reason);
+        let text = lines.replacen("listen", "engine = 'nftables'\nlisten", 1);
+        let mistakes = assigned(&text, &Caps::all()).expect_err("nftables cannot");
+        assert!(mistakes[0].message.contains(reason), "{}", mistakes[0].message);
+    }
+}
+
+/// A relay would call itself through any of its backends.
+#[test]
+fn every_backend_of_a_relay_may_be_its_own_listener() {
+    for lines in [
+        "listen = '8080'\nforward = ['10.0.0.1', '127.0.0.1']\nengine = 'proxy'",
+        "listen = '8080'\nforward = '10.0.0.1'\nengine = 'proxy'\npool.when-empty = '127.0.0.1:8080'",
+    ] {
+        let found = assigned(lines, &Caps::all()).expect_err("a relay would call itself");
+        assert!(found[0].message.contains("a relay would call itself"), "{}", found[0].message);
+    }
+}
+
 /// Every rule that cannot be served is told, not only the first.
 #[test]
 fn every_rule_is_told() {

@@ -26,20 +26,32 @@ fn file(name: &str) -> Source {
     Source::new(name, std::fs::read_to_string(folder().join(name)).expect("the file is there"))
 }
 
-#[test]
-fn a_file_with_a_mistake_on_nearly_every_line() {
-    let source = file("many.toml");
+/// What is said of a file that cannot be loaded.
+fn compare_file(name: &str) {
+    let source = file(&format!("{name}.toml"));
     let (ruleset, found) = config::load(source.text());
     assert!(ruleset.is_none());
-    compare("many.txt", &render(&source, &found, false));
+    compare(&format!("{name}.txt"), &render(&source, &found, false));
+}
+
+#[test]
+fn a_file_with_a_mistake_on_nearly_every_line() {
+    compare_file("many");
 }
 
 #[test]
 fn classic_mistakes_in_endpoints() {
-    let source = file("endpoints.toml");
-    let (ruleset, found) = config::load(source.text());
-    assert!(ruleset.is_none());
-    compare("endpoints.txt", &render(&source, &found, false));
+    compare_file("endpoints");
+}
+
+#[test]
+fn mistakes_in_pools() {
+    compare_file("pools");
+}
+
+#[test]
+fn mistakes_in_checks() {
+    compare_file("checks");
 }
 
 #[test]
@@ -93,6 +105,8 @@ fn command_lines() {
         "",
         "8888 example.com:80 --source presrv --engine nft",
         "8888:example.com:80 8888:fd00::1:80",
+        "8888 example.com:80 8889:app.example 0.0.0.0:9:App.example:80 5432:srv/_pg._tcp.example udp/53:srv/_dns._udp.a",
+        "8888:localhost:80 8889 app..example 90 srv/_pg._tcp.example:5432 91 10.0.0.1,10.0.0.2",
         "8888:10.0.0.1:80/tcp 8889:10.0.0.1 80 10.0.0.2 81",
         "80 10.0.0.1 90 10.0.0.2 --source 192.0.2.1,fd00::2,x",
         "localhost:80 10.0.0.1 *:81 10.0.0.1 http://a:80 10.0.0.1 10.0.0.0/8:70 10.0.0.1 TCP/90 10.0.0.1",

@@ -1,15 +1,19 @@
 //! Properties of the parsers and of conflict detection, on generated input.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use portway_core::address::{Family, InterfaceName, PortRange, Protocol};
 use portway_core::build::conflict::{Claim, conflicts};
-use portway_core::config::endpoint::{parse_forward, parse_listen};
+use portway_core::config::endpoint::{parse_forward, parse_listen, parse_server};
+use portway_core::config::keys::FILE;
 use portway_core::config::value::{format_duration, parse_duration};
 use portway_core::config::{self};
 use portway_core::diagnostic::{Diagnostic, Source, render};
-use portway_core::ruleset::{BackendHost, Listener, Scope, Target, TargetPorts};
+use portway_core::ruleset::{
+    Backend, BackendHost, BackendName, HostName, Listener, Scope, Target, TargetPorts,
+};
 use proptest::prelude::*;
 
 fn ports() -> impl Strategy<Value = PortRange> {
@@ -31,6 +35,45 @@ fn address() -> impl Strategy<Value = IpAddr> {
                 || v6.to_ipv4_mapped().is_some())
         }
     })
+}
+
+/// Names that a backend can have: those of services only stand behind `srv/`, `localhost` nowhere.
+fn host_name() -> impl Strategy<Value = HostName> {
+    proptest::collection::vec("[A-Za-z0-9_]([A-Za-z0-9_-]{0,12}[A-Za-z0-9_])?", 1..5).prop_filter_map(
+        "a name",
+        |labels| {
+            let service = labels.len() > 2 && labels[0].starts_with('_') && labels[1].starts_with('_');
+            let local = labels.last().is_some_and(|last| last.eq_ignore_ascii_case("localhost"));
+            // Digits and hyphens alone read as ports.
+            let letters =
+                labels.iter().any(|label| label.bytes().any(|b| b.is_ascii_alphabetic() || b == b'_'));
+            HostName::new(&labels.join(".")).filter(|_| !service && !local && letters)
+        },
+    )
+}
+
+fn service_name() -> impl Strategy<Value = HostName> {
+    "_[a-z]{1,8}\\._(tcp|udp)\\.[a-z0-9]{1,8}(\\.[a-z]{2,5})?"
+        .prop_filter_map("a name", |name| HostName::new(&name))
+}
+
+fn host() -> impl Strategy<Value = BackendHost> {
+    prop_oneof![
+        address().prop_map(BackendHost::Address),
+        host_name().prop_map(BackendHost::Name),
+        service_name().prop_map(BackendHost::Service),
+    ]
+}
+
+/// A backend as written, for a listener whose ports are not `range`.
+fn backend(host: BackendHost, range: Option<PortRange>) -> Backend {
+    let ports = match range.filter(|_| !matches!(host, BackendHost::Service(_))) {
+        None => TargetPorts::Same,
+        Some(range) if range.is_single() => TargetPorts::One(range.first()),
+        Some(range) => TargetPorts::Shifted(range),
+    };
+    let plain = Backend::of(Target { address: IpAddr::V4(Ipv4Addr::LOCALHOST), ports });
+    Backend { host, ..plain }
 }
 
 fn family() -> impl Strategy<Value = Family> {
@@ -85,7 +128,22 @@ fn texts() -> impl Strategy<Value = String> {
         any::<String>(),
         "[\\[\\]0-9a-f:./%*,+ -]{0,40}",
         "(tcp|udp|tcp\\+udp|x)?/?(\\[?[0-9a-f:.]{0,20}\\]?|eth0)?:?[0-9-]{0,12}",
+        "(srv/|SRV/)?(_[a-z]{1,4}\\.)?[a-z0-9_.-]{0,12}(localhost)?:?[0-9-]{0,6}",
     ]
+}
+
+/// Every key of a rule's pool and of what stands below it, from the rule.
+fn keys() -> Vec<String> {
+    let mut keys = Vec::new();
+    for section in FILE.walk() {
+        let Some(path) = section.header.strip_prefix("[rule.").and_then(|path| path.strip_suffix(']')) else {
+            continue;
+        };
+        for key in section.keys {
+            keys.extend([key.name.to_owned(), format!("{path}.{}", key.name)]);
+        }
+    }
+    keys
 }
 
 fn files() -> impl Strategy<Value = String> {
@@ -94,6 +152,16 @@ fn files() -> impl Strategy<Value = String> {
         Just("[\"80\", \"udp/[::]:53\", 3]".to_owned()),
         Just("\"10.0.0.1:80\"".to_owned()),
         Just("{ idle = \"5m\", x = 1 }".to_owned()),
+        Just("[\"10.0.0.1:80\", { address = \"app.example\", weight = 2, backup = true }]".to_owned()),
+        Just(
+            "{ type = \"http\", path = \"/up\", interval = \"1s\", timeout = \"2s\", send = \"x\" }"
+                .to_owned()
+        ),
+        Just("{ max-fails = 3 }".to_owned()),
+        Just("\"consistent-hash\"".to_owned()),
+        Just("\"udp\"".to_owned()),
+        Just("\"drain\"".to_owned()),
+        Just("\"30s\"".to_owned()),
         Just("\"\\u0038\"".to_owned()),
         "[0-9a-z\"'\\[\\]{}=.: -]{0,20}",
         texts().prop_map(|text| format!("{text:?}")),
@@ -105,6 +173,7 @@ fn files() -> impl Strategy<Value = String> {
         Just("engine".to_owned()),
         Just("timeouts".to_owned()),
         Just("max-connections".to_owned()),
+        proptest::sample::select(keys()),
         "[a-z.-]{1,8}",
     ];
     let line = prop_oneof![
@@ -112,6 +181,10 @@ fn files() -> impl Strategy<Value = String> {
         1 => Just("[rule]".to_owned()),
         1 => Just("[host.conntrack]".to_owned()),
         1 => Just("[proxy.timeouts]".to_owned()),
+        1 => Just("[dns]".to_owned()),
+        2 => Just("[rule.pool]".to_owned()),
+        1 => Just("[rule.pool.check]".to_owned()),
+        1 => Just("[[rule.pool.backends]]".to_owned()),
         8 => (key, value).prop_map(|(key, value)| format!("{key} = {value}")),
         1 => any::<String>(),
     ];
@@ -142,14 +215,59 @@ proptest! {
     }
 
     #[test]
-    fn a_backend_is_read_back_from_its_display(address in address(), range in proptest::option::of(ports())) {
-        let ports = match range {
-            None => TargetPorts::Same,
-            Some(range) if range.is_single() => TargetPorts::One(range.first()),
-            Some(range) => TargetPorts::Shifted(range),
+    fn a_backend_is_read_back_from_its_display(host in host(), range in proptest::option::of(ports())) {
+        let written = backend(host.clone(), range);
+        let forward = parse_forward(&written.to_string()).expect("what is displayed is valid");
+        let range = range.filter(|_| written.ports != TargetPorts::Same);
+        prop_assert_eq!((forward.host, forward.ports), (host, range));
+    }
+
+    #[test]
+    fn a_resolver_is_read_back_from_its_display(address in address(), port in 1..=u16::MAX) {
+        let server = SocketAddr::new(address, port);
+        prop_assert_eq!(parse_server(&server.to_string()), Ok(server));
+        let bare = if address.is_ipv4() { address.to_string() } else { format!("[{address}]") };
+        prop_assert_eq!(parse_server(&bare), Ok(SocketAddr::new(address, 53)));
+    }
+
+    /// A pool that is written from what was read is the same pool.
+    #[test]
+    fn pools_are_read_back(
+        hosts in proptest::collection::vec((host(), proptest::option::of(1..=u16::MAX)), 1..6),
+        settings in proptest::collection::vec((0..=256_u16, any::<bool>(), proptest::option::of(1..=10_000_000_u32)), 6),
+    ) {
+        let write = |backends: &[Backend]| {
+            let entries: Vec<String> = backends
+                .iter()
+                .map(|backend| {
+                    let most = backend.max_connections.map(|most| format!(", max-connections = {most}"));
+                    format!(
+                        "{{ address = '{backend}', name = '{}', weight = {}, backup = {}{} }}",
+                        backend.name, backend.weight, backend.backup, most.unwrap_or_default()
+                    )
+                })
+                .collect();
+            format!(
+                "[[rule]]\nlisten = ['0.0.0.0:1', '[::]:1']\npool.backends = [{}]\n",
+                entries.join(", ")
+            )
         };
-        let forward = parse_forward(&Target { address, ports }.to_string()).expect("what is displayed is valid");
-        prop_assert_eq!((forward.host, forward.ports), (BackendHost::Address(address), range));
+        let mut backends: Vec<Backend> = Vec::new();
+        for (nth, (host, port)) in hosts.into_iter().enumerate() {
+            let (weight, backup, most) = settings[nth];
+            // Port 1 is what the client asks for, and the same target.
+            let range = port.filter(|port| *port != 1).and_then(PortRange::single);
+            let name = BackendName::new(&format!("b{nth}")).expect("a name");
+            let built = Backend { name, weight, backup, max_connections: most.and_then(NonZeroU32::new), ..backend(host, range) };
+            if backends.iter().all(|other| (&other.host, other.ports) != (&built.host, built.ports)) {
+                backends.push(built);
+            }
+        }
+        let (ruleset, found) = config::load(&write(&backends));
+        prop_assert!(found.iter().all(|found| !found.is_error()), "{:?}", found);
+        let read = ruleset.expect("no error").rules.remove(0).pool.backends;
+        prop_assert_eq!(write(&read), write(&backends));
+        prop_assert_eq!(read, backends);
     }
 
     /// The built rule leads each port where the text says, and never past 65,535.
@@ -182,7 +300,8 @@ proptest! {
     /// A fault lies within the text, on character boundaries.
     #[test]
     fn endpoints_never_panic(text in texts()) {
-        for fault in [parse_listen(&text).err(), parse_forward(&text).err()].into_iter().flatten() {
+        let faults = [parse_listen(&text).err(), parse_forward(&text).err(), parse_server(&text).err()];
+        for fault in faults.into_iter().flatten() {
             prop_assert!(text.get(fault.at.clone()).is_some(), "{fault:?}");
         }
         let _ = parse_duration(&text);
@@ -218,8 +337,8 @@ proptest! {
 
     /// A pair on the command line means the same in one word and in two.
     #[test]
-    fn one_word_is_two_words(listen in listener(), address in address(), port in 1..=u16::MAX) {
-        let (listen, forward) = (listen.to_string(), Target { address, ports: TargetPorts::One(port) }.to_string());
+    fn one_word_is_two_words(listen in listener(), host in host(), port in 1..=u16::MAX) {
+        let (listen, forward) = (listen.to_string(), backend(host, PortRange::single(port)).to_string());
         let word = format!("{listen}:{forward}");
         let rules = |words: &[&str]| {
             let (_, ruleset, found) = config::from_command_line(words, None, None);

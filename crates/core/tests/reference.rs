@@ -1,9 +1,12 @@
 //! The committed configuration reference is what the code says.
 
 use std::path::Path;
+use std::time::Duration;
 
 use portway_core::config::keys::{FILE, Key, Section};
+use portway_core::config::value::{format_duration, parse_duration};
 use portway_core::config::{self, reference};
+use portway_core::ruleset::{Dns, Init, OnDown, Pool, Resolve, Timeouts, WhenEmpty};
 
 #[test]
 fn the_page_is_up_to_date() {
@@ -55,14 +58,22 @@ fn every_key_reads_its_own_example() {
     assert_eq!(read, 76, "keys in the table");
 }
 
+/// The section with this header.
+fn section(header: &str) -> &'static Section {
+    FILE.walk().into_iter().find(|section| section.header == header).expect("is there")
+}
+
+/// The default of a key, of several the first: without quotes and backquotes.
+fn default(key: &Key) -> &'static str {
+    let first = key.default.split(',').next().unwrap_or_default();
+    first.trim_matches(['"', '`'])
+}
+
 /// The defaults that the page names are those that hold.
 #[test]
 fn the_defaults_are_the_defaults() {
-    let defaults = portway_core::ruleset::Timeouts::default();
-    let section =
-        FILE.walk().into_iter().find(|section| section.header == "[proxy.timeouts]").expect("is there");
-    for key in section.keys {
-        let named = config::value::parse_duration(key.default.trim_matches('"')).expect("a duration");
+    let defaults = Timeouts::default();
+    for key in section("[proxy.timeouts]").keys {
         let holds = match key.name {
             "connect" => defaults.connect,
             "idle" => defaults.idle,
@@ -70,6 +81,61 @@ fn the_defaults_are_the_defaults() {
             "udp-idle" => defaults.udp_idle,
             other => panic!("{other} is not tested"),
         };
-        assert_eq!(named, holds, "{}", key.name);
+        assert_eq!(parse_duration(default(key)), Ok(holds), "{}", key.name);
     }
+}
+
+#[test]
+fn the_defaults_of_pools_are_the_defaults() {
+    let text = "[[rule]]\nlisten = '80'\nforward = 'a.example'\n[rule.pool]\npassive = {}\ncheck = {}\n";
+    let ruleset = config::load(text).0.expect("valid");
+    let pool = &ruleset.rules[0].pool;
+    let check = pool.check.as_ref().expect("is there");
+    let passive = pool.passive.expect("is there");
+    let backend = &pool.backends[0];
+    let duration = |duration: Duration| Some(format_duration(duration));
+    let number = |number: u32| Some(number.to_string());
+    let holds = |name: &str| match name {
+        "balance" => Some(pool.balance.to_string()),
+        "hash" => Some(pool.hash.to_string()),
+        "on-down" => (pool.on_down == OnDown::Keep).then(|| "keep".to_owned()),
+        "when-empty" => (pool.when_empty == WhenEmpty::Refuse).then(|| "refuse".to_owned()),
+        "init" => (pool.init == Init::LastKnown).then(|| "last-known".to_owned()),
+        "retries" => Some(format!("{} on the proxy", Pool::RETRIES)),
+        "weight" => number(backend.weight.into()),
+        "backup" => Some(backend.backup.to_string()),
+        "resolve" => (backend.resolve == Resolve::All).then(|| "all".to_owned()),
+        "max-fails" => number(passive.max_fails),
+        "fail-timeout" => duration(passive.fail_timeout),
+        "max-ejected" => number(passive.max_ejected.into()),
+        "type" => Some(check.kind.word().to_owned()),
+        "interval" => duration(check.interval),
+        "interval-down" => duration(check.interval_down),
+        "timeout" => duration(check.timeout),
+        "rise" => number(check.rise),
+        "fall" => number(check.fall),
+        _ => None,
+    };
+    let mut tested = 0;
+    for header in
+        ["[rule.pool]", "[[rule.pool.backends]]", "[rule.pool.passive]", "[rule.pool.check]"].map(section)
+    {
+        for key in header.keys {
+            if let Some(holds) = holds(key.name) {
+                assert_eq!(default(key), holds, "{}", key.name);
+                tested += 1;
+            }
+        }
+    }
+    assert_eq!(tested, 18);
+    let dns = Dns::default();
+    for (name, holds) in [("timeout", dns.timeout), ("ttl-min", dns.ttl_min), ("ttl-max", dns.ttl_max)] {
+        let key = section("[dns]").key(name).expect("is there");
+        assert_eq!(parse_duration(default(key)), Ok(holds), "{name}");
+    }
+    // How long a drain lasts is no value of a pool that does not drain.
+    let drain = config::load(&text.replace("passive = {}", "on-down = 'drain'")).0.expect("valid");
+    let key = section("[rule.pool]").key("drain-timeout").expect("is there");
+    let time = parse_duration(default(key)).expect("a duration");
+    assert_eq!(drain.rules[0].pool.on_down, OnDown::Drain(time));
 }

@@ -20,7 +20,8 @@ pub fn build(config: &DnsConfig, diagnostics: &mut Vec<Diagnostic>) -> Dns {
         config.servers.as_ref().map(|(texts, span)| servers(texts, span, diagnostics)).unwrap_or_default();
     let ttl_min = config.ttl_min.as_ref().map_or(default.ttl_min, |(ttl, _)| *ttl);
     let ttl_max = config.ttl_max.as_ref().map_or(default.ttl_max, |(ttl, _)| *ttl);
-    if ttl_min > ttl_max {
+    let known = !config.unread.iter().any(|key| ["ttl-min", "ttl-max"].contains(key));
+    if known && ttl_min > ttl_max {
         // At least one of the two is written: the defaults are in order.
         let (least, most) = (config.ttl_min.as_ref(), config.ttl_max.as_ref());
         let place = least.or(most).map(|(_, span)| span.clone()).unwrap_or_default();

@@ -159,7 +159,7 @@ impl<'a> Builder<'a, '_> {
         self.check_helper(&listeners);
         let source = source::build(rule.source.as_ref(), &families, self.diagnostics);
         let all = written.len() == rule.backends.len();
-        let pool = pool::build(&rule.pool, backends, all, &shape, source.as_ref(), self.diagnostics);
+        let pool = pool::build(&rule.pool, backends, all, &shape, self.diagnostics);
         let name = self.name();
         let first =
             listeners.first().filter(|_| self.rule.name.is_none()).map(|(listener, _)| listener.clone());

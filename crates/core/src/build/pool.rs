@@ -14,7 +14,7 @@ use crate::config::nearest::nearest;
 use crate::config::{PassiveConfig, PoolConfig, Text};
 use crate::diagnostic::{Diagnostic, Span, quote};
 use crate::ruleset::{
-    Backend, BackendHost, Balance, HashKey, Init, OnDown, Passive, Pool, SourceMode, Target, WhenEmpty,
+    Backend, BackendHost, Balance, HashKey, Init, OnDown, Passive, Pool, Target, WhenEmpty,
 };
 
 /// How long the connections of a backend that went down may go on, where the file does not say.
@@ -26,14 +26,13 @@ pub fn build(
     backends: Vec<Backend>,
     all: bool,
     shape: &Shape<'_>,
-    source: Option<&SourceMode>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Pool {
     let balance = config.balance.as_ref().map_or(Balance::default(), |(balance, _)| *balance);
     let check = config
         .check
         .as_ref()
-        .and_then(|check| check::build(check, &backends, shape, source, diagnostics))
+        .and_then(|check| check::build(check, &backends, shape, diagnostics))
         .map(Arc::new);
     let pool = Pool {
         balance,
@@ -51,7 +50,8 @@ pub fn build(
         init: config.init.as_ref().map_or(Init::default(), |(init, _)| *init),
         backends,
     };
-    if let (Some((_, span)), None) = (&config.slow_start, &config.check) {
+    let checked = config.check.is_some() || config.unread.contains(&"check");
+    if let Some((_, span)) = config.slow_start.as_ref().filter(|_| !checked) {
         diagnostics.push(
             Diagnostic::error(
                 span.clone(),
@@ -77,6 +77,9 @@ fn hash(
     diagnostics: &mut Vec<Diagnostic>,
 ) -> HashKey {
     let Some((key, span)) = &config.hash else { return HashKey::default() };
+    if config.unread.contains(&"balance") {
+        return *key;
+    }
     if !balance.hashes() {
         let mut mistake = Diagnostic::error(
             span.clone(),
@@ -98,7 +101,8 @@ fn hash(
 
 fn on_down(config: &PoolConfig, diagnostics: &mut Vec<Diagnostic>) -> OnDown {
     let word = config.on_down.as_ref().map_or("keep", |(word, _)| *word);
-    if let Some((_, span)) = config.drain_timeout.as_ref().filter(|_| word != "drain") {
+    let in_vain = word != "drain" && !config.unread.contains(&"on-down");
+    if let Some((_, span)) = config.drain_timeout.as_ref().filter(|_| in_vain) {
         let mut mistake = Diagnostic::error(
             span.clone(),
             format!("`drain-timeout` has no effect with on-down = \"{word}\""),

@@ -7,7 +7,8 @@
 use std::net::Ipv6Addr;
 
 use super::read::choose;
-use super::{BackendConfig, Config, RuleConfig, SourceConfig, Text, engine};
+use super::rule::engine;
+use super::{BackendConfig, Config, RuleConfig, SourceConfig, Text};
 use crate::build::build;
 use crate::diagnostic::{Diagnostic, Source};
 use crate::ruleset::Ruleset;

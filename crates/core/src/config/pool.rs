@@ -37,6 +37,8 @@ impl From<Text> for BackendConfig {
 /// `[rule.pool]` without its backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolConfig {
+    /// The keys that could not be read: what they would mean for the others is not known.
+    pub unread: Vec<&'static str>,
     /// `balance`.
     pub balance: Option<(Balance, Span)>,
     /// `hash`.
@@ -77,6 +79,8 @@ pub struct PassiveConfig {
 pub struct CheckConfig {
     /// Its header, its braces, or the word of the short form.
     pub span: Span,
+    /// The keys that could not be read.
+    pub unread: Vec<&'static str>,
     /// `type`: the word; `None` when it could not be read.
     pub kind: Option<&'static str>,
     /// `interval`.
@@ -133,8 +137,10 @@ pub struct CheckConfig {
 
 /// The pool of a section, and its backends where it has any.
 pub(super) fn pool(mut fields: Fields) -> (PoolConfig, Option<Vec<BackendConfig>>) {
+    let unread = fields.unread();
     let backends = fields.tables("backends");
     let pool = PoolConfig {
+        unread,
         balance: fields.choice("balance").and_then(|word| meant(word, &Balance::WORDS)),
         hash: fields.choice("hash").and_then(|word| meant(word, &HashKey::WORDS)),
         persist: fields.duration("persist"),
@@ -181,11 +187,12 @@ fn passive(mut fields: Fields) -> PassiveConfig {
 }
 
 fn check(mut fields: Fields) -> CheckConfig {
-    let typed = fields.written("type").is_some();
+    let unread = fields.unread();
     let kind = fields.choice("type").map(|(word, _)| word);
     let check = CheckConfig {
         span: fields.span.clone(),
-        kind: kind.or((!typed).then_some("tcp")),
+        kind: kind.or((!unread.contains(&"type")).then_some("tcp")),
+        unread,
         interval: fields.duration("interval"),
         interval_down: fields.duration("interval-down"),
         timeout: fields.duration("timeout"),

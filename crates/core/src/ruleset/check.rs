@@ -29,7 +29,8 @@ pub struct Check {
     pub address: Option<IpAddr>,
     /// The port to check, where it is not the backend's.
     pub port: Option<u16>,
-    /// The address to check from: `source` of the check, else the first of the rule's source pool.
+    /// The address to check from, where the file names one; used for addresses of its family. Else it is the first of
+    /// the rule's source pool ([`crate::members`]).
     pub source: Option<IpAddr>,
 }
 

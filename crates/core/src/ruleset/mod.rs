@@ -106,7 +106,8 @@ impl Serialize for Listener {
 pub enum SourceMode {
     /// The address of this host on the way to the backend.
     Masquerade,
-    /// One of these addresses, all of the backend's family; never empty.
+    /// One of these addresses, of the backend's family; never empty. All have the backends' family, and where those
+    /// have both, or are names, there may be addresses of both.
     Snat(Vec<IpAddr>),
     /// The client's own; the backend must route its replies through this host.
     Preserve,

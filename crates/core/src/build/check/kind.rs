@@ -78,7 +78,10 @@ struct Reader<'d> {
 impl Reader<'_> {
     fn missing(&mut self, config: &CheckConfig, key: &str, example: &str) {
         let word = config.kind.unwrap_or_default();
-        let mistake = Diagnostic::error(config.span.clone(), format!("a {word} check needs `{key}`"));
+        if config.unread.iter().any(|unread| unread.starts_with(key)) {
+            return;
+        }
+        let mistake = Diagnostic::error(config.span.clone(), format!("{word} checks need `{key}`"));
         self.diagnostics
             .push(mistake.hint(format!("for example check = {{ type = \"{word}\", {example} }}")));
     }

@@ -14,14 +14,13 @@ use crate::address::{Family, Protocol};
 use crate::config::value::format_duration;
 use crate::config::{CheckConfig, Text};
 use crate::diagnostic::{Diagnostic, Span};
-use crate::ruleset::{Backend, Check, CheckKind, SourceMode};
+use crate::ruleset::{Backend, Check, CheckKind};
 
 /// Builds the check; `None` when a mistake was noted.
 pub fn build(
     config: &CheckConfig,
     backends: &[Backend],
     shape: &Shape<'_>,
-    rule_source: Option<&SourceMode>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Check> {
     let before = diagnostics.len();
@@ -32,14 +31,6 @@ pub fn build(
     refuse_other_protocol(config, shape, diagnostics);
     let kind = kind.filter(|_| !diagnostics[before..].iter().any(Diagnostic::is_error))?;
     let default = Check::new(kind);
-    let source = source.or_else(|| match (&default.kind, rule_source) {
-        (CheckKind::Command { .. }, _) => None,
-        (_, Some(SourceMode::Snat(pool))) => pool
-            .iter()
-            .copied()
-            .find(|own| address.is_none_or(|address| Family::of(address) == Family::of(*own))),
-        _ => None,
-    });
     Some(Check {
         interval,
         interval_down,
@@ -61,7 +52,7 @@ fn times(config: &CheckConfig, diagnostics: &mut Vec<Diagnostic>) -> (Duration, 
     let interval = config.interval.as_ref().map_or(default.interval, |(time, _)| *time);
     let mut within = |name: &str, written: &Option<(Duration, Span)>, default: Duration| {
         let Some((time, span)) = written else { return default.min(interval) };
-        if *time > interval {
+        if *time > interval && !config.unread.contains(&"interval") {
             let mut mistake = Diagnostic::error(
                 span.clone(),
                 format!(
@@ -136,6 +127,9 @@ fn source(
 /// A check over TCP of backends that are reached by UDP only, or the other way round, has no port to go to.
 fn refuse_other_protocol(config: &CheckConfig, shape: &Shape<'_>, diagnostics: &mut Vec<Diagnostic>) {
     let (Some(word), None) = (config.kind, config.port) else { return };
+    if config.unread.contains(&"port") {
+        return;
+    }
     let (protocol, other) = match word {
         "command" => return,
         "dns" | "udp" => (Protocol::Udp, Protocol::Tcp),
@@ -149,7 +143,7 @@ fn refuse_other_protocol(config: &CheckConfig, shape: &Shape<'_>, diagnostics: &
         diagnostics.push(
             Diagnostic::error(
                 config.span.clone(),
-                format!("a {word} check speaks {protocol}, and this rule forwards only {other}: its port is not known"),
+                format!("{word} checks speak {protocol}, and this rule forwards only {other}: their port is not known"),
             )
             .hint(format!("write the port to check (port = 53), or type = {instead}")),
         );

@@ -9,7 +9,7 @@ use super::host::{Host, Role, checked_address, host_and_port, ipv6, name};
 use super::part::{Fault, Part, checked_text};
 use super::ports::ports;
 use crate::address::PortRange;
-use crate::ruleset::BackendHost;
+use crate::ruleset::{BackendHost, HostName};
 
 /// A backend, as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub fn parse_forward(text: &str) -> Result<Forward, Fault> {
             format!("for this host write 127.0.0.1:{ports}"),
         );
     }
-    let (host, port) = host_and_port(whole)?;
+    let (host, port) = host_and_port(whole, Role::Backend)?;
     let host = match host {
         Host::Bracketed(part) => {
             BackendHost::Address(checked_address(IpAddr::V6(ipv6(part)?), part, Role::Backend)?)
@@ -117,9 +117,11 @@ fn service(whole: Part<'_>, part: Part<'_>) -> Result<Forward, Fault> {
         return whole
             .fault_hint("the service's name is missing", "for example srv/_postgresql._tcp.example.com");
     }
-    if part.text.contains('/') || part.text.parse::<Ipv4Addr>().is_ok() {
-        return part.fault_hint("a service is a name", "for example srv/_postgresql._tcp.example.com");
-    }
-    let host = BackendHost::Service(name(part, None)?);
-    Ok(Forward { host, ports: None, ports_at: whole.range() })
+    let Some(name) = HostName::new(part.text) else {
+        return part.fault_hint(
+            "a service is a name with SRV records",
+            "for example srv/_postgresql._tcp.example.com",
+        );
+    };
+    Ok(Forward { host: BackendHost::Service(name), ports: None, ports_at: whole.range() })
 }

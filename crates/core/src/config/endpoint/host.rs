@@ -27,7 +27,7 @@ pub(super) enum Host<'a> {
 }
 
 /// Splits `host`, `host:port`, `[host]`, `[host]:port`.
-pub(super) fn host_and_port(whole: Part<'_>) -> Result<(Host<'_>, Option<Part<'_>>), Fault> {
+pub(super) fn host_and_port(whole: Part<'_>, role: Role) -> Result<(Host<'_>, Option<Part<'_>>), Fault> {
     let text = whole.text;
     if text.starts_with('[') {
         let Some(close) = text.find(']') else {
@@ -50,12 +50,12 @@ pub(super) fn host_and_port(whole: Part<'_>) -> Result<(Host<'_>, Option<Part<'_
             let (host, port) = whole.split_at(text.find(':').expect("invariant: one colon was counted"));
             Ok((Host::Plain(host), Some(port)))
         }
-        _ => Err(unbracketed(whole)),
+        _ => Err(unbracketed(whole, role)),
     }
 }
 
 /// The fault of a text with several colons and no brackets.
-fn unbracketed(whole: Part<'_>) -> Fault {
+fn unbracketed(whole: Part<'_>, role: Role) -> Fault {
     let fault = |message: &str, hint: String| Fault {
         at: whole.range(),
         message: message.to_owned(),
@@ -70,10 +70,11 @@ fn unbracketed(whole: Part<'_>) -> Fault {
         return fault("an IPv6 address needs brackets", format!("write [{host}]:{port}"));
     }
     if is_v6(whole.text) {
-        return fault(
-            "an IPv6 address needs brackets",
-            format!("write [{0}]:PORT, or [{0}] in a `forward` that keeps the port", whole.text),
-        );
+        let hint = match role {
+            Role::Resolver => format!("write [{}]", whole.text),
+            _ => format!("write [{0}]:PORT, or [{0}] in a `forward` that keeps the port", whole.text),
+        };
+        return fault("an IPv6 address needs brackets", hint);
     }
     if whole.text.contains('%') {
         return fault("scope ids are not supported", "use an address that is not link-local".to_owned());
@@ -241,11 +242,11 @@ pub(super) fn not_an_address(part: Part<'_>, port: Option<Part<'_>>, role: Role)
         };
     }
     let (what, example) = match role {
-        Role::Listener => ("an address", "192.168.1.100:80 or [fd00::1]:80"),
+        Role::Listener => ("not an address", "192.168.1.100:80 or [fd00::1]:80"),
         Role::Backend => {
-            ("an address or a host name", "192.168.1.100:80, [fd00::1]:80 or app.example.com:80")
+            ("neither an address nor a host name", "192.168.1.100:80, [fd00::1]:80 or app.example.com:80")
         }
-        Role::Resolver => ("an address", "10.0.0.53 or [fd00::53]:53"),
+        Role::Resolver => ("not an address", "10.0.0.53 or [fd00::53]:53"),
     };
-    fault(format!("{} is not {what}", quote(text)), Some(format!("for example {example}")))
+    fault(format!("{} is {what}", quote(text)), Some(format!("for example {example}")))
 }

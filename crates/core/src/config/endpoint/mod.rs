@@ -81,7 +81,7 @@ pub fn parse_listen(text: &str) -> Result<Listen, Fault> {
         let scope = ListenScope::Any(None);
         return Ok(Listen { protocols, scope, ports: ports(rest)?, ports_at: rest.range() });
     }
-    let (host, port) = host_and_port(rest)?;
+    let (host, port) = host_and_port(rest, Role::Listener)?;
     let scope = match host {
         Host::Bracketed(part) => match checked_address(IpAddr::V6(ipv6(part)?), part, Role::Listener)? {
             IpAddr::V6(Ipv6Addr::UNSPECIFIED) => ListenScope::Any(Some(Family::V6)),
@@ -108,7 +108,7 @@ pub fn parse_listen(text: &str) -> Result<Listen, Fault> {
 /// What is wrong with the first faulty part.
 pub fn parse_server(text: &str) -> Result<SocketAddr, Fault> {
     let whole = checked_text(text, "a resolver", "10.0.0.53", "several resolvers")?;
-    let (host, port) = host_and_port(whole)?;
+    let (host, port) = host_and_port(whole, Role::Resolver)?;
     let address = match host {
         Host::Bracketed(part) => checked_address(IpAddr::V6(ipv6(part)?), part, Role::Resolver)?,
         Host::Plain(part) => match part.text.parse::<Ipv4Addr>() {

@@ -73,8 +73,8 @@ pub static CHECK: Section = Section {
                 within(Duration::from_millis(100), DAY),
                 "\"2s\"",
                 "\"5s\"",
-                "From the start of one check to that of the next while the backend is up; with a little jitter, so that \
-                 checks do not fall into step.",
+                "From the start of one check to that of the next while the backend is up; up to a tenth shorter or \
+                 longer, so that checks do not fall into step.",
             ),
             &["inter", "delay_loop", "delay", "every", "period"],
         ),

@@ -3,6 +3,7 @@
 //!
 //! Deliberately absent: what a value means beyond its type and bounds, which is [`crate::build`]'s business.
 
+mod backend;
 mod check;
 mod pool;
 mod rule;
@@ -224,9 +225,36 @@ pub fn hint_for_unknown(section: &'static Section, unknown: &str) -> String {
     format!("known here: {}", names().collect::<Vec<_>>().join(", "))
 }
 
+/// Which types of a section a key belongs to, told by the fewer words.
+pub enum Types {
+    /// All of them.
+    All,
+    /// These.
+    Only(Vec<&'static str>),
+    /// All but these.
+    Not(Vec<&'static str>),
+}
+
+impl Section {
+    /// Which of the section's types `key` belongs to.
+    pub fn types(&self, key: &Key) -> Types {
+        let Some(Kind::Choice(words)) = self.key("type").map(|key| &key.kind) else { return Types::All };
+        let others: Vec<&str> = words.iter().copied().filter(|word| !key.types.contains(word)).collect();
+        match key.types.len() {
+            0 => Types::All,
+            few if few <= others.len() => Types::Only(key.types.to_vec()),
+            _ => Types::Not(others),
+        }
+    }
+}
+
 /// The hint for a key that does not go with the section's `type`.
 pub fn hint_for_type(section: &'static Section, key: &Key, word: &str) -> String {
-    let own: Vec<&str> =
-        section.keys.iter().filter(|key| key.types.contains(&word)).map(|key| key.name).collect();
-    format!("`{}` is for {}; {word} has {}", key.name, key.types.join(", "), own.join(", "))
+    let whose = match section.types(key) {
+        Types::Not(words) => format!("every type but {}", words.join(", ")),
+        Types::All | Types::Only(_) => key.types.join(", "),
+    };
+    let own = section.keys.iter().filter(|key| key.types.contains(&word));
+    let own = own.filter(|key| matches!(section.types(key), Types::Only(_))).map(|key| key.name);
+    format!("`{}` is for {whose}; {word} has {}", key.name, own.collect::<Vec<_>>().join(", "))
 }

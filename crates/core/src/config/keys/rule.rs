@@ -80,7 +80,7 @@ pub static RULE: Section = Section {
                 "[\"192.0.2.10\", \"192.0.2.11\"]",
                 "Which source address the backend sees: `\"masquerade\"`, this host's address on the way there; \
                  `\"preserve\"`, the client's own (the backend must route its replies through this host; `nftables` \
-                 only); or a list of this host's addresses, in the backend's family, that connections are spread over.",
+                 only); or a list of this host's addresses, in the backends' families, that connections are spread over.",
             ),
             &["snat", "masquerade", "transparent", "nat"],
         ),

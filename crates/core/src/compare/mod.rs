@@ -2,6 +2,8 @@
 //!
 //! Deliberately absent: what an engine has to send for it; that is each plan's own diff.
 
+mod pool;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -53,19 +55,24 @@ pub struct FieldChange {
 pub fn compare(old: (&Ruleset, &Assignment), new: (&Ruleset, &Assignment)) -> Vec<RuleChange> {
     let (old, mut new) = (fields_by_name(old), fields_by_name(new));
     let mut changes = BTreeMap::new();
-    for (rule, before) in old {
+    for (rule, (was, before)) in old {
         match new.remove(&rule) {
             None => {
                 changes.insert(rule.clone(), RuleChange::Removed { rule, fields: before });
             }
-            Some(after) if after == before => {}
-            Some(after) => {
-                let fields = field_changes(before, after);
-                changes.insert(rule.clone(), RuleChange::Changed { rule, fields });
+            Some((is, after)) => {
+                let mut fields = field_changes(before, after);
+                if fields.iter().all(|change| change.field != "check") {
+                    fields.extend(pool::secret_change(&was.pool, &is.pool));
+                    fields.sort_by_key(|change| change.field);
+                }
+                if !fields.is_empty() {
+                    changes.insert(rule.clone(), RuleChange::Changed { rule, fields });
+                }
             }
         }
     }
-    for (rule, fields) in new {
+    for (rule, (_, fields)) in new {
         changes.insert(rule.clone(), RuleChange::Added { rule, fields });
     }
     changes.into_values().collect()
@@ -73,19 +80,26 @@ pub fn compare(old: (&Ruleset, &Assignment), new: (&Ruleset, &Assignment)) -> Ve
 
 type Fields = BTreeMap<&'static str, String>;
 
-fn fields_by_name((ruleset, assignment): (&Ruleset, &Assignment)) -> BTreeMap<RuleName, Fields> {
+fn fields_by_name<'a>(
+    (ruleset, assignment): (&'a Ruleset, &Assignment),
+) -> BTreeMap<RuleName, (&'a Rule, Fields)> {
     let assigned = ruleset.rules.iter().zip(&assignment.rules);
-    assigned.map(|(rule, assigned)| (rule.name.clone(), fields(rule, assigned.engine.to_string()))).collect()
+    let named = assigned.map(|(rule, assigned)| {
+        let fields = fields(rule, assigned.engine.to_string());
+        (rule.name.clone(), (rule, fields))
+    });
+    named.collect()
 }
 
 fn fields(rule: &Rule, engine: String) -> Fields {
     let listeners: Vec<_> = rule.listeners.iter().map(ToString::to_string).collect();
     let mut fields = Fields::from([
         ("listen", listeners.join(", ")),
-        ("forward", rule.pool.to_string()),
+        ("forward", pool::backends(&rule.pool)),
         ("source", rule.source.to_string()),
         ("engine", engine),
     ]);
+    fields.extend(pool::settings(&rule.pool));
     if let Some(helper) = rule.helper {
         fields.insert("helper", helper.to_string());
     }
