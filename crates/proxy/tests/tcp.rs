@@ -240,10 +240,6 @@ fn a_reset_goes_through_both_ways() {
     proxy.until("closed", |s| s.rules["rule"].live == 0);
 }
 
-fn reset(stream: TcpStream) {
-    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
-}
-
 #[test]
 fn an_answer_before_a_reset_arrives() {
     // The server answers and closes with the request unread, so its kernel resets ("413 Content Too Large").
