@@ -69,6 +69,23 @@ fn bursts_never_pass_a_members_limit() {
 }
 
 #[test]
+fn room_made_on_one_worker_is_taken_by_another_at_once() {
+    let (_proxy, address) = Proxy::pool(Protocol::Tcp, limited(1, 1), |_| {});
+    let mut held = connect(address);
+    told_by(&mut held);
+    let start = Instant::now();
+    for _ in 0..100 {
+        // About every second one comes in by the other worker, whose coarse timer alone would take 50 ms each.
+        let mut next = connect(address);
+        thread::sleep(Duration::from_millis(1));
+        reset(held);
+        told_by(&mut next);
+        held = next;
+    }
+    assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+}
+
+#[test]
 fn udp_at_the_limits_of_its_members_refuses_new_flows_and_keeps_the_old() {
     let tell = |place: u8| member(udp_server_on("127.0.0.1", move |_| vec![place]));
     let max_connections = NonZeroU32::new(2);

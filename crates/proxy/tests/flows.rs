@@ -5,7 +5,7 @@
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
@@ -77,14 +77,8 @@ fn states_of_tcp_flows() {
     while flows(&mut proxy, &FlowFilter::default())[0].state != "closing" {
         assert!(start.elapsed() < SOON);
     }
-    // A listener that never accepts and whose queue is full: connect() to it stays unanswered.
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    rustix::net::listen(&listener, 0).unwrap();
+    let (listener, _fill) = black_hole();
     let hole = listener.local_addr().unwrap();
-    let mut fill = Vec::new();
-    while let Ok(stream) = TcpStream::connect_timeout(&hole, Duration::from_millis(200)) {
-        fill.push(stream);
-    }
     proxy.adjust(Meets::Members(vec![member(hole)]));
     let _waiting = connect(address);
     proxy.until("two", |s| s.rules["rule"].live == 2);

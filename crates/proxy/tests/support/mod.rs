@@ -252,6 +252,19 @@ pub fn waits(stream: &mut TcpStream) -> bool {
     kind == Err(ErrorKind::WouldBlock)
 }
 
+/// A listener that never accepts and whose queue is full: connect() to it stays unanswered.
+pub fn black_hole() -> (TcpListener, Vec<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut fill = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        fill.push(stream);
+        assert!(fill.len() < 100, "the queue does not fill");
+    }
+    (listener, fill)
+}
+
 /// How much CPU this process takes in one second of doing nothing.
 pub fn idle_cpu() -> Duration {
     let before = cpu_time();
