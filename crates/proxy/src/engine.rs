@@ -302,7 +302,7 @@ impl Engine for ProxyEngine {
 
     fn clear(&mut self) -> Result<(), EngineError> {
         self.prepared = None;
-        self.threads.stop();
+        self.threads.stop(&self.shared);
         self.listeners.clear();
         self.rules.clear();
         self.plan = Plan::default();
@@ -312,6 +312,6 @@ impl Engine for ProxyEngine {
 
 impl Drop for ProxyEngine {
     fn drop(&mut self) {
-        self.threads.stop();
+        self.threads.stop(&self.shared);
     }
 }

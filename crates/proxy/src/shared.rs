@@ -4,8 +4,9 @@
 //! that workers do not slow each other down; only what a limit is checked against is one number.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use portway_core::ruleset::RuleName;
@@ -30,6 +31,10 @@ pub struct Shared {
     pub paused_total: AtomicU64,
     /// When (ms since start) a listener was paused last, to tell episodes apart.
     pub paused_last: AtomicU64,
+    /// Workers that have listeners or connections waiting for room.
+    pub wanting: AtomicUsize,
+    /// What wakes each worker.
+    pub wakers: Mutex<Vec<Arc<OwnedFd>>>,
     /// Datagrams that were dropped: socket buffer full, too long for the path, or cut off.
     pub udp_dropped: AtomicU64,
     /// Refusals by UDP backends passed on to clients by ICMP.
@@ -43,6 +48,12 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Has the workers but `id` look whether there is room now.
+    pub fn wake_others(&self, id: usize) {
+        let wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        wakers.iter().enumerate().filter(|(other, _)| *other != id).for_each(|(_, waker)| wake(waker));
+    }
+
     /// Milliseconds since [`Shared::start`].
     pub fn now(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX / 4)
@@ -58,6 +69,8 @@ impl Shared {
             paused: AtomicUsize::new(0),
             paused_total: AtomicU64::new(0),
             paused_last: AtomicU64::new(0),
+            wanting: AtomicUsize::new(0),
+            wakers: Mutex::new(Vec::new()),
             udp_dropped: AtomicU64::new(0),
             icmp_sent: AtomicU64::new(0),
             retries: AtomicU64::new(0),
@@ -65,6 +78,12 @@ impl Shared {
             log,
         }
     }
+}
+
+/// Wakes the worker of this eventfd.
+pub fn wake(waker: &OwnedFd) {
+    // Fails only when the counter is at its end, and then the worker is being woken anyway.
+    _ = rustix::io::write(waker, &1u64.to_ne_bytes());
 }
 
 /// A number with a bound.

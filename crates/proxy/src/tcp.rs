@@ -435,11 +435,42 @@ impl Direction {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
     use super::*;
+    use crate::shared::{Log, Shared};
 
     #[test]
     fn an_idle_connection_is_small() {
         // The target is 4 KiB of user memory per idle connection, slab, wheel and allocator included.
         assert!(size_of::<Connection>() <= 384, "{}", size_of::<Connection>());
+    }
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (one, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn what_a_dead_backend_did_not_take_goes_to_the_next() {
+        let (mut client, source) = pair();
+        client.write_all(b"a request").unwrap();
+        let (dead, peer) = pair();
+        sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        let mut pipes = Pool::new(Arc::new(Shared::new(Log::new(|_| {}))));
+        let mut scratch = [0; 1024];
+        let mut up = Direction { readable: true, writable: true, ..Direction::default() };
+        let pumped = up.pump(source.as_fd(), dead.as_fd(), false, &mut scratch, &mut pipes);
+        assert_eq!(pumped, (0, Step::ReceiverBroken));
+        let (next, mut backend) = pair();
+        let pumped = up.pump(source.as_fd(), next.as_fd(), false, &mut scratch, &mut pipes);
+        assert_eq!(pumped, (9, Step::Wait));
+        let mut request = [0; 9];
+        backend.read_exact(&mut request).unwrap();
+        assert_eq!(&request, b"a request");
     }
 }

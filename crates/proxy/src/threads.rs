@@ -2,13 +2,13 @@
 
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::shared::Shared;
+use crate::shared::{Shared, wake};
 use crate::worker::{Command, Worker};
 
 /// How long a worker may take to answer a command. Its loop never blocks, so this only catches defects.
@@ -22,7 +22,7 @@ pub struct Threads {
 
 struct Handle {
     commands: Sender<Command>,
-    wake: Arc<OwnedFd>,
+    waker: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -39,7 +39,8 @@ impl Threads {
     pub fn start(&mut self, count: usize, shared: &Arc<Shared>) -> std::io::Result<()> {
         for id in self.workers.len()..count {
             let (commands, receiver) = channel();
-            let (worker, wake) = Worker::new(id, shared.clone(), receiver)?;
+            let (worker, waker) = Worker::new(id, shared.clone(), receiver)?;
+            shared.wakers.lock().unwrap_or_else(PoisonError::into_inner).push(waker.clone());
             let shared = shared.clone();
             let thread = std::thread::Builder::new().name(format!("proxy-{id}")).spawn(move || {
                 if catch_unwind(AssertUnwindSafe(|| worker.run())).is_err() {
@@ -50,7 +51,7 @@ impl Threads {
                     ));
                 }
             });
-            self.workers.push(Handle { commands, wake, thread: Some(thread?) });
+            self.workers.push(Handle { commands, waker, thread: Some(thread?) });
         }
         Ok(())
     }
@@ -60,7 +61,7 @@ impl Threads {
         for (id, worker) in self.workers.iter().enumerate() {
             // A worker that has failed is gone already.
             if worker.commands.send(command(id)).is_ok() {
-                worker.wake();
+                wake(&worker.waker);
             }
         }
     }
@@ -80,7 +81,7 @@ impl Threads {
     }
 
     /// Ends all connections and the threads.
-    pub fn stop(&mut self) {
+    pub fn stop(&mut self, shared: &Shared) {
         self.tell(|_| Command::Stop);
         for worker in &mut self.workers {
             if let Some(thread) = worker.thread.take() {
@@ -88,12 +89,6 @@ impl Threads {
             }
         }
         self.workers.clear();
-    }
-}
-
-impl Handle {
-    fn wake(&self) {
-        // Fails only when the counter is at its end, and then the worker is being woken anyway.
-        _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        shared.wakers.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }

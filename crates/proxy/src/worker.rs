@@ -114,6 +114,9 @@ pub struct Worker {
     /// When (ms) the paused listeners were looked at last, and whether a connection has ended since.
     looked: u64,
     freed: bool,
+    /// Whether another worker has made room, and whether the others know that this one wants some.
+    look: bool,
+    wants: bool,
     turn: u64,
     udp: Udp,
 }
@@ -147,6 +150,8 @@ impl Worker {
             deserted: Vec::new(),
             looked: 0,
             freed: false,
+            look: false,
+            wants: false,
             turn: 0,
             udp: Udp::new(),
         };
@@ -223,6 +228,7 @@ impl Worker {
     fn obey(&mut self) -> bool {
         let mut count = [0u8; 8];
         _ = rustix::io::read(&*self.wake, &mut count);
+        self.look = true;
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Stop => return true,
@@ -311,6 +317,7 @@ impl Drop for Worker {
     /// have ended with it; nothing here can panic again.
     fn drop(&mut self) {
         let shared = &self.context.shared;
+        shared.wanting.fetch_sub(usize::from(self.wants), Relaxed);
         shared.paused.fetch_sub(self.paused.len() + self.deserted.len(), Relaxed);
         for (_, connection) in &self.connections {
             connection.route.rule.live.leave();

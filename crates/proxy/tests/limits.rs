@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU32;
 use std::process::{Command, Stdio};
@@ -13,37 +13,22 @@ use std::thread;
 use std::time::Duration;
 
 use portway_core::address::Protocol;
+use portway_core::members::{Meets, Member};
 use portway_core::ruleset::Timeouts;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::*;
-
-/// A connection that waits in the kernel's queue gets no answer.
-fn waits(stream: &mut TcpStream) -> bool {
-    stream.write_all(b"?").unwrap();
-    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-    let kind = stream.read(&mut [0]).map_err(|e| e.kind());
-    stream.set_read_timeout(Some(SOON)).unwrap();
-    kind == Err(ErrorKind::WouldBlock)
-}
-
-/// How much CPU this process takes in one second of doing nothing.
-fn idle_cpu() -> Duration {
-    let before = cpu_time();
-    thread::sleep(Duration::from_secs(1));
-    cpu_time() - before
-}
 
 fn at_the_limit(proxy: &mut Proxy, address: SocketAddr, limit: usize) {
     let mut kept: Vec<TcpStream> = (0..limit).map(|_| connect(address)).collect();
     kept.iter_mut().for_each(|s| assert_eq!(ask(s, b"in"), b"in"));
     let mut late: Vec<TcpStream> = (0..20).map(|_| connect(address)).collect();
+    late.iter_mut().for_each(|s| s.write_all(b"?").unwrap());
     assert!(late.iter_mut().all(waits));
     proxy.until("paused", |s| s.gauges["accept_paused"] > 0);
     assert_eq!(proxy.gauge("connections"), limit as u64);
     assert!(idle_cpu() < Duration::from_millis(100), "the engine spins");
     kept.iter_mut().for_each(|s| assert_eq!(ask(s, b"still"), b"still"));
-    let told = |proxy: &Proxy| proxy.messages.lock().unwrap().iter().filter(|m| m.contains("paused")).count();
-    assert_eq!(told(proxy), 1, "once per episode");
+    assert_eq!(proxy.told("paused"), 1, "once per episode");
 
     // One goes, one comes.
     drop(kept.pop());
@@ -54,7 +39,7 @@ fn at_the_limit(proxy: &mut Proxy, address: SocketAddr, limit: usize) {
         stream.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"?");
     }
-    assert_eq!(told(proxy), 1, "once per episode");
+    assert_eq!(proxy.told("paused"), 1, "once per episode");
     proxy.until("resumed", |s| s.gauges["accept_paused"] == 0);
     let counters = proxy.counters("rule");
     assert_eq!((counters.flows, counters.failed), (limit as u64 + 20, 0), "nobody was turned away");
@@ -78,6 +63,8 @@ fn limits() {
     at_the_limit(&mut proxy, address, 30);
     drop(proxy);
 
+    full_and_deserted();
+
     thousands(backend);
 
     // The open-file limit cannot be raised again, so that part runs in a process of its own.
@@ -88,6 +75,22 @@ fn limits() {
         .status()
         .unwrap();
     assert!(child.success());
+}
+
+/// Clients wait for members with room, then for any member at all.
+fn full_and_deserted() {
+    let max_connections = NonZeroU32::new(1);
+    let members = tellers(2).into_iter().map(|member| Member { max_connections, ..member }).collect();
+    let (mut proxy, address) = Proxy::pool(Protocol::Tcp, members, |_| {});
+    let _held: Vec<TcpStream> = (0..2).map(|_| connect(address)).collect();
+    proxy.until("held", |s| s.rules["rule"].live == 2);
+    let _late: Vec<TcpStream> = (0..4).map(|_| connect(address)).collect();
+    proxy.until("paused", |s| s.gauges["accept_paused"] > 0);
+    assert!(idle_cpu() < Duration::from_millis(100), "the engine spins");
+    proxy.adjust(Meets::Drop);
+    let _later: Vec<TcpStream> = (0..8).map(|_| connect(address)).collect();
+    thread::sleep(Duration::from_millis(200));
+    assert!(idle_cpu() < Duration::from_millis(100), "the engine spins");
 }
 
 /// 1,500 connections at once, most of them idle.

@@ -5,7 +5,7 @@
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -240,10 +240,6 @@ fn a_reset_goes_through_both_ways() {
     proxy.until("closed", |s| s.rules["rule"].live == 0);
 }
 
-fn reset(stream: TcpStream) {
-    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
-}
-
 #[test]
 fn an_answer_before_a_reset_arrives() {
     // The server answers and closes with the request unread, so its kernel resets ("413 Content Too Large").
@@ -257,19 +253,6 @@ fn an_answer_before_a_reset_arrives() {
     let mut answer = [0; 9];
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"too large");
-}
-
-/// A listener that never accepts and whose queue is full: connect() to it stays unanswered.
-fn black_hole() -> (TcpListener, Vec<TcpStream>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    rustix::net::listen(&listener, 0).unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut fill = Vec::new();
-    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
-        fill.push(stream);
-        assert!(fill.len() < 100, "the queue does not fill");
-    }
-    (listener, fill)
 }
 
 #[test]

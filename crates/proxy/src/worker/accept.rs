@@ -1,7 +1,7 @@
 //! Accepting: new connections, and what happens when there is no room for one.
 //!
 //! At a limit the listener is taken out of epoll and its clients wait in the kernel's queue. It comes back when
-//! a connection ends, or after a look that a coarse timer takes: room may have been made by another worker.
+//! a connection ends, here or on another worker, which says so only while someone waits. A coarse timer looks as well.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -40,6 +40,8 @@ pub(super) struct TcpListener {
 enum Pause {
     /// Room at a limit.
     Room,
+    /// Descriptors or memory.
+    Kernel,
     /// A live backend. The engine says when to look.
     Backend,
 }
@@ -105,10 +107,10 @@ impl Worker {
                 // A connection that was reset in the queue is no reason to stop.
                 Ok(()) | Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => {}
                 Err(Errno::MFILE | Errno::NFILE) => {
-                    return self.pause(index, Pause::Room, "the open-file limit is reached");
+                    return self.pause(index, Pause::Kernel, "the open-file limit is reached");
                 }
                 Err(Errno::NOBUFS | Errno::NOMEM) => {
-                    return self.pause(index, Pause::Room, "the kernel is out of memory");
+                    return self.pause(index, Pause::Kernel, "the kernel is out of memory");
                 }
                 Err(_) => return,
             }
@@ -171,7 +173,7 @@ impl Worker {
         }
         listener.paused = Some(pause);
         match pause {
-            Pause::Room => self.paused.push(index),
+            Pause::Room | Pause::Kernel => self.paused.push(index),
             Pause::Backend => self.deserted.push(index),
         }
         self.looked = self.context.now;
@@ -191,12 +193,24 @@ impl Worker {
 
     /// Serves the connections, and puts the listeners back, for which there is room.
     pub(super) fn resume(&mut self) {
-        let nothing_waits = self.paused.is_empty() && self.waiting.is_empty();
-        if nothing_waits || !self.freed && self.context.now < self.looked + PAUSE {
-            self.freed = false;
+        let (freed, look) = (std::mem::take(&mut self.freed), std::mem::take(&mut self.look));
+        let shared = &self.context.shared;
+        if freed && shared.wanting.load(Relaxed) > usize::from(self.wants) {
+            shared.wake_others(self.context.id);
+        }
+        let wants = !self.paused.is_empty() || !self.waiting.is_empty();
+        let begins = wants && !self.wants;
+        if begins {
+            shared.wanting.fetch_add(1, Relaxed);
+        } else if self.wants && !wants {
+            shared.wanting.fetch_sub(1, Relaxed);
+        }
+        self.wants = wants;
+        let due = freed || look || self.context.now >= self.looked + PAUSE;
+        // From now on others say when they make room; they may have done so just before.
+        if !wants || !due && !begins {
             return;
         }
-        self.freed = false;
         self.looked = self.context.now;
         self.serve_waiting();
         let (listeners, context) = (&mut self.listeners, &self.context);
@@ -204,7 +218,8 @@ impl Worker {
             let listener = &mut listeners[*index as usize];
             let pool_has_room = || listener.route.pool.load().open(context.now) != Err(NoMember::Full);
             let room = context.shared.connections.has_room() && listener.route.rule.live.has_room();
-            if !room || !pool_has_room() {
+            let early = !due && listener.paused == Some(Pause::Kernel);
+            if early || !room || !pool_has_room() {
                 // Still the same episode.
                 context.shared.paused_last.store(context.now.max(1), Relaxed);
                 return true;
@@ -221,8 +236,6 @@ impl Worker {
             let still = listener.route.pool.load().open(context.now) == Err(NoMember::Drop);
             still || !put_back(context, *index, listener)
         });
-        // Connections that wait may be served now as well.
-        self.freed = true;
     }
 }
 

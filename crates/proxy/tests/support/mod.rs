@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use portway_core::engine::{Changed, Engine, EngineError};
 use portway_core::members::{Meets, Member};
 use portway_core::plan::proxy::{Plan, PoolPlan, RulePlan, Settings, Socket, Source};
 use portway_core::ruleset::{RuleName, Scope, Timeouts};
-use portway_core::snapshot::{EngineSnapshot, RuleCounters};
+use portway_core::snapshot::{EngineSnapshot, MemberCounters, RuleCounters};
 use portway_proxy::ProxyEngine;
 
 /// How long anything that must happen may take.
@@ -76,6 +76,44 @@ impl Proxy {
         };
         self.plan.rules.insert(rule_name(name), rule);
         self.plan.rules.get_mut(&rule_name(name)).unwrap()
+    }
+
+    /// A TCP rule with a free port and a pool of these members; returns the address to connect to.
+    pub fn pool(
+        protocol: Protocol,
+        members: Vec<Member>,
+        change: impl FnOnce(&mut RulePlan),
+    ) -> (Self, SocketAddr) {
+        let mut proxy = Self::new();
+        let listen = free(protocol, Ipv4Addr::LOCALHOST.into());
+        let rule =
+            proxy.set("rule", protocol, listen, members[0].target.socket(PortRange::single(1).unwrap(), 1));
+        rule.pool.meets = Meets::Members(members);
+        change(rule);
+        proxy.apply().unwrap();
+        (proxy, listen)
+    }
+
+    /// The plan of the only rule.
+    pub fn rule(&mut self) -> &mut RulePlan {
+        self.plan.rules.values_mut().next().unwrap()
+    }
+
+    /// What new flows of the only rule meet from now on, as a changed fact has it.
+    pub fn adjust(&mut self, meets: Meets) {
+        self.rule().pool.meets = meets;
+        let change = Plan::diff(self.engine.plan(), &self.plan);
+        self.engine.adjust(&change).unwrap();
+        assert_eq!(*self.engine.plan(), self.plan);
+    }
+
+    /// The numbers of one member of the only rule.
+    pub fn member(&mut self, member: &Member) -> MemberCounters {
+        self.snapshot().members["rule"][&member.target.to_string()]
+    }
+
+    pub fn told(&self, what: &str) -> usize {
+        self.messages.lock().unwrap().iter().filter(|message| message.contains(what)).count()
     }
 
     pub fn apply(&mut self) -> Result<Changed, EngineError> {
@@ -157,6 +195,81 @@ pub fn echo(mut stream: TcpStream) {
             return;
         }
     }
+}
+
+/// Members of weight 1 whose servers say their place in the list, one byte, and then echo.
+pub fn tellers(count: u8) -> Vec<Member> {
+    let teller = |place| {
+        member(server(move |mut stream| {
+            if stream.write_all(&[place]).is_ok() {
+                echo(stream);
+            }
+        }))
+    };
+    (0..count).map(teller).collect()
+}
+
+/// Which of the [`tellers`] this connection leads to.
+pub fn told_by(stream: &mut TcpStream) -> usize {
+    let mut place = [0];
+    stream.read_exact(&mut place).unwrap();
+    place[0].into()
+}
+
+/// How many of `count` connections, one after the other, each of the `members` tellers gets.
+pub fn spread(address: SocketAddr, count: usize, members: usize) -> Vec<usize> {
+    let mut counts = vec![0; members];
+    for _ in 0..count {
+        let mut stream = connect(address);
+        counts[told_by(&mut stream)] += 1;
+        reset(stream);
+    }
+    counts
+}
+
+/// Ends a connection by a reset, which leaves no TIME_WAIT behind.
+pub fn reset(stream: TcpStream) {
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+}
+
+/// A connection from this address, with a read timeout.
+pub fn connect_from(source: SocketAddr, address: SocketAddr) -> TcpStream {
+    let (family, kind) = (rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM);
+    let socket = rustix::net::socket(family, kind, None).unwrap();
+    rustix::net::sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+    rustix::net::bind(&socket, &source).unwrap();
+    rustix::net::connect(&socket, &address).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream
+}
+
+/// A connection that waits in the kernel's queue gets no answer.
+pub fn waits(stream: &mut TcpStream) -> bool {
+    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let kind = stream.read(&mut [0]).map_err(|e| e.kind());
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    kind == Err(ErrorKind::WouldBlock)
+}
+
+/// A listener that never accepts and whose queue is full: connect() to it stays unanswered.
+pub fn black_hole() -> (TcpListener, Vec<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut fill = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        fill.push(stream);
+        assert!(fill.len() < 100, "the queue does not fill");
+    }
+    (listener, fill)
+}
+
+/// How much CPU this process takes in one second of doing nothing.
+pub fn idle_cpu() -> Duration {
+    let before = cpu_time();
+    thread::sleep(Duration::from_secs(1));
+    cpu_time() - before
 }
 
 /// A connection with a read timeout, so that a hang is a failure.
