@@ -183,6 +183,12 @@ impl Process {
         let _ = kill_process(self.pid(), signal);
     }
 
+    /// Sends a signal to the process and all that it started: STOP freezes a server so that it accepts (the kernel
+    /// does) and never answers, CONT lets it go on.
+    pub fn signal_group(&self, signal: Signal) {
+        let _ = kill_process_group(self.pid(), signal);
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
