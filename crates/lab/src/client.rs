@@ -61,6 +61,20 @@ pub fn tally(ns: &Namespace, to: &str, count: usize) -> Tally {
     })
 }
 
+/// How often each backend was met.
+pub fn count(met: &[String]) -> Tally {
+    let mut tally = Tally::new();
+    for name in met {
+        *tally.entry(name.clone()).or_default() += 1;
+    }
+    tally
+}
+
+/// The backends of a tally, in their order ("abc").
+pub fn names(tally: &Tally) -> String {
+    tally.keys().map(String::as_str).collect()
+}
+
 /// The share of one backend, 0 to 1.
 pub fn share(tally: &Tally, backend: &str) -> f64 {
     let total: usize = tally.values().sum();
@@ -79,6 +93,11 @@ pub fn crowd4(nth: u32) -> IpAddr {
 /// The same, IPv6.
 pub fn crowd6(nth: u32) -> IpAddr {
     Ipv6Addr::from_bits(CROWD6.to_bits() + 256 + u128::from(nth)).into()
+}
+
+/// So many clients of the crowd, any port.
+pub fn crowd(count: u32, address: fn(u32) -> IpAddr) -> Vec<SocketAddr> {
+    (0..count).map(|nth| (address(nth), 0).into()).collect()
 }
 
 /// Which backend each of these clients meets by a new TCP connection, in their order. Port 0 is any port.

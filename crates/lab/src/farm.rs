@@ -9,7 +9,7 @@
 //! [`crate::peer`].
 
 use crate::traffic::Server;
-use crate::{Engine, Topology};
+use crate::{Engine, Topology, process};
 
 /// The port that says the name.
 pub const PORT: u16 = 7000;
@@ -44,6 +44,7 @@ impl Farm {
     /// # Panics
     /// Without root or iproute2.
     pub fn new(kind: Kind, count: u8) -> Self {
+        process::raise_descriptor_limit();
         let net = Topology::new();
         for nth in 1..count {
             net.server().ip(&format!(

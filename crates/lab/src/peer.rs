@@ -1,7 +1,7 @@
 //! Real servers, each with the smallest configuration that does the job, ready when the function returns.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{Namespace, Process, Scratch, process};
 
@@ -147,26 +147,26 @@ impl Sshd {
 /// When it does not start.
 pub fn http3(ns: &Namespace, address: &str, root: &Path) -> Process {
     let scratch = Scratch::new();
-    let (key, cert) = (scratch.join("key.pem"), scratch.join("cert.pem"));
-    let mut openssl = process::program("openssl");
-    openssl.args([
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "2",
-    ]);
-    process::run(openssl.args(["-subj", "/CN=portway.test", "-keyout"]).arg(&key).arg("-out").arg(&cert));
+    let (key, cert) = certificate(&scratch, "portway.test");
     let (host, _) = address.rsplit_once(':').expect("address:port");
     let mut command = ns.command("gtlsserver");
     command.args(["--quiet", "--no-quic-dump", "--no-http-dump", "-d"]).arg(root);
     command.arg(host).arg(port(address).to_string()).arg(&key).arg(&cert);
     let process = Process::start(&mut command).until_udp(ns, port(address));
     process.keep(scratch)
+}
+
+/// A key and a self-signed certificate for a name, in a directory: their paths.
+///
+/// # Panics
+/// When openssl fails.
+pub fn certificate(directory: &Scratch, name: &str) -> (PathBuf, PathBuf) {
+    let (key, cert) = (directory.join("key.pem"), directory.join("cert.pem"));
+    let mut openssl = process::program("openssl");
+    openssl.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2".split(' '));
+    openssl.args(["-subj", &format!("/CN={name}"), "-addext", &format!("subjectAltName=DNS:{name}")]);
+    process::run(openssl.arg("-keyout").arg(&key).arg("-out").arg(&cert));
+    (key, cert)
 }
 
 /// redis without a disk.

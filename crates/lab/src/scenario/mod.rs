@@ -3,9 +3,11 @@
 //! A scenario is a function of the engine. Which engine claims which scenario is written in one place,
 //! `tests/conformance.rs`; the rules that an engine does not claim are in [`refused`].
 
+pub mod balance;
 pub mod command;
 pub mod family;
 pub mod follow;
+pub mod hash;
 pub mod http;
 pub mod lifecycle;
 pub mod limits;
