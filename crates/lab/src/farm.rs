@@ -130,6 +130,6 @@ pub fn v6(nth: u8) -> String {
     format!("fd02::{}", 10 + nth)
 }
 
-/// The settings of a health check of [`CHECK_PORT`], quick enough for a test: one failure takes a server down, one
-/// success brings it up.
-pub const CHECKED: &str = "check = { type = 'tcp', port = 7999, interval = '100ms', interval-down = '100ms', timeout = '100ms', rise = 1, fall = 1 }";
+/// The settings of a health check of [`CHECK_PORT`]: quick enough for a test, and patient enough for a machine that is
+/// busy with other tests. Two failures take a server down, one success brings it up.
+pub const CHECKED: &str = "check = { type = 'tcp', port = 7999, interval = '250ms', interval-down = '100ms', timeout = '250ms', rise = 1, fall = 2 }";

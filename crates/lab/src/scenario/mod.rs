@@ -5,16 +5,26 @@
 
 pub mod balance;
 pub mod command;
+pub mod conns;
+pub mod empty;
 pub mod family;
 pub mod follow;
 pub mod hash;
+pub mod health;
 pub mod http;
 pub mod lifecycle;
 pub mod limits;
 pub mod listen;
+pub mod names;
+pub mod on_down;
+pub mod operator;
+pub mod passive;
 pub mod path;
+pub mod pool_reload;
 pub mod refused;
+pub mod resolver;
 pub mod restart;
+pub mod retry;
 pub mod source;
 pub mod tcp;
 pub mod udp;
