@@ -12,6 +12,7 @@ pub mod client;
 pub mod dns;
 pub mod engine;
 pub mod farm;
+pub mod machine;
 pub mod netns;
 pub mod peer;
 pub mod pools;
