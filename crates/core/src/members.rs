@@ -1,21 +1,36 @@
 //! Members: the addresses that a rule's new flows meet now, from its pool and the facts.
 //!
-//! Pure and the same for every engine. Deliberately absent: the choice among members for one flow
-//! ([`crate::balance`]).
+//! Pure and the same for every engine. A pool's addresses ([`candidate`]) are judged one by one ([`standing`]); what is
+//! left are the members. Deliberately absent: the choice among members for one flow ([`crate::balance`]), and what
+//! happens to flows of those that are members no longer ([`crate::effects`]).
+
+pub(crate) mod candidate;
+pub(crate) mod standing;
+mod view;
+mod watch;
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use crate::address::Family;
 use crate::facts::{Facts, Moment};
-use crate::ruleset::{BackendName, Rule, Target, WhenEmpty};
-use std::num::NonZeroU32;
+use crate::ruleset::{BackendName, EngineKind, Init, Rule, Scope, Target, WhenEmpty};
+use candidate::candidates;
+use standing::Judge;
+
+pub use standing::{MOST_WEIGHT, STEPS};
+pub use view::{MemberState, MemberView, view};
+pub use watch::{lookups, probe, probes};
 
 /// One address that new flows may go to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// The backend that it belongs to.
     pub backend: BackendName,
-    /// Where it is.
+    /// Where it is; no two members have the same.
     pub target: Target,
-    /// Its share now; never 0. Only the proportion to the other members counts.
+    /// Its share now: 1 to [`MOST_WEIGHT`], so that a sum may want 64 bits. Only the proportion to the other members
+    /// counts; it is the file's weight unless a service's records or slow start take fractions of it.
     pub weight: u32,
     /// The most connections and flows at a time.
     pub max_connections: Option<NonZeroU32>,
@@ -32,28 +47,84 @@ pub enum Meets {
     Drop,
 }
 
-/// What new flows of `rule` meet at `now`. `family`: only targets of this family, for an engine that cannot translate
-/// between families.
-pub fn meets(rule: &Rule, _facts: &Facts, _now: Moment, family: Option<Family>) -> Meets {
-    let members: Vec<Member> = rule
-        .pool
-        .backends
+/// Which addresses an engine can reach for a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Only this family, for an engine that cannot translate between families.
+    pub family: Option<Family>,
+    /// Whether a name may lead to loopback addresses. Those that are written in the file always can be reached:
+    /// [`crate::assign`] has seen to it.
+    pub loopback: bool,
+    /// Whether the flows to a backend are the host's own and can be caught by a listener on any address.
+    pub relay: bool,
+}
+
+impl Reach {
+    /// Every address.
+    pub const ANY: Self = Self { family: None, loopback: true, relay: false };
+
+    /// What `engine` can reach for `rule`. nf_tables reaches loopback only where `route_localnet` is set for the rule as
+    /// it is written, so that an answer of a resolver never sets it; [::1] it does not reach at all.
+    pub fn of(rule: &Rule, engine: EngineKind) -> Self {
+        match engine {
+            EngineKind::Proxy => Self { relay: true, ..Self::ANY },
+            EngineKind::Nftables => {
+                let family = rule.listeners.first().map(|listener| listener.scope.family());
+                let loopback4 = |address: IpAddr| address.is_ipv4() && address.is_loopback();
+                let listens = rule.listeners.iter().any(|listener| match listener.scope {
+                    Scope::Any(family) => family == Family::V4,
+                    Scope::Address(address) => loopback4(address),
+                    Scope::Interface(..) => false,
+                });
+                let written = rule.pool.targets().any(|target| loopback4(target.address));
+                Self { family, loopback: family == Some(Family::V4) && (listens || written), relay: false }
+            }
+        }
+    }
+}
+
+/// What new flows of `rule` meet at `now` on an engine that has this reach.
+pub fn meets(rule: &Rule, facts: &Facts, now: Moment, reach: Reach) -> Meets {
+    let candidates = candidates(rule, facts, reach);
+    let judge = Judge::new(rule, facts, now);
+    let live: Vec<_> = candidates
         .iter()
-        .filter_map(|backend| {
-            let target =
-                backend.target().filter(|target| family.is_none_or(|family| target.family() == family))?;
-            let (backend, weight, max_connections) =
-                (backend.name.clone(), u32::from(backend.weight), backend.max_connections);
-            (weight > 0).then_some(Member { backend, target, weight, max_connections })
+        .filter_map(|candidate| Some((candidate, judge.standing(candidate).weight(candidate)?)))
+        .collect();
+    let level = live.iter().map(|(candidate, _)| candidate.level).min();
+    let (used, weights): (Vec<_>, Vec<u32>) =
+        live.into_iter().filter(|(candidate, _)| Some(candidate.level) == level).unzip();
+    let members: Vec<Member> = used
+        .into_iter()
+        .zip(standing::simplified(&weights))
+        .map(|(candidate, weight)| Member {
+            backend: candidate.backend.name.clone(),
+            target: candidate.target,
+            weight,
+            max_connections: candidate.backend.max_connections,
         })
         .collect();
-    match (members.is_empty(), rule.pool.when_empty) {
-        (false, _) => Meets::Members(members),
-        (true, WhenEmpty::Refuse) => Meets::Refuse,
-        (true, WhenEmpty::Drop) => Meets::Drop,
-        (true, WhenEmpty::Sorry(target)) => {
+    if !members.is_empty() {
+        return Meets::Members(members);
+    }
+    if rule.pool.init != Init::None && watch::awaits_an_answer(rule, facts) {
+        return Meets::Drop;
+    }
+    match rule.pool.when_empty {
+        WhenEmpty::Refuse => Meets::Refuse,
+        WhenEmpty::Drop => Meets::Drop,
+        WhenEmpty::Sorry(target) => {
             let backend = BackendName::new("sorry").expect("invariant: a printable word");
             Meets::Members(vec![Member { backend, target, weight: 1, max_connections: None }])
         }
     }
+}
+
+/// When time alone next changes what new flows of `rule` meet: the next step of a slow start. `None` while only facts
+/// can.
+pub fn next_change(rule: &Rule, facts: &Facts, now: Moment) -> Option<Moment> {
+    rule.pool.slow_start.filter(|_| !facts.health.is_empty())?;
+    let judge = Judge::new(rule, facts, now);
+    let candidates = candidates(rule, facts, Reach::ANY);
+    candidates.iter().filter_map(|candidate| judge.standing(candidate).next_step).min()
 }

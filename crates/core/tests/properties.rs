@@ -9,7 +9,7 @@ use portway_core::config::endpoint::{parse_forward, parse_listen};
 use portway_core::config::value::{format_duration, parse_duration};
 use portway_core::config::{self};
 use portway_core::diagnostic::{Diagnostic, Source, render};
-use portway_core::ruleset::{Listener, Scope, Target, TargetPorts};
+use portway_core::ruleset::{BackendHost, Listener, Scope, Target, TargetPorts};
 use proptest::prelude::*;
 
 fn ports() -> impl Strategy<Value = PortRange> {
@@ -149,7 +149,7 @@ proptest! {
             Some(range) => TargetPorts::Shifted(range),
         };
         let forward = parse_forward(&Target { address, ports }.to_string()).expect("what is displayed is valid");
-        prop_assert_eq!((forward.address, forward.ports), (address, range));
+        prop_assert_eq!((forward.host, forward.ports), (BackendHost::Address(address), range));
     }
 
     /// The built rule leads each port where the text says, and never past 65,535.

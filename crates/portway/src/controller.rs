@@ -1,24 +1,31 @@
-//! The controller: the only mutable state. It owns the engines and knows what is applied.
+//! The controller: the only mutable state. It owns the engines and the facts, and knows what is applied.
 //!
 //! An apply is all or nothing across the engines and the host's settings. Every engine prepares first; nothing
 //! that traffic can notice happens until all of them and the host have agreed. Packets meet nf_tables before
 //! sockets, so new sockets are bound before nf_tables changes and old ones closed after: a rule that moves
 //! between engines never stands without a data plane.
 //!
+//! A changed fact is smaller: it changes members of pools, on the one engine that serves the rule, at once
+//! ([`Controller::learn`]).
+//!
 //! Deliberately absent: files, signals, the control socket (`daemon`) and words for people (`cli`).
+
+mod learn;
 
 use std::fmt;
 
 use portway_core::address::Family;
 use portway_core::assign::Assignment;
 use portway_core::engine::{Changed, Engine, EngineError};
-use portway_core::facts::Facts;
+use portway_core::facts::{Facts, Moment};
 use portway_core::flow::{FlowFilter, Flows};
 use portway_core::plan::{Plans, World, nftables, proxy};
 use portway_core::ruleset::{EngineKind, HostSettings, Ruleset};
 use portway_core::snapshot::EngineSnapshot;
-use std::time::Duration;
 
+pub use self::learn::News;
+use self::learn::Pending;
+use crate::concern::Concern;
 use crate::host::sysctl::{Change, Needs, Sysctls};
 
 /// A ruleset with its engines chosen, ready to be planned and applied.
@@ -68,6 +75,13 @@ impl fmt::Display for ApplyError {
 
 impl std::error::Error for ApplyError {}
 
+impl Applied {
+    /// What plans are made from.
+    fn world<'a>(candidate: &'a Candidate, facts: &'a Facts, now: Moment) -> World<'a> {
+        World { ruleset: &candidate.ruleset, assignment: &candidate.assignment, facts, now }
+    }
+}
+
 /// The engines, what they hold, and the host's settings.
 #[derive(Debug)]
 pub struct Controller<N, P> {
@@ -79,6 +93,9 @@ pub struct Controller<N, P> {
     /// The ids in the kernel's table when this daemon started: its names for rules of an earlier run.
     adopted_ids: nftables::Ids,
     applied: Option<Applied>,
+    facts: Facts,
+    concern: Concern,
+    pending: Pending,
 }
 
 impl<N, P> Controller<N, P>
@@ -86,9 +103,27 @@ where
     N: Engine<Plan = nftables::Plan, Change = nftables::Change>,
     P: Engine<Plan = proxy::Plan, Change = proxy::Change>,
 {
-    /// A controller that has applied nothing yet. `adopted_ids` are read back from the kernel.
-    pub fn new(nftables: Option<N>, proxy: P, sysctls: Option<Sysctls>, adopted_ids: nftables::Ids) -> Self {
-        Self { nftables, proxy, sysctls, adopted_ids, applied: None }
+    /// A controller that has applied nothing yet. `adopted_ids` are read back from the kernel, `facts` are what an
+    /// earlier run left (the operator's orders, names as they were last).
+    pub fn new(
+        nftables: Option<N>,
+        proxy: P,
+        sysctls: Option<Sysctls>,
+        adopted_ids: nftables::Ids,
+        facts: Facts,
+    ) -> Self {
+        let (concern, pending) = (Concern::default(), Pending::default());
+        Self { nftables, proxy, sysctls, adopted_ids, applied: None, facts, concern, pending }
+    }
+
+    /// What the world says, as far as it concerns the rules that are applied.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// What must be watched for the rules that are applied.
+    pub fn concern(&self) -> &Concern {
+        &self.concern
     }
 
     /// What is applied now.
@@ -100,20 +135,12 @@ where
     ///
     /// # Errors
     /// What stood in the way; see [`ApplyError`].
-    pub fn apply(&mut self, candidate: Candidate) -> Result<Report, ApplyError> {
+    pub fn apply(&mut self, candidate: Candidate, now: Moment) -> Result<Report, ApplyError> {
         let previous = match &self.applied {
             Some(applied) => &applied.plans.ids,
             None => &self.adopted_ids,
         };
-        let plans = Plans::new(
-            World {
-                ruleset: &candidate.ruleset,
-                assignment: &candidate.assignment,
-                facts: &Facts::default(),
-                now: Duration::ZERO,
-            },
-            previous,
-        );
+        let plans = Plans::new(Applied::world(&candidate, &self.facts, now), previous);
         let settings = self.prepare(&plans, &candidate.ruleset)?;
         let mut report = Report { settings, ..Report::default() };
         if let Some(engine) = &mut self.nftables {
@@ -137,7 +164,47 @@ where
             }
         }
         self.applied = Some(Applied { candidate, plans });
+        self.note_applied(now);
         Ok(report)
+    }
+
+    /// Live flows of every engine that `filter` means, or of one; at most `most` of them.
+    ///
+    /// # Errors
+    /// The first engine that could not be read.
+    pub fn flows(
+        &mut self,
+        filter: &FlowFilter,
+        only: Option<EngineKind>,
+        most: usize,
+    ) -> Result<Flows, EngineError> {
+        let mut all = Flows::default();
+        let wanted = |kind| only.is_none_or(|only| only == kind);
+        if let Some(engine) = self.nftables.as_mut().filter(|_| wanted(EngineKind::Nftables)) {
+            all = engine.flows(filter, most)?;
+        }
+        if wanted(EngineKind::Proxy) {
+            let more = self.proxy.flows(filter, most - all.flows.len().min(most))?;
+            all.flows.extend(more.flows);
+            all.total += more.total;
+        }
+        Ok(all)
+    }
+
+    /// Ends the flows that `filter` means, on every engine or on one, and says how many there were.
+    ///
+    /// # Errors
+    /// The first engine that failed; flows of the other may have ended.
+    pub fn end_flows(&mut self, filter: &FlowFilter, only: Option<EngineKind>) -> Result<u64, EngineError> {
+        let wanted = |kind| only.is_none_or(|only| only == kind);
+        let mut ended = 0;
+        if let Some(engine) = self.nftables.as_mut().filter(|_| wanted(EngineKind::Nftables)) {
+            ended += engine.end_flows(filter)?;
+        }
+        if wanted(EngineKind::Proxy) {
+            ended += self.proxy.end_flows(filter)?;
+        }
+        Ok(ended)
     }
 
     /// Counters of every engine.
@@ -306,7 +373,7 @@ mod tests {
     fn controller(script: &Rc<Script>) -> Fakes {
         let nft = Fake::new(EngineKind::Nftables, script);
         let proxy = Fake::new(EngineKind::Proxy, script);
-        Controller::new(Some(nft), proxy, None, nftables::Ids::default())
+        Controller::new(Some(nft), proxy, None, nftables::Ids::default(), Facts::default())
     }
 
     fn candidate(forward: &str) -> Candidate {
@@ -318,10 +385,10 @@ mod tests {
     fn second_apply(fails: &'static str) -> (Fakes, Rc<Script>, Result<Report, ApplyError>) {
         let script = Rc::<Script>::default();
         let mut controller = controller(&script);
-        controller.apply(candidate("10.0.0.1:80")).unwrap();
+        controller.apply(candidate("10.0.0.1:80"), Moment::ZERO).unwrap();
         script.calls.borrow_mut().clear();
         script.fails.replace(Some(fails));
-        let result = controller.apply(candidate("10.0.0.2:80"));
+        let result = controller.apply(candidate("10.0.0.2:80"), Moment::ZERO);
         (controller, script, result)
     }
 
@@ -369,7 +436,7 @@ mod tests {
     fn clear_goes_on_past_a_failure_and_says_it() {
         let script = Rc::<Script>::default();
         let mut controller = controller(&script);
-        controller.apply(candidate("10.0.0.1:80")).unwrap();
+        controller.apply(candidate("10.0.0.1:80"), Moment::ZERO).unwrap();
         script.fails.replace(Some("proxy clear"));
         assert_eq!(controller.clear().unwrap_err().len(), 1);
         assert_eq!(script.calls.borrow().last().unwrap(), "nftables clear");

@@ -7,23 +7,29 @@ mod running;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
+use std::time::Instant;
 
 use portway_core::caps::Caps;
 use portway_core::diagnostic::Source;
+use portway_core::facts::Facts;
 use portway_core::plan::nftables::Ids;
 use portway_core::ruleset::EngineKind;
 use portway_nftables::NftablesEngine;
 use portway_proxy::ProxyEngine;
+use portway_watch::Watch;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use self::running::{Running, explain};
+use self::running::{Parts, Running, explain};
 use crate::cli::report;
 use crate::control::server::{Asked, Server};
 use crate::controller::{Candidate, Controller};
 use crate::host::sysctl::Sysctls;
+use crate::news::Waiting;
+use crate::remembered::Remembered;
 use crate::state_dir::{self, LockError, StateDir};
 use crate::table_lock::TableLock;
 
@@ -34,6 +40,8 @@ pub enum Event {
     Asked(Asked),
     /// SIGHUP.
     Reload,
+    /// News wait to be taken.
+    News,
     /// SIGTERM or SIGINT.
     Stop,
 }
@@ -112,14 +120,31 @@ fn serve(
     };
     let (nftables, ids) = if table.is_some() { open_nftables()? } else { (None, Ids::default()) };
     let proxy = ProxyEngine::new(report::log);
-    let controller = Controller::new(nftables, proxy, sysctls, ids);
-    let mut daemon = Running::new(controller, caps, source, options.file.clone());
+    // Rules of a command line are not the ones that an earlier run knew.
+    let remembered = state.filter(|_| options.file.is_some()).map(|state| Remembered::new(state.path()));
+    let facts = remembered.as_ref().map_or_else(|| Ok(Facts::default()), Remembered::load);
+    let facts = facts.map_err(|error| format!("what an earlier run was told to remember: {error}"))?;
+    let controller = Controller::new(nftables, proxy, sysctls, ids, facts);
 
     // Signals are caught and the control socket is there before anything is changed: from here on every end
     // is an orderly one, and a socket that cannot be made costs no forwarding. The queue is short: whoever
     // sends more than the daemon follows, waits.
     let (events, inbox) = sync_channel(16);
     forward_signals(events.clone()).map_err(|error| format!("signals: {error}"))?;
+    let started = Instant::now();
+    let waiting = Arc::<Waiting>::default();
+    let watch = Watch::start(started, {
+        let (waiting, events) = (waiting.clone(), events.clone());
+        move |event| {
+            // A full queue is no loss: the daemon looks for news after every event.
+            if waiting.put(event) {
+                let _ = events.try_send(Event::News);
+            }
+        }
+    });
+    let watch = watch.map_err(|error| format!("checks and names: {error}"))?;
+    let parts = Parts { controller, caps, watch, waiting, remembered, started };
+    let mut daemon = Running::new(parts, source, options.file.clone());
     let server = match state {
         None => None,
         Some(state) => {
@@ -143,23 +168,37 @@ fn serve(
     report::ready();
     notify(NotifyState::Ready);
 
-    for event in inbox {
+    while let Some(event) = next(&inbox, &daemon) {
         match event {
             Event::Stop => break,
+            Event::News => {}
             Event::Reload => match daemon.reload() {
                 Ok(lines) => lines.iter().for_each(|line| report::log(line)),
                 Err(reason) => report::log(&reason),
             },
             Event::Asked(asked) => {
-                let response = daemon.answer(asked.request);
+                let response = daemon.answer(asked.request, &asked.by);
                 // The client may have gone; its answer goes with it.
                 let _ = asked.answer.send(response);
             }
         }
+        daemon.learn();
     }
     notify(NotifyState::Stopping);
     drop(server);
     if options.keep { Ok(()) } else { daemon.controller.clear().map_err(|failures| failures.join("; ")) }
+}
+
+/// The next event; [`Event::News`] when something is due by time alone. `None` when nobody can send any more.
+fn next(inbox: &Receiver<Event>, daemon: &Running) -> Option<Event> {
+    match daemon.wait() {
+        None => inbox.recv().ok(),
+        Some(wait) => match inbox.recv_timeout(wait) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout) => Some(Event::News),
+            Err(RecvTimeoutError::Disconnected) => None,
+        },
+    }
 }
 
 fn uses_kernel(candidate: &Candidate) -> bool {
@@ -181,8 +220,10 @@ pub fn clear(state_dir: &Path, caps: &Caps) -> Result<(), Failure> {
     let sysctls = Some(open_sysctls(&state)?);
     let table = caps.nftables.as_ref().ok().map(|_| TableLock::take()).transpose()?;
     let (nftables, ids) = if table.is_some() { open_nftables()? } else { (None, Ids::default()) };
-    let mut controller = Controller::new(nftables, ProxyEngine::new(report::log), sysctls, ids);
+    let proxy = ProxyEngine::new(report::log);
+    let mut controller = Controller::new(nftables, proxy, sysctls, ids, Facts::default());
     controller.clear().map_err(|failures| failures.join("; "))?;
+    Remembered::new(state.path()).forget().map_err(|error| format!("what was remembered: {error}"))?;
     state.remove().map_err(|error| format!("state directory: {error}"))
 }
 

@@ -95,6 +95,16 @@ pub fn holder(path: &Path) -> Option<u32> {
     }
 }
 
+/// Writes a file beside and renames it: a crash leaves the old content or the new one, never half of one.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("json.new");
+    fs::write(&beside, content)?;
+    fs::rename(&beside, path)
+}
+
 /// Refuses a directory that someone else made or may write to: under /tmp, whose names anyone can guess, a
 /// planted link would have us truncate a file of its owner's choice.
 fn own(dir: &Path) -> io::Result<()> {

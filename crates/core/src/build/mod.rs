@@ -4,20 +4,25 @@
 //! looked for among everything that could be read. Deliberately absent: what this host can do, which is
 //! [`crate::assign`]'s question.
 
+mod backend;
+mod check;
 pub mod conflict;
+mod dns;
+mod family;
+mod pool;
+mod ports;
 mod source;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use crate::address::Family;
-use crate::config::endpoint::{Fault, Forward, Listen, parse_forward, parse_listen};
+use crate::config::endpoint::{Fault, Listen, ListenScope, parse_listen};
 use crate::config::{Config, RuleConfig, Text};
 use crate::diagnostic::{Diagnostic, Span, quote};
-use crate::ruleset::{
-    Backend, Dns, Listener, Origin, Pool, Rule, RuleName, Ruleset, Scope, Target, TargetPorts,
-};
+use crate::ruleset::{Listener, Origin, Rule, RuleName, Ruleset};
 use conflict::Claim;
+use family::Families;
+use ports::Shape;
 
 /// Builds the ruleset of a config, and names every mistake. The ruleset is there when every rule could be
 /// built; whether it may be used is for the caller to say, who knows whether any diagnostic is an error.
@@ -39,14 +44,10 @@ pub fn build(config: &Config) -> (Option<Ruleset>, Vec<Diagnostic>) {
             diagnostics.push(conflict_diagnostic(config, earlier, later));
         }
     }
+    let dns = dns::build(&config.dns, &mut diagnostics);
     let whole = rules.len() == config.rules.len() && !diagnostics.iter().any(Diagnostic::is_error);
-    let ruleset = Ruleset {
-        rules,
-        host: config.host,
-        control: config.control.clone(),
-        proxy: config.proxy,
-        dns: Dns::default(),
-    };
+    let ruleset =
+        Ruleset { rules, host: config.host, control: config.control.clone(), proxy: config.proxy, dns };
     (whole.then_some(ruleset), diagnostics)
 }
 
@@ -126,6 +127,9 @@ fn shared(a: &Listener, b: &Listener) -> String {
     Listener { ports, ..b.clone() }.to_string()
 }
 
+/// A listener and where it is written.
+type Placed = (Listener, Span);
+
 /// One rule on its way.
 struct Builder<'a, 'd> {
     config: &'a Config,
@@ -137,35 +141,25 @@ impl<'a> Builder<'a, '_> {
     fn build(mut self, index: usize, claims: &mut Vec<Claim>, names: &mut Vec<Named<'a>>) -> Option<Rule> {
         let rule = self.rule;
         let before = self.diagnostics.len();
-        let forward = rule
-            .forward
-            .as_ref()
-            .and_then(|text| Some((self.noted(text, parse_forward(&text.value))?, text)));
+        let written = backend::read(&rule.backends, self.diagnostics);
+        let families = Families::of(&written);
         let listens: Vec<(Listen, &Text)> = rule
             .listen
             .iter()
-            .filter_map(|text| Some((self.noted(text, parse_listen(&text.value))?, text)))
+            .filter_map(|text| Some((noted(text, parse_listen(&text.value), self.diagnostics)?, text)))
             .collect();
-        let family = forward.as_ref().map(|(forward, _)| Family::of(forward.address));
-        let listeners: Vec<(Listener, Span)> = listens
-            .iter()
-            .filter_map(|(listen, text)| Some((listen.listeners(family)?, text)))
-            .flat_map(|(listeners, text)| listeners.map(|listener| (listener, text.inside())))
-            .collect();
+        let listeners = self.listeners(&listens, &families);
         claims.extend(listeners.iter().map(|(listener, span)| Claim {
             rule: index,
             span: span.clone(),
             listener: listener.clone(),
         }));
-        let backend = forward.as_ref().map(|(forward, text)| Target {
-            address: forward.address,
-            ports: self.target_ports(&listens, forward, text),
-        });
-        if let Some((backend, (_, text))) = backend.zip(forward.as_ref()) {
-            self.refuse_loops(&listeners, backend, text);
-        }
+        let shape = Shape { listens: &listens, listeners: &listeners };
+        let backends = backend::build(&written, &shape, self.diagnostics);
         self.check_helper(&listeners);
-        let source = source::build(rule.source.as_ref(), family, self.diagnostics);
+        let source = source::build(rule.source.as_ref(), &families, self.diagnostics);
+        let all = written.len() == rule.backends.len();
+        let pool = pool::build(&rule.pool, backends, all, &shape, source.as_ref(), self.diagnostics);
         let name = self.name();
         let first =
             listeners.first().filter(|_| self.rule.name.is_none()).map(|(listener, _)| listener.clone());
@@ -176,12 +170,12 @@ impl<'a> Builder<'a, '_> {
         }
         self.warn_of_limits();
         let fine = !self.diagnostics[before..].iter().any(Diagnostic::is_error);
-        let complete = fine && !rule.listen.is_empty();
+        let complete = fine && !rule.listen.is_empty() && !rule.backends.is_empty();
         let (listeners, spans) = listeners.into_iter().unzip();
         Some(Rule {
             name: name.filter(|_| complete)?,
             listeners,
-            pool: Pool::new(vec![Backend::of(backend?)]),
+            pool,
             engine: rule.engine.as_ref().and_then(|(engine, _)| *engine),
             source: source?,
             helper: rule.helper.as_ref().map(|(helper, _)| *helper),
@@ -190,20 +184,43 @@ impl<'a> Builder<'a, '_> {
             origin: Origin {
                 rule: rule.span.clone(),
                 listeners: spans,
-                backends: forward.iter().map(|(_, text)| text.inside()).collect(),
+                backends: rule.backends.iter().map(|backend| backend.address.inside()).collect(),
                 engine: rule.engine.as_ref().map(|(_, span)| span.clone()),
             },
         })
     }
 
-    /// What was parsed; a fault is noted.
-    fn noted<T>(&mut self, text: &Text, parsed: Result<T, Fault>) -> Option<T> {
-        parsed
-            .map_err(|fault| {
-                let diagnostic = Diagnostic::error(text.at(&fault.at), fault.message).maybe_hint(fault.hint);
-                self.diagnostics.push(diagnostic);
-            })
-            .ok()
+    /// The listeners, as far as their family is known.
+    fn listeners(&mut self, listens: &[(Listen, &Text)], families: &Families) -> Vec<Placed> {
+        let family = families.listeners();
+        let mut listeners = Vec::new();
+        for (listen, text) in listens {
+            match (listen.listeners(family), families.both()) {
+                (Some(found), _) => listeners.extend(found.map(|listener| (listener, text.inside()))),
+                (None, Some([(_, v4), (_, v6)])) => {
+                    let hint = match &listen.scope {
+                        ListenScope::Interface(_) => {
+                            "write two rules, one for the backends of each family".to_owned()
+                        }
+                        _ => {
+                            let ports = listen.ports;
+                            format!("say which: 0.0.0.0:{ports}, [::]:{ports}, or both in a list")
+                        }
+                    };
+                    self.diagnostics.push(
+                        Diagnostic::error(
+                            text.inside(),
+                            "this listener has its backends' family, and they have both",
+                        )
+                        .also(v4.clone(), "an IPv4 backend")
+                        .also(v6.clone(), "an IPv6 backend")
+                        .hint(hint),
+                    );
+                }
+                (None, None) => {}
+            }
+        }
+        listeners
     }
 
     fn name(&mut self) -> Option<RuleName> {
@@ -219,84 +236,6 @@ impl<'a> Builder<'a, '_> {
             );
         }
         name
-    }
-
-    /// How the backend's ports follow from the listeners'.
-    fn target_ports(&mut self, listens: &[(Listen, &Text)], forward: &Forward, text: &Text) -> TargetPorts {
-        let Some(target) = forward.ports else { return TargetPorts::Same };
-        if target.is_single() {
-            return TargetPorts::One(target.first());
-        }
-        let at = text.at(&forward.ports_at);
-        for (listen, listen_text) in
-            listens.iter().filter(|(listen, _)| listen.ports.count() != target.count())
-        {
-            let (from, to) = (listen.ports.count(), target.count());
-            let last = u32::from(target.first()) + from - 1;
-            let hint = match u16::try_from(last) {
-                Ok(last) if last > target.first() => {
-                    format!("for {from} ports write {}-{last}, or one port for all of them", target.first())
-                }
-                Ok(_) => format!("one listener port leads to one port: write {}", target.first()),
-                Err(_) => format!(
-                    "{from} ports from {} on would end beyond 65535: begin at {} or lower",
-                    target.first(),
-                    65536 - from
-                ),
-            };
-            let plural = if from == 1 { "1 port" } else { &format!("{from} ports") };
-            self.diagnostics.push(
-                Diagnostic::error(at.clone(), "the listener's range and the backend's differ in length")
-                    .label(format!("{to} ports"))
-                    .also(listen_text.at(&listen.ports_at), plural)
-                    .hint(hint),
-            );
-        }
-        if listens.iter().all(|(listen, _)| listen.ports == target) {
-            return TargetPorts::Same;
-        }
-        if listens.iter().all(|(listen, _)| listen.ports.count() == target.count()) {
-            self.refuse_two_targets(listens, &at);
-        }
-        TargetPorts::Shifted(target)
-    }
-
-    /// Ranges of one length that overlap but do not begin together would send one port to two places.
-    fn refuse_two_targets(&mut self, listens: &[(Listen, &Text)], at: &Span) {
-        let mut sorted: Vec<_> = listens.iter().collect();
-        sorted.sort_by_key(|(listen, _)| listen.ports);
-        for pair in sorted.windows(2) {
-            let [(a, a_text), (b, b_text)] = pair else { continue };
-            if a.ports.overlaps(b.ports) && a.ports.first() != b.ports.first() {
-                let port = b.ports.first();
-                self.diagnostics.push(
-                    Diagnostic::error(
-                        b_text.at(&b.ports_at),
-                        format!("port {port} would lead to two ports of the backend"),
-                    )
-                    .label(format!("{port} is the first of this range"))
-                    .also(a_text.at(&a.ports_at), format!("{port} is not the first of this range"))
-                    .also(at.clone(), "the n-th port leads to the n-th of these")
-                    .hint("write two rules, or ranges that do not overlap"),
-                );
-            }
-        }
-    }
-
-    /// A backend that is the rule's own listener would forward to itself for ever. Loopback behind an any
-    /// listener is another matter: NAT tells the two apart, a relay does not ([`crate::assign`]).
-    fn refuse_loops(&mut self, listeners: &[(Listener, Span)], backend: Target, text: &Text) {
-        let is_loop = |listener: &Listener| {
-            listener.scope == Scope::Address(backend.address) && backend.ports.meet(listener.ports)
-        };
-        if let Some((listener, span)) = listeners.iter().find(|(listener, _)| is_loop(listener)) {
-            self.diagnostics.push(
-                Diagnostic::error(text.inside(), "this rule forwards to itself")
-                    .label("the backend")
-                    .also(span.clone(), format!("{listener} answers for it"))
-                    .hint("forward to another address or another port"),
-            );
-        }
     }
 
     fn check_helper(&mut self, listeners: &[(Listener, Span)]) {
@@ -331,6 +270,15 @@ impl<'a> Builder<'a, '_> {
             );
         }
     }
+}
+
+/// What was parsed; a fault is noted.
+fn noted<T>(text: &Text, parsed: Result<T, Fault>, diagnostics: &mut Vec<Diagnostic>) -> Option<T> {
+    parsed
+        .map_err(|fault| {
+            diagnostics.push(Diagnostic::error(text.at(&fault.at), fault.message).maybe_hint(fault.hint));
+        })
+        .ok()
 }
 
 /// Whether an address can be this host's own, to send from.

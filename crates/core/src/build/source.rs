@@ -2,9 +2,10 @@
 //! learns when it uses them.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::can_send_from;
+use super::family::Families;
 use crate::address::Family;
 use crate::config::nearest::nearest;
 use crate::config::{SourceConfig, Text};
@@ -14,11 +15,10 @@ use crate::ruleset::SourceMode;
 /// The most addresses in a pool.
 pub const MOST: usize = 256;
 
-/// Builds the source mode; `None` when a mistake was noted. `backend` is the family the pool must have, where
-/// it is known.
+/// Builds the source mode; `None` when a mistake was noted. The addresses of a pool have the `backends`' families.
 pub fn build(
     source: Option<&SourceConfig>,
-    backend: Option<Family>,
+    backends: &Families,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<SourceMode> {
     match source {
@@ -41,13 +41,24 @@ pub fn build(
             let mut seen = HashSet::new();
             let mut pool = Vec::with_capacity(texts.len());
             for text in texts {
-                match address(text, backend) {
+                match address(text, backends) {
                     Ok(address) if !seen.insert(address) => diagnostics.push(
                         Diagnostic::error(text.inside(), format!("{address} is in the pool twice"))
                             .hint("connections are spread evenly; leave one of the two out"),
                     ),
                     Ok(address) => pool.push(address),
                     Err(mistake) => diagnostics.push(mistake),
+                }
+            }
+            if diagnostics.len() == before {
+                for (family, place) in backends.known() {
+                    if !pool.iter().any(|address| Family::of(*address) == *family) {
+                        diagnostics.push(
+                            Diagnostic::error(span.clone(), format!("no address of this pool is {family}"))
+                                .also(place.clone(), format!("an {family} backend"))
+                                .hint(format!("add an {family} address of this host")),
+                        );
+                    }
                 }
             }
             (diagnostics.len() == before).then_some(SourceMode::Snat(pool))
@@ -68,13 +79,34 @@ fn unknown_word(word: &Text, other: &str) -> Diagnostic {
     Diagnostic::error(word.inside(), format!("`source` cannot be {}", quote(other))).hint(hint)
 }
 
-fn address(text: &Text, backend: Option<Family>) -> Result<IpAddr, Diagnostic> {
+fn address(text: &Text, backends: &Families) -> Result<IpAddr, Diagnostic> {
+    let address = plain_address(text)?;
+    let error = |message: String| Diagnostic::error(text.inside(), message);
+    if !can_send_from(address) {
+        return Err(error(format!("nothing can be sent from {address}")).hint("list addresses of this host"));
+    }
+    let family = Family::of(address);
+    if !backends.may_have(family) {
+        let backend = if family == Family::V4 { Family::V6 } else { Family::V4 };
+        return Err(error(format!("{address} is {family}, and the backend is {backend}"))
+            .hint(format!("list {backend} addresses of this host")));
+    }
+    Ok(address)
+}
+
+/// An address without a port.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn plain_address(text: &Text) -> Result<IpAddr, Diagnostic> {
     let value = text.value.as_str();
     let bare = value.strip_prefix('[').and_then(|value| value.strip_suffix(']')).unwrap_or(value);
     let error = |message: String| Diagnostic::error(text.inside(), message);
     let Ok(address) = value.parse::<IpAddr>() else {
         let hint = if bare.parse::<IpAddr>().is_ok() {
             format!("write {bare} without brackets: there is no port here")
+        } else if let Ok(socket) = value.parse::<SocketAddr>() {
+            format!("write {} without the port", socket.ip())
         } else if value == "masquerade" || value == "preserve" {
             format!("as a word of its own: source = \"{value}\"")
         } else if value.contains(['/', '-']) {
@@ -84,17 +116,10 @@ fn address(text: &Text, backend: Option<Family>) -> Result<IpAddr, Diagnostic> {
         };
         return Err(error(format!("{} is not an address", quote(value))).hint(hint));
     };
-    if let IpAddr::V6(v6) = address
-        && v6.to_ipv4_mapped().is_some()
-    {
-        return Err(error("an IPv4-mapped IPv6 address does not appear in packets".to_owned()));
+    match address {
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
+            Err(error("an IPv4-mapped IPv6 address does not appear in packets".to_owned()))
+        }
+        _ => Ok(address),
     }
-    if !can_send_from(address) {
-        return Err(error(format!("nothing can be sent from {address}")).hint("list addresses of this host"));
-    }
-    if let Some(backend) = backend.filter(|family| *family != Family::of(address)) {
-        return Err(error(format!("{address} is {}, and the backend is {backend}", Family::of(address)))
-            .hint(format!("list {backend} addresses of this host")));
-    }
-    Ok(address)
 }

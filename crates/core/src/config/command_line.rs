@@ -7,7 +7,7 @@
 use std::net::Ipv6Addr;
 
 use super::read::choose;
-use super::{Config, RuleConfig, SourceConfig, Text, engine};
+use super::{BackendConfig, Config, RuleConfig, SourceConfig, Text, engine};
 use crate::build::build;
 use crate::diagnostic::{Diagnostic, Source};
 use crate::ruleset::Ruleset;
@@ -32,7 +32,7 @@ pub fn from_command_line(
     let mut diagnostics = Vec::new();
     let mut rules = rules(&words, &mut diagnostics);
     let engine =
-        engine_text.and_then(|text| match choose("--engine", &["auto", "nftables", "proxy"], &text) {
+        engine_text.and_then(|text| match choose("--engine", &["auto", "nftables", "proxy"], &[], &text) {
             Ok(word) => Some((engine(word), text.span)),
             Err(mistake) => {
                 diagnostics.push(mistake);
@@ -118,7 +118,7 @@ fn rules(words: &[Text], diagnostics: &mut Vec<Diagnostic>) -> Vec<RuleConfig> {
         rules.push(RuleConfig {
             span,
             listen: vec![listen],
-            forward: Some(forward),
+            backends: vec![BackendConfig::from(forward)],
             ..RuleConfig::default()
         });
     }

@@ -7,6 +7,7 @@ pub mod command_line;
 pub mod endpoint;
 pub mod keys;
 pub(crate) mod nearest;
+mod pool;
 mod read;
 pub mod reference;
 mod syntax;
@@ -22,6 +23,7 @@ use crate::ruleset::{Control, EngineKind, Helper, Host, HostSettings, ProxySetti
 use read::{Fields, Reader};
 
 pub use command_line::from_command_line;
+pub use pool::{BackendConfig, CheckConfig, PassiveConfig, PoolConfig};
 
 /// A text of the file and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,8 +100,10 @@ pub struct RuleConfig {
     pub name: Option<Text>,
     /// `listen`; empty when it could not be read.
     pub listen: Vec<Text>,
-    /// `forward`; `None` when it could not be read.
-    pub forward: Option<Text>,
+    /// The entries of `forward`, or of `backends` in `pool`; empty when none could be read.
+    pub backends: Vec<BackendConfig>,
+    /// `pool`.
+    pub pool: PoolConfig,
     /// `engine`: `None` when not written, `Some((None, _))` for `auto`.
     pub engine: Option<(Option<EngineKind>, Span)>,
     /// `source`.
@@ -112,6 +116,19 @@ pub struct RuleConfig {
     pub timeouts: Option<TimeoutsConfig>,
 }
 
+/// `[dns]`, servers still as text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DnsConfig {
+    /// `servers`, and the place of the list.
+    pub servers: Option<(Vec<Text>, Span)>,
+    /// `timeout`.
+    pub timeout: Option<Duration>,
+    /// `ttl-min`.
+    pub ttl_min: Option<(Duration, Span)>,
+    /// `ttl-max`.
+    pub ttl_max: Option<(Duration, Span)>,
+}
+
 /// The file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
@@ -121,6 +138,8 @@ pub struct Config {
     pub control: Control,
     /// `[proxy]`.
     pub proxy: ProxySettings,
+    /// `[dns]`.
+    pub dns: DnsConfig,
     /// `[[rule]]`, in the order of the file.
     pub rules: Vec<RuleConfig>,
 }
@@ -132,12 +151,12 @@ pub fn parse(text: &str) -> (Config, Vec<Diagnostic>) {
     let syntax = syntax::Errors::new(text, &errors);
     let mut reader = Reader { text, mistakes: Vec::new(), complete: errors.is_empty() };
     let fields = reader.table(table.get_ref(), 0..0, &keys::FILE);
-    let mut config = config(fields, &mut reader.mistakes);
+    let mut config = config(fields, &mut reader);
     let mistakes = syntax.and(reader.mistakes);
     // What stands on a line that could not be read is not built: it is not what the user wrote.
     for rule in &mut config.rules {
         rule.listen.retain(|text| !syntax.spoils(&text.span));
-        rule.forward.take_if(|text| syntax.spoils(&text.span));
+        rule.backends.retain(|backend| !syntax.spoils(&backend.address.span));
     }
     (config, mistakes)
 }
@@ -153,25 +172,28 @@ pub fn load(text: &str) -> (Option<crate::ruleset::Ruleset>, Vec<Diagnostic>) {
     (ruleset, diagnostics)
 }
 
-fn config(mut fields: Fields, mistakes: &mut Vec<Diagnostic>) -> Config {
+fn config(mut fields: Fields, reader: &mut Reader<'_>) -> Config {
     let mut config = Config::default();
     if let Some(host) = fields.table("host") {
         config.host = host_section(host);
     }
     if let Some(mut control) = fields.table("control") {
-        config.control.group = control.text("group").and_then(|group| group_name(group, mistakes));
+        config.control.group =
+            control.text("group").and_then(|group| group_name(group, &mut reader.mistakes));
         control.finish();
     }
     if let Some(mut proxy) = fields.table("proxy") {
-        config.proxy.workers = proxy.count("workers").map(|(count, _)| count);
-        config.proxy.max_connections = proxy.count("max-connections").map(|(count, _)| count);
-        config.proxy.max_flows = proxy.count("max-flows").map(|(count, _)| count);
+        config.proxy.workers = proxy.count("workers").map(only);
+        config.proxy.max_connections = proxy.count("max-connections").map(only);
+        config.proxy.max_flows = proxy.count("max-flows").map(only);
         if let Some(timeouts) = proxy.table("timeouts") {
             config.proxy.timeouts = timeouts_section(timeouts).over(Timeouts::default());
         }
         proxy.finish();
     }
-    config.rules = fields.tables("rule").unwrap_or_default().into_iter().map(rule).collect();
+    config.dns = fields.table("dns").map(dns_section).unwrap_or_default();
+    let rules = fields.tables("rule").unwrap_or_default();
+    config.rules = rules.into_iter().map(|fields| rule(fields, reader)).collect();
     fields.finish();
     config
 }
@@ -182,14 +204,19 @@ fn host_section(mut fields: Fields) -> Host {
         host.settings = if word == "check" { HostSettings::Check } else { HostSettings::Set };
     }
     if let Some(mut conntrack) = fields.table("conntrack") {
-        host.conntrack.max = conntrack.count("max").map(|(count, _)| count);
-        host.conntrack.tcp_established = conntrack.duration("tcp-established");
-        host.conntrack.udp = conntrack.duration("udp");
-        host.conntrack.udp_stream = conntrack.duration("udp-stream");
+        host.conntrack.max = conntrack.count("max").map(only);
+        host.conntrack.tcp_established = conntrack.duration("tcp-established").map(only);
+        host.conntrack.udp = conntrack.duration("udp").map(only);
+        host.conntrack.udp_stream = conntrack.duration("udp-stream").map(only);
         conntrack.finish();
     }
     fields.finish();
     host
+}
+
+/// A value without its place.
+fn only<T>((value, _): (T, Span)) -> T {
+    value
 }
 
 /// A group's name, as `groupadd` of Debian's shadow suite accepts them.
@@ -206,21 +233,34 @@ fn group_name(group: Text, mistakes: &mut Vec<Diagnostic>) -> Option<String> {
 
 fn timeouts_section(mut fields: Fields) -> TimeoutsConfig {
     let timeouts = TimeoutsConfig {
-        connect: fields.duration("connect"),
-        idle: fields.duration("idle"),
-        half_closed: fields.duration("half-closed"),
-        udp_idle: fields.duration("udp-idle"),
+        connect: fields.duration("connect").map(only),
+        idle: fields.duration("idle").map(only),
+        half_closed: fields.duration("half-closed").map(only),
+        udp_idle: fields.duration("udp-idle").map(only),
     };
     fields.finish();
     timeouts
 }
 
-fn rule(mut fields: Fields) -> RuleConfig {
+fn dns_section(mut fields: Fields) -> DnsConfig {
+    let dns = DnsConfig {
+        servers: fields.texts("servers").map(|(texts, _, span)| (texts, span)),
+        timeout: fields.duration("timeout").map(only),
+        ttl_min: fields.duration("ttl-min"),
+        ttl_max: fields.duration("ttl-max"),
+    };
+    fields.finish();
+    dns
+}
+
+fn rule(mut fields: Fields, reader: &mut Reader<'_>) -> RuleConfig {
+    let (pool, backends) = backends(&mut fields, reader);
     let rule = RuleConfig {
         span: fields.span.clone(),
         name: fields.text("name"),
         listen: fields.texts("listen").map(|(texts, ..)| texts).unwrap_or_default(),
-        forward: fields.text("forward"),
+        backends,
+        pool,
         engine: fields.choice("engine").map(|(word, span)| (engine(word), span)),
         source: fields.texts("source").map(|(mut texts, list, span)| match texts.pop() {
             Some(word) if !list => SourceConfig::Word(word),
@@ -232,6 +272,31 @@ fn rule(mut fields: Fields) -> RuleConfig {
     };
     fields.finish();
     rule
+}
+
+/// The pool and its backends, which stand in `forward` or in the pool.
+fn backends(fields: &mut Fields, reader: &mut Reader<'_>) -> (PoolConfig, Vec<BackendConfig>) {
+    let forward = fields.texts("forward").map(|(texts, ..)| texts);
+    let section = fields.table("pool");
+    let here = fields.written("forward");
+    let below = section.as_ref().and_then(|section| section.written("backends")).cloned();
+    // A pool that could not be read may have them.
+    let unread = section.is_none() && fields.written("pool").is_some();
+    match (here, &below) {
+        (Some(here), Some(below)) => reader.mistakes.push(
+            Diagnostic::error(below.clone(), "this rule has `forward` and `backends`")
+                .also(here.clone(), "the backends stand here as well")
+                .hint("keep one of the two: `backends` has room for the settings of each backend"),
+        ),
+        (None, None) if reader.complete && !unread => reader.mistakes.push(
+            Diagnostic::error(fields.span.clone(), "`forward` is missing in this [[rule]]")
+                .hint("for example forward = \"192.168.1.100:80\""),
+        ),
+        _ => {}
+    }
+    let (pool, listed) = section.map(pool::pool).unwrap_or_default();
+    let written = forward.unwrap_or_default().into_iter().map(BackendConfig::from);
+    (pool, written.chain(listed.unwrap_or_default()).collect())
 }
 
 /// The engine of a word; `None` for `auto`.

@@ -103,9 +103,9 @@ fn keys(page: &mut String, section: &Section) {
     // Writing to a String cannot fail.
     let _ = writeln!(page, "| key | value | default | |\n|---|---|---|---|");
     for key in section.keys {
-        let doc = match key.kind {
-            Kind::Table(below) | Kind::Tables(below) => format!("See `{}`.", below.header),
-            _ => key.doc.to_owned(),
+        let doc = match key.kind.section() {
+            Some(below) => format!("{} See `{}`.", key.doc, below.header).trim_start().to_owned(),
+            None => format!("{}{}", types(section, key), key.doc),
         };
         let default = if key.required {
             "**required**".to_owned()
@@ -119,18 +119,34 @@ fn keys(page: &mut String, section: &Section) {
     page.push('\n');
 }
 
+/// The types that a key belongs to, or the fewer that it does not belong to.
+fn types(section: &Section, key: &Key) -> String {
+    let quoted = |words: &[&str]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+    let all = match section.key("type").map(|key| &key.kind) {
+        Some(Kind::Choice(words)) if !key.types.is_empty() => words,
+        _ => return String::new(),
+    };
+    let others: Vec<&str> = all.iter().copied().filter(|word| !key.types.contains(word)).collect();
+    if others.len() < key.types.len() {
+        format!("Not for {}: ", quoted(&others))
+    } else {
+        format!("{}: ", quoted(key.types))
+    }
+}
+
 fn value(key: &Key) -> String {
     match &key.kind {
         Kind::Choice(words) => {
             words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", ")
         }
-        Kind::Count(most) => format!("1 to {most}, as in `{}`", key.example),
+        Kind::Number(least, most) => format!("{least} to {most}, as in `{}`", key.example),
         Kind::Duration(bounds) => {
             let seconds = if bounds.whole_seconds { ", whole seconds" } else { "" };
             let (least, most) = (format_duration(bounds.least), format_duration(bounds.most));
             format!("{least} to {most}{seconds}, as in `{}`", key.example)
         }
         Kind::Text | Kind::Texts => format!("{}, as in `{}`", key.kind.describe(), key.example),
-        Kind::Table(_) | Kind::Tables(_) => key.kind.describe().to_owned(),
+        Kind::Entries(..) => format!("{}, as in `{}`", key.kind.describe(), key.example),
+        Kind::Flag | Kind::Table(_) | Kind::Short(..) | Kind::Tables(_) => key.kind.describe().to_owned(),
     }
 }

@@ -5,7 +5,7 @@ pub mod proxy;
 
 use crate::assign::Assignment;
 use crate::facts::{Facts, Moment};
-use crate::members::{Meets, meets};
+use crate::members::{Meets, Reach, meets};
 use crate::ruleset::{EngineKind, Rule, Ruleset};
 
 /// What plans are made from.
@@ -28,16 +28,8 @@ impl<'a> World<'a> {
             rules.filter_map(|nth| Some((self.ruleset.rules.get(nth)?, self.assignment.rules.get(nth)?)));
         assigned
             .filter(|(_, assigned)| assigned.engine == kind)
-            .map(|(rule, _)| (rule, meets(rule, self.facts, self.now, only_family(rule, kind))))
+            .map(|(rule, _)| (rule, meets(rule, self.facts, self.now, Reach::of(rule, kind))))
             .collect()
-    }
-}
-
-/// The family that an engine can reach for a rule, where it is only one.
-fn only_family(rule: &Rule, kind: EngineKind) -> Option<crate::address::Family> {
-    match kind {
-        EngineKind::Nftables => rule.listeners.first().map(|listener| listener.scope.family()),
-        EngineKind::Proxy => None,
     }
 }
 

@@ -304,7 +304,7 @@ mod tests {
     use super::*;
     use crate::address::Family;
     use crate::facts::Facts;
-    use crate::members::meets;
+    use crate::members::{Reach, meets};
     use crate::ruleset::BackendName;
 
     fn rule(name: &str, first: u16, last: u16, ports: TargetPorts) -> Rule {
@@ -318,7 +318,7 @@ mod tests {
     }
 
     fn plan(rules: &[&Rule], settings: &ProxySettings) -> Plan {
-        let met = |rule: &&'_ Rule| meets(rule, &Facts::default(), Duration::ZERO, None);
+        let met = |rule: &&'_ Rule| meets(rule, &Facts::default(), Duration::ZERO, Reach::ANY);
         let rules: Vec<(&Rule, Meets)> = rules.iter().map(|rule| (*rule, met(rule))).collect();
         Plan::new(&rules, settings)
     }

@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::address::{Family, InterfaceName, PortRange, Protocol};
 use crate::diagnostic::Span;
@@ -171,7 +171,7 @@ impl fmt::Display for Helper {
 }
 
 /// A data plane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineKind {
     /// NAT in the kernel by nf_tables.

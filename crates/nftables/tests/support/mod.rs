@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use portway_core::address::{Family, PortRange, Protocol};
 use portway_core::engine::{Changed, Engine, EngineError};
 use portway_core::facts::Facts;
-use portway_core::members::{Meets, meets};
+use portway_core::members::{Meets, Reach, meets};
 use portway_core::plan::nftables::{Ids, Plan};
 use portway_core::ruleset::{Listener, Rule, RuleName, Scope, Target, TargetPorts};
 use portway_nftables::NftablesEngine;
@@ -108,7 +108,10 @@ pub fn plan(engine: &mut NftablesEngine, rules: &[Rule]) -> Plan {
 
 /// The rules with what they meet while nothing is known of the world.
 pub fn met(rules: &[Rule]) -> Vec<(&Rule, Meets)> {
-    rules.iter().map(|rule| (rule, meets(rule, &Facts::default(), std::time::Duration::ZERO, None))).collect()
+    rules
+        .iter()
+        .map(|rule| (rule, meets(rule, &Facts::default(), std::time::Duration::ZERO, Reach::ANY)))
+        .collect()
 }
 
 pub fn apply(engine: &mut NftablesEngine, plan: &Plan) -> Result<Changed, EngineError> {

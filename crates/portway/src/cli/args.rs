@@ -1,8 +1,12 @@
 //! The words of the command line (clap). Shape only; what they mean is parsed with the file's own grammar.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use portway_core::config::value::parse_duration;
+use portway_core::flow::Place;
+use portway_core::ruleset::EngineKind;
 
 use crate::state_dir;
 
@@ -86,6 +90,69 @@ pub(super) enum Command {
         #[command(flatten)]
         state: State,
     },
+    /// Send no new flows to a backend; the present ones end by themselves
+    Drain {
+        #[command(flatten)]
+        backend: Backend,
+        /// Wait until its last flow has ended, at most this long ("5m")
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        wait: Option<Duration>,
+        #[command(flatten)]
+        state: State,
+    },
+    /// Take a drain back
+    Undrain {
+        #[command(flatten)]
+        backend: Backend,
+        #[command(flatten)]
+        state: State,
+    },
+    /// Treat a backend as if it were down
+    Disable {
+        #[command(flatten)]
+        backend: Backend,
+        #[command(flatten)]
+        state: State,
+    },
+    /// Take a disable back
+    Enable {
+        #[command(flatten)]
+        backend: Backend,
+        #[command(flatten)]
+        state: State,
+    },
+    /// Change the weight of a backend
+    Weight {
+        #[command(flatten)]
+        backend: Backend,
+        /// 0 to 256, or `default` for the file's
+        #[arg(value_parser = weight)]
+        weight: Weight,
+        #[command(flatten)]
+        state: State,
+    },
+    /// List live flows of every engine
+    Conns {
+        #[command(flatten)]
+        filter: Filter,
+        /// The most that are listed
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        limit: usize,
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        state: State,
+    },
+    /// End live flows, TCP by reset
+    Kill {
+        #[command(flatten)]
+        filter: Filter,
+        /// End every flow
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        state: State,
+    },
     /// Apply the changed file; a bad one changes nothing
     Reload {
         #[command(flatten)]
@@ -110,6 +177,76 @@ pub(super) struct Output {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Backend {
+    /// The rule's name and the backend's, or one address of a name: web/10.0.0.1:80
+    #[arg(value_name = "RULE/BACKEND", value_parser = backend)]
+    pub(super) backend: (String, String),
+    /// The order outlives the daemon
+    #[arg(long)]
+    pub(super) keep: bool,
+}
+
+/// Which flows are meant: those that match everything that is given.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Filter {
+    /// Flows of this rule
+    #[arg(long, value_name = "NAME")]
+    pub(super) rule: Option<String>,
+    /// tcp or udp
+    #[arg(long, value_parser = ["tcp", "udp"])]
+    pub(super) protocol: Option<String>,
+    /// Flows of these clients: 192.0.2.7, 192.0.2.0/24, 192.0.2.7:40000, [fd00::7]:40000
+    #[arg(long, value_name = "NET[:PORT]")]
+    pub(super) client: Option<Place>,
+    /// Flows to this backend: 10.0.0.1, 10.0.0.1:80, [fd00::1]:80
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    pub(super) backend: Option<Place>,
+    /// Flows at least this old ("10m")
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(super) older_than: Option<Duration>,
+    /// Flows of this engine
+    #[arg(long, value_parser = engine)]
+    pub(super) engine: Option<EngineKind>,
+}
+
+/// A weight as ordered; `None` for the file's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weight(pub(super) Option<u16>);
+
+fn weight(word: &str) -> Result<Weight, String> {
+    if word == "default" {
+        return Ok(Weight(None));
+    }
+    let number = word.parse().ok().filter(|number| *number <= portway_core::ruleset::Backend::MOST_WEIGHT);
+    number.map(|number| Weight(Some(number))).ok_or_else(|| "0 to 256, or `default`".to_owned())
+}
+
+/// A rule's name may hold slashes (`tcp/0.0.0.0:80`), so the last one cuts; of backends only services have one in
+/// their names (`srv/…`).
+fn backend(word: &str) -> Result<(String, String), String> {
+    let cut = match word.rfind("/srv/") {
+        Some(cut) => Some((&word[..cut], &word[cut + 1..])),
+        None => word.rsplit_once('/'),
+    };
+    match cut {
+        Some((rule, backend)) if !rule.is_empty() && !backend.is_empty() => {
+            Ok((rule.to_owned(), backend.to_owned()))
+        }
+        _ => Err("write RULE/BACKEND, for example web/10.0.0.1:80 (portway status has the names)".to_owned()),
+    }
+}
+
+fn duration(word: &str) -> Result<Duration, String> {
+    parse_duration(word).map_err(|error| format!("{error}: a whole number and a unit, 500ms, 2s, 5m, 1h, 1d"))
+}
+
+fn engine(word: &str) -> Result<EngineKind, String> {
+    let all = EngineKind::ALL.map(|engine| engine.to_string());
+    let found = EngineKind::ALL.into_iter().find(|engine| engine.to_string() == word);
+    found.ok_or_else(|| format!("there is {}", all.join(", ")))
 }
 
 #[derive(Debug, ClapArgs)]

@@ -4,7 +4,9 @@
 
 mod args;
 mod check;
+mod conns;
 mod diff;
+mod orders;
 mod plan;
 pub mod report;
 mod status;
@@ -15,10 +17,10 @@ use clap::Parser;
 use portway_core::caps::Caps;
 use portway_core::config;
 
-use crate::control::{Request, Response, client};
+use crate::control::{Ordered, Request, Response, client};
 use crate::host::probe;
 use crate::{daemon, load, state_dir};
-use args::{Args, Command};
+use args::{Args, Command, Weight};
 
 /// Why a command did not do what it was asked: said already, or to be said.
 pub(crate) enum Failure {
@@ -75,6 +77,20 @@ fn run(command: Command) -> Result<(), Failure> {
             diff::run(old, load::read(&text.file)?, &caps(false), output.json)
         }
         Command::Status { output, state } => status::run(&state.dir(), output.json),
+        Command::Drain { backend, wait, state } => match wait {
+            None => orders::run(&state.dir(), &backend, Ordered::Drain),
+            Some(most) => orders::drain(&state.dir(), &backend, most),
+        },
+        Command::Undrain { backend, state } => orders::run(&state.dir(), &backend, Ordered::Undrain),
+        Command::Disable { backend, state } => orders::run(&state.dir(), &backend, Ordered::Disable),
+        Command::Enable { backend, state } => orders::run(&state.dir(), &backend, Ordered::Enable),
+        Command::Weight { backend, weight: Weight(weight), state } => {
+            orders::run(&state.dir(), &backend, Ordered::Weight(weight))
+        }
+        Command::Conns { filter, limit, output, state } => {
+            conns::list(&state.dir(), filter, limit, output.json)
+        }
+        Command::Kill { filter, all, state } => conns::kill(&state.dir(), filter, all),
         Command::Reload { state } => match ask(&state.dir(), Request::Reload)? {
             Response::Reloaded(lines) => {
                 lines.iter().for_each(|line| report::say(line));

@@ -8,6 +8,8 @@ pub mod server;
 
 use std::collections::BTreeMap;
 
+use portway_core::flow::{FlowFilter, Flows};
+use portway_core::ruleset::EngineKind;
 use portway_core::snapshot::RuleCounters;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub const MAX_REQUEST: u64 = 4096;
 
 /// What a client may ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Request {
     /// What runs and how it does.
@@ -24,6 +26,49 @@ pub enum Request {
     Reload,
     /// The text that is applied now, for a comparison with another.
     Applied,
+    /// An order for one backend.
+    Order {
+        /// The rule's name.
+        rule: String,
+        /// The backend's name, or one address of it.
+        backend: String,
+        /// What it shall do.
+        order: Ordered,
+        /// Whether the order outlives the daemon.
+        keep: bool,
+    },
+    /// Live flows.
+    Conns {
+        /// Which.
+        filter: FlowFilter,
+        /// Of one engine only.
+        engine: Option<EngineKind>,
+        /// At most so many.
+        most: usize,
+    },
+    /// End flows.
+    Kill {
+        /// Which.
+        filter: FlowFilter,
+        /// Of one engine only.
+        engine: Option<EngineKind>,
+    },
+}
+
+/// What the operator wants of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ordered {
+    /// No new flows; the present ones end by themselves.
+    Drain,
+    /// Takes a drain back.
+    Undrain,
+    /// As if it were down.
+    Disable,
+    /// Takes a disable back.
+    Enable,
+    /// This weight; `None` for the file's.
+    Weight(Option<u16>),
 }
 
 /// What the daemon answers.
@@ -34,6 +79,12 @@ pub enum Response {
     Status(Box<Status>),
     /// To [`Request::Reload`]: what changed, a line each.
     Reloaded(Vec<String>),
+    /// To [`Request::Order`]: how the backend stands now.
+    Ordered(Vec<BackendStatus>),
+    /// To [`Request::Conns`].
+    Conns(Flows),
+    /// To [`Request::Kill`]: how many flows ended.
+    Killed(u64),
     /// To [`Request::Applied`].
     Applied {
         /// The file's path, or "<command line>".
@@ -60,6 +111,8 @@ pub struct Status {
     pub applied_seconds: u64,
     /// The rules, in the order of the file.
     pub rules: Vec<RuleStatus>,
+    /// How long what the world says takes to be in force.
+    pub facts: FactsStatus,
     /// Engine-wide figures: engine, figure, value.
     pub engines: BTreeMap<String, BTreeMap<String, u64>>,
     /// What the operator should know (a table of someone else that drops our traffic, a setting not set).
@@ -79,13 +132,66 @@ pub struct RuleStatus {
     pub listen: Vec<String>,
     /// Where it goes.
     pub forward: String,
+    /// Its backends, a name with every address that it stands for now.
+    pub backends: Vec<BackendStatus>,
     /// Which source address the backend sees.
     pub source: String,
-    /// "forwarding", or "missing" when the engine no longer holds the rule.
+    /// "forwarding"; "empty" while no backend is live; "missing" when the engine no longer holds the rule.
     pub state: String,
-    /// Flows begun per second, over the last seconds.
-    pub flows_per_second: f64,
+    /// How new flows are spread over the backends.
+    pub balance: String,
+    /// Flows begun per second, over the last seconds; nothing at the first reading, for a rate needs two.
+    pub flows_per_second: Option<f64>,
     /// The counters.
     #[serde(flatten)]
     pub counters: RuleCounters,
+}
+
+/// One backend, or one address of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// The backend's name.
+    pub name: String,
+    /// Where it is; nothing while a name stands for no address.
+    pub target: Option<String>,
+    /// "up", "down", "checking" (up until the first check says otherwise), "draining", "disabled", "standby" (a backup
+    /// that is not needed), "unresolved", "ejected" (by passive checks).
+    pub state: String,
+    /// The weight of the file, or the operator's.
+    pub weight: u16,
+    /// Its share of new flows now, in percent.
+    pub share: f64,
+    /// Used only while no other is live.
+    pub backup: bool,
+    /// What the last check said.
+    pub reason: String,
+    /// Seconds since the state began, where that is known.
+    pub since_seconds: Option<u64>,
+    /// Flows alive now.
+    pub live: u64,
+    /// Flows begun.
+    pub flows: u64,
+    /// Flows that it did not take; the proxy's only.
+    pub failed: u64,
+    /// Who gave the order that holds, if any.
+    pub by: Option<String>,
+    /// When, in seconds since the Unix epoch.
+    pub at: Option<u64>,
+    /// Whether the order outlives the daemon.
+    pub keep: bool,
+}
+
+/// How facts came into force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FactsStatus {
+    /// How often changed facts were carried out.
+    pub applied: u64,
+    /// From the verdict to its being in force, in microseconds: the last time, and the longest.
+    pub last_apply_us: u64,
+    /// See there.
+    pub max_apply_us: u64,
+    /// Probes that are made.
+    pub probes: u64,
+    /// Names that are resolved.
+    pub names: u64,
 }

@@ -19,6 +19,8 @@ use super::{MAX_REQUEST, Request, Response};
 pub struct Asked {
     /// What is asked.
     pub request: Request,
+    /// Who asks, by the kernel's word: a user's name, or "uid N".
+    pub by: String,
     /// Takes exactly one answer.
     pub answer: SyncSender<Response>,
 }
@@ -86,7 +88,7 @@ fn serve(stream: &UnixStream, ask: &impl Fn(Asked) -> bool) -> io::Result<()> {
         Ok(request) => {
             let (answer, answered) = sync_channel(1);
             let stopping = || Response::Refused("the daemon is stopping".to_owned());
-            if ask(Asked { request, answer }) {
+            if ask(Asked { request, by: peer(stream), answer }) {
                 answered.recv().unwrap_or_else(|_| stopping())
             } else {
                 stopping()
@@ -96,6 +98,19 @@ fn serve(stream: &UnixStream, ask: &impl Fn(Asked) -> bool) -> io::Result<()> {
     let mut text = serde_json::to_vec(&response).map_err(io::Error::other)?;
     text.push(b'\n');
     (&*stream).write_all(&text)
+}
+
+/// The user at the other end (SO_PEERCRED, unix(7)), by the name in /etc/passwd where there is one.
+fn peer(stream: &UnixStream) -> String {
+    let Ok(credentials) = rustix::net::sockopt::socket_peercred(stream) else { return "unknown".to_owned() };
+    let uid = credentials.uid.as_raw().to_string();
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    });
+    named.unwrap_or_else(|| format!("uid {uid}"))
 }
 
 /// The id of a group in /etc/group (group(5)).

@@ -1,69 +1,162 @@
-//! What a running daemon does when something happens: apply, reload, answer.
+//! What a running daemon does when something happens: apply, reload, learn, answer.
 //!
 //! Deliberately absent: where the events come from and how the daemon ends (`daemon`).
 
-use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::thread;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portway_core::address::Family;
 use portway_core::caps::Caps;
 use portway_core::compare::compare;
 use portway_core::diagnostic::{Diagnostic, Source};
-use portway_core::engine::Changed;
+use portway_core::engine::{Changed, EngineError};
+use portway_core::facts::{Moment, Resolved};
 use portway_core::plan::nftables::{MARK, MARK_MASK};
 use portway_core::ruleset::{EngineKind, HostSettings};
-use portway_core::snapshot::{EngineSnapshot, flows_per_second};
 use portway_nftables::NftablesEngine;
 use portway_proxy::ProxyEngine;
+use portway_watch::Watch;
 
 use super::Failure;
 use crate::cli::report;
-use crate::control::{Request, Response, RuleStatus, Status};
-use crate::controller::{Candidate, Controller, Report};
+use crate::control::{FactsStatus, Request, Response};
+use crate::controller::{Applied, Candidate, Controller, News, Report};
 use crate::host::sysctl::dotted;
 use crate::host::{absent, in_use};
 use crate::load;
+use crate::news::Waiting;
+use crate::remembered::Remembered;
+
+mod orders;
+mod status;
+
+/// The most flows that one answer lists.
+const MOST_FLOWS: usize = 100_000;
+
+/// What a daemon is made of.
+pub(super) struct Parts {
+    pub(super) controller: Controller<NftablesEngine, ProxyEngine>,
+    pub(super) caps: Caps,
+    pub(super) watch: Watch,
+    /// Where what it finds waits.
+    pub(super) waiting: Arc<Waiting>,
+    /// Absent where the daemon keeps nothing: rules of a command line, or no state directory.
+    pub(super) remembered: Option<Remembered>,
+    /// Moments count from here.
+    pub(super) started: Instant,
+}
 
 /// A daemon whose rules are applied, or about to be.
 pub(super) struct Running {
-    pub(super) controller: Controller<NftablesEngine, ProxyEngine>,
-    caps: Caps,
+    parts: Parts,
     pub(super) source: Source,
     file: Option<PathBuf>,
     pub(super) warnings: Vec<String>,
-    started: Instant,
     applied_at: Instant,
-    sample: Option<(Instant, BTreeMap<String, u64>)>,
+    facts: FactsStatus,
+    /// What stands in the way of bringing the facts into force, if anything does.
+    stuck: Option<String>,
+    sample: Option<status::Sample>,
 }
 
 impl Running {
     /// A daemon that has applied nothing yet. `file` is read again on reload.
-    pub(super) fn new(
-        controller: Controller<NftablesEngine, ProxyEngine>,
-        caps: Caps,
-        source: Source,
-        file: Option<PathBuf>,
-    ) -> Self {
-        let now = Instant::now();
-        let warnings = Vec::new();
-        Self { controller, caps, source, file, warnings, started: now, applied_at: now, sample: None }
+    pub(super) fn new(parts: Parts, source: Source, file: Option<PathBuf>) -> Self {
+        let (warnings, facts) = (Vec::new(), FactsStatus::default());
+        let applied_at = parts.started;
+        Self { parts, source, file, warnings, applied_at, facts, stuck: None, sample: None }
+    }
+
+    /// What is applied now.
+    pub(super) fn applied(&self) -> Option<&Applied> {
+        self.parts.controller.applied()
+    }
+
+    /// Removes every trace.
+    pub(super) fn clear(&mut self) -> Result<(), Vec<String>> {
+        self.parts.controller.clear()
+    }
+
+    fn now(&self) -> Moment {
+        self.parts.started.elapsed()
+    }
+
+    /// How long until something is due by time alone.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        let due = self.parts.controller.due();
+        due.map(|due| due.saturating_sub(self.now()))
+    }
+
+    /// Takes in what the watchers have found and does what is due.
+    pub(super) fn learn(&mut self) {
+        let Parts { controller, waiting, .. } = &mut self.parts;
+        if let Some((news, since)) = waiting.take() {
+            for line in news.iter().filter_map(|item| told(item, controller)) {
+                report::log(&line);
+            }
+            let names = news.iter().any(|item| matches!(item, News::Names(..)));
+            let now = self.now();
+            let learned = self.parts.controller.learn(news, now);
+            self.note(learned, since);
+            if names {
+                self.watch();
+                self.keep_names();
+            }
+        }
+        let now = self.now();
+        if self.parts.controller.due().is_some_and(|due| due <= now) {
+            let since = Instant::now();
+            let done = self.parts.controller.tick(now);
+            self.note(done, since);
+        }
+    }
+
+    /// Notes how long facts took to be in force, or why they are not.
+    fn note(&mut self, learned: Result<(), EngineError>, since: Instant) {
+        let stuck = learned.err().map(|error| format!("what has changed is not in force: {error}"));
+        if let Some(reason) = stuck.as_ref().filter(|_| stuck != self.stuck) {
+            report::warning(reason);
+        }
+        self.stuck = stuck;
+        let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.facts.applied += 1;
+        self.facts.last_apply_us = micros;
+        self.facts.max_apply_us = self.facts.max_apply_us.max(micros);
+    }
+
+    /// Tells the watchers what the rules and the names have come to ask for.
+    fn watch(&self) {
+        let Parts { controller, watch, .. } = &self.parts;
+        let Some(applied) = controller.applied() else { return };
+        let concern = controller.concern();
+        watch.set(concern.probes(), concern.lookups(), &applied.candidate.ruleset.dns);
+    }
+
+    fn keep_names(&self) {
+        let Parts { controller, remembered, .. } = &self.parts;
+        let kept = remembered.as_ref().map(|files| files.keep_names(&controller.facts().names));
+        if let Some(Err(error)) = kept {
+            report::warning(&format!("names are not remembered: {error}"));
+        }
     }
 
     /// Applies a candidate and notes what the operator should know of it.
     pub(super) fn apply(&mut self, candidate: Candidate) -> Result<Report, Failure> {
         let check_only = candidate.ruleset.host.settings == HostSettings::Check;
         let absent = absent::diagnose(&candidate);
-        let report = self.controller.apply(candidate).map_err(|error| error.to_string())?;
+        let now = self.now();
+        let report = self.parts.controller.apply(candidate, now).map_err(|error| error.to_string())?;
         self.applied_at = Instant::now();
+        self.watch();
         self.warnings = absent.into_iter().map(|diagnostic| diagnostic.message).collect();
         if check_only {
             self.warnings.extend(report.settings.iter().map(|change| {
                 format!("{} is {}, should be {}: {}", dotted(&change.key), change.from, change.to, change.why)
             }));
         }
-        let forwards = self.controller.applied().is_some_and(|applied| {
+        let forwards = self.applied().is_some_and(|applied| {
             let plan = &applied.plans.nftables;
             [Family::V4, Family::V6].into_iter().any(|family| plan.needs_forwarding(family))
         });
@@ -84,12 +177,12 @@ impl Running {
         };
         let unchanged = |reason: String| format!("reload refused, nothing was changed: {reason}");
         let source = load::read(file).map_err(|error| unchanged(error.to_string()))?;
-        let loaded = load::load(source, &self.caps);
+        let loaded = load::load(source, &self.parts.caps);
         let Some(candidate) = loaded.candidate else {
             let mistakes = report::rendered(&loaded.source, &loaded.diagnostics, false);
             return Err(unchanged(format!("the file has mistakes\n\n{}", mistakes.trim_end())));
         };
-        let changes = self.controller.applied().map_or_else(Vec::new, |applied| {
+        let changes = self.applied().map_or_else(Vec::new, |applied| {
             let old = &applied.candidate;
             compare((&old.ruleset, &old.assignment), (&candidate.ruleset, &candidate.assignment))
         });
@@ -110,67 +203,73 @@ impl Running {
     }
 
     /// Answers a client of the control socket.
-    pub(super) fn answer(&mut self, request: Request) -> Response {
+    pub(super) fn answer(&mut self, request: Request, by: &str) -> Response {
+        let controller = &mut self.parts.controller;
         match request {
             Request::Status => match self.status() {
                 Ok(status) => Response::Status(Box::new(status)),
                 Err(error) => Response::Refused(error.to_string()),
             },
+            Request::Order { rule, backend, order, keep } => {
+                match self.order(&rule, &backend, order, keep, by) {
+                    Ok(backends) => Response::Ordered(backends),
+                    Err(reason) => Response::Refused(reason),
+                }
+            }
+            Request::Conns { filter, engine, most } => {
+                let flows = controller.flows(&filter, engine, most.min(MOST_FLOWS));
+                flows.map_or_else(|error| Response::Refused(error.to_string()), Response::Conns)
+            }
+            Request::Kill { filter, engine } => {
+                let ended = controller.end_flows(&filter, engine);
+                if let Ok(count) = &ended {
+                    report::log(&format!("{by} ended {count} flows"));
+                }
+                ended.map_or_else(|error| Response::Refused(error.to_string()), Response::Killed)
+            }
             Request::Reload => self.reload().map_or_else(Response::Refused, Response::Reloaded),
             Request::Applied => {
                 Response::Applied { name: self.source.name().to_owned(), text: self.source.text().to_owned() }
             }
         }
     }
+}
 
-    /// A rate needs two readings: the last one is used while it is fresh, otherwise a short wait makes one.
-    /// Nothing is read in the background, where ten thousand rules would cost something every second.
-    fn status(&mut self) -> Result<Status, portway_core::engine::EngineError> {
-        const FRESH: std::ops::Range<Duration> = Duration::from_millis(200)..Duration::from_secs(10);
-        let fresh = |sample: &(Instant, _)| FRESH.contains(&sample.0.elapsed());
-        let (then, before) = match self.sample.take().filter(fresh) {
-            Some(sample) => sample,
-            None => {
-                let first = (Instant::now(), totals(&self.controller.observe()?));
-                thread::sleep(FRESH.start);
-                first
+/// What the operator should hear of, a line: a backend that comes or goes.
+fn told(item: &News, controller: &Controller<NftablesEngine, ProxyEngine>) -> Option<String> {
+    let rules = |rules: &mut dyn Iterator<Item = usize>| {
+        let ruleset = controller.applied().map(|applied| &applied.candidate.ruleset);
+        let name = |nth| ruleset.and_then(|ruleset| ruleset.rules.get(nth)).map(|rule| rule.name.to_string());
+        let mut names: Vec<String> = rules.by_ref().take(3).filter_map(name).collect();
+        let more = rules.count();
+        if more > 0 {
+            names.push(format!("{more} more"));
+        }
+        names.join(", ")
+    };
+    match item {
+        News::Health(probe, health) => {
+            let known = controller.facts().health.get(probe);
+            // The first verdict is news only when it is bad.
+            if known.map_or(health.up, |known| known.up == health.up) {
+                return None;
             }
-        };
-        let snapshots = self.controller.observe()?;
-        let (now, totals) = (Instant::now(), totals(&snapshots));
-        let rules = self.controller.applied().map_or_else(Vec::new, |applied| {
-            let Candidate { ruleset, assignment } = &applied.candidate;
-            let assigned = ruleset.rules.iter().zip(&assignment.rules);
-            let row = |(rule, assigned): (&portway_core::ruleset::Rule, &portway_core::assign::Assigned)| {
-                let name = rule.name.to_string();
-                let snapshot = snapshots.iter().find(|(kind, _)| *kind == assigned.engine);
-                let counters = snapshot.and_then(|(_, snapshot)| snapshot.rules.get(&name)).copied();
-                let total = |totals: &BTreeMap<String, u64>| totals.get(&name).copied().unwrap_or(0);
-                RuleStatus {
-                    flows_per_second: flows_per_second(total(&before), total(&totals), now - then),
-                    engine: assigned.engine.to_string(),
-                    reason: assigned.reason.clone(),
-                    listen: rule.listeners.iter().map(ToString::to_string).collect(),
-                    forward: rule.pool.to_string(),
-                    source: rule.source.to_string(),
-                    state: if counters.is_some() { "forwarding" } else { "missing" }.to_owned(),
-                    counters: counters.unwrap_or_default(),
-                    name,
-                }
+            let rules = rules(&mut controller.concern().of_probe(probe));
+            let state = if health.up { "up" } else { "down" };
+            let (address, check) = (probe.address, &probe.check.kind);
+            Some(format!("{address} is {state} ({check} check, rules {rules}): {}", health.reason))
+        }
+        News::Names(lookup, answer) => {
+            let rules = rules(&mut controller.concern().of_lookup(lookup));
+            let shown = |resolved: &Resolved| match resolved.port {
+                None => resolved.address.to_string(),
+                Some(port) => SocketAddr::new(resolved.address, port).to_string(),
             };
-            assigned.map(row).collect()
-        });
-        self.sample = Some((now, totals));
-        Ok(Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            config: self.source.name().to_owned(),
-            uptime_seconds: self.started.elapsed().as_secs(),
-            applied_seconds: self.applied_at.elapsed().as_secs(),
-            rules,
-            engines: snapshots.into_iter().map(|(kind, s)| (kind.to_string(), s.gauges)).collect(),
-            warnings: self.warnings.clone(),
-        })
+            let addresses: Vec<String> = answer.iter().take(8).map(shown).collect();
+            let addresses = if addresses.is_empty() { "nothing".to_owned() } else { addresses.join(", ") };
+            Some(format!("{lookup} is {addresses} (rules {rules})"))
+        }
+        News::Order(..) => None,
     }
 }
 
@@ -181,15 +280,6 @@ pub(super) fn explain(source: &Source, candidate: &Candidate) {
     if !errors.is_empty() {
         report::log(&format!("ports in use:\n\n{}", report::rendered(source, &errors, false).trim_end()));
     }
-}
-
-/// Flows begun, by rule. A rule that moved between engines counts on both.
-fn totals(snapshots: &[(EngineKind, EngineSnapshot)]) -> BTreeMap<String, u64> {
-    let mut totals = BTreeMap::new();
-    for (name, counters) in snapshots.iter().flat_map(|(_, snapshot)| &snapshot.rules) {
-        *totals.entry(name.clone()).or_default() += counters.flows;
-    }
-    totals
 }
 
 /// The legacy iptables filter table, where it is in use: nf_tables cannot see what it drops.

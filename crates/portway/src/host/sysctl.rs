@@ -20,6 +20,8 @@ use portway_core::address::Family;
 use portway_core::ruleset::{Conntrack, HostSettings};
 use serde::{Deserialize, Serialize};
 
+use crate::state_dir;
+
 const FORWARD_V4: &str = "net/ipv4/ip_forward";
 const FORWARD_V6: &str = "net/ipv6/conf/all/forwarding";
 /// Safe to set: Portway's table drops 127.0.0.0/8 that comes from outside.
@@ -247,10 +249,7 @@ impl Sysctls {
             };
         }
         let text = serde_json::to_vec_pretty(&self.record).map_err(io::Error::other)?;
-        // Written beside and renamed: a crash leaves the old record or the new one, never half of one.
-        let beside = self.record_path.with_extension("json.new");
-        fs::write(&beside, text)?;
-        fs::rename(&beside, &self.record_path)
+        state_dir::replace(&self.record_path, &text)
     }
 }
 

@@ -1,21 +1,24 @@
-//! The host of an endpoint: an address, or an interface, and the messages for everything that people write in
+//! The host of an endpoint: an address, a name or an interface, and the messages for everything that people write in
 //! their place.
 //!
 //! Addresses are parsed by the standard library (RFC 4291 2.2 for IPv6; IPv4 without octal forms). Deliberately
-//! absent: names, scope ids and prefixes.
+//! absent: scope ids and prefixes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::part::{Fault, Part};
 use crate::address::InterfaceName;
 use crate::diagnostic::quote;
+use crate::ruleset::HostName;
 
 /// What an address is for, in messages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     Listener,
     Backend,
+    Resolver,
 }
+
 pub(super) enum Host<'a> {
     /// Between brackets.
     Bracketed(Part<'a>),
@@ -109,6 +112,7 @@ pub(super) fn checked_address(address: IpAddr, part: Part<'_>, role: Role) -> Re
     let what = match role {
         Role::Listener => "listener",
         Role::Backend => "backend",
+        Role::Resolver => "resolver",
     };
     if let IpAddr::V6(v6) = address {
         if let Some(v4) = v6.to_ipv4_mapped() {
@@ -120,7 +124,7 @@ pub(super) fn checked_address(address: IpAddr, part: Part<'_>, role: Role) -> Re
                 "a link-local address needs a scope id, and scope ids are not supported",
                 match role {
                     Role::Listener => "listen on the interface (eth0:443) or on [::]",
-                    Role::Backend => "use a global or unique local address (fd00::/8)",
+                    Role::Backend | Role::Resolver => "use a global or unique local address (fd00::/8)",
                 },
             );
         }
@@ -131,7 +135,7 @@ pub(super) fn checked_address(address: IpAddr, part: Part<'_>, role: Role) -> Re
     if address == IpAddr::V4(Ipv4Addr::BROADCAST) {
         return part.fault(format!("the broadcast address cannot be a {what}"));
     }
-    if address.is_unspecified() && role == Role::Backend {
+    if address.is_unspecified() && role != Role::Listener {
         let local = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
         return part.fault_hint(
             format!("{address} is no address to send to"),
@@ -160,7 +164,7 @@ pub(super) fn interface(part: Part<'_>, port: Option<Part<'_>>) -> Result<Interf
         || text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
         || text.contains('%')
     {
-        return Err(not_an_address(part, port));
+        return Err(not_an_address(part, port, Role::Listener));
     }
     match InterfaceName::new(text) {
         Some(name) => Ok(name),
@@ -171,20 +175,33 @@ pub(super) fn interface(part: Part<'_>, port: Option<Part<'_>>) -> Result<Interf
     }
 }
 
+/// A name to be resolved, unless it looks like something else gone wrong.
+///
+/// `localhost` is none: resolvers do not know it (RFC 6761 6.3), and it would mean two addresses.
+pub(super) fn name(part: Part<'_>, port: Option<Part<'_>>) -> Result<HostName, Fault> {
+    let local = part.text.trim_end_matches('.').to_ascii_lowercase();
+    if local == "localhost" || local.ends_with(".localhost") {
+        return Err(not_an_address(part, port, Role::Backend));
+    }
+    HostName::new(part.text).ok_or_else(|| not_an_address(part, port, Role::Backend))
+}
+
 /// The fault of a text that stands where an IPv4 address could.
-pub(super) fn not_an_address(part: Part<'_>, port: Option<Part<'_>>) -> Fault {
+pub(super) fn not_an_address(part: Part<'_>, port: Option<Part<'_>>, role: Role) -> Fault {
     let text = part.text;
     let suffix = port.map_or_else(String::new, |port| format!(":{}", port.text));
     let fault = |message: String, hint: Option<String>| Fault { at: part.range(), message, hint };
-    if text == "*" {
+    if text == "*" && role == Role::Listener {
         return fault(
             "`*` is not an address".to_owned(),
             Some(format!("write 0.0.0.0{suffix} or [::]{suffix}")),
         );
     }
-    if text == "localhost" {
+    let local = text.trim_end_matches('.').to_ascii_lowercase();
+    if local == "localhost" || local.ends_with(".localhost") {
         let hint = format!("write 127.0.0.1{suffix} or [::1]{suffix}");
-        return fault("names are not supported yet".to_owned(), Some(hint));
+        let why = if role == Role::Listener { "" } else { ", and resolvers do not know it" };
+        return fault(format!("{} is two addresses{why}", quote(text)), Some(hint));
     }
     if text.contains('%') {
         return fault("scope ids are not supported".to_owned(), Some("use an address without %".to_owned()));
@@ -205,11 +222,30 @@ pub(super) fn not_an_address(part: Part<'_>, port: Option<Part<'_>>) -> Fault {
     }
     let letters = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
     if letters && !text.is_empty() {
-        let hint = format!("write an address: 192.0.2.10{suffix}");
-        return fault(format!("{} is a name, and names are not supported yet", quote(text)), Some(hint));
+        return match role {
+            Role::Listener => fault(
+                format!("{} is a name, and a listener is an address or an interface", quote(text)),
+                Some(format!("write an address of this host: 192.0.2.10{suffix} or 0.0.0.0{suffix}")),
+            ),
+            Role::Resolver => fault(
+                format!("{} is a name, which nobody could resolve before", quote(text)),
+                Some("write the resolver's address: 10.0.0.53".to_owned()),
+            ),
+            Role::Backend => fault(
+                format!("{} is neither an address nor a host name", quote(text)),
+                Some(
+                    "a host name is labels of 1 to 63 letters, digits, - and _ with dots between them, in all at most 253"
+                        .to_owned(),
+                ),
+            ),
+        };
     }
-    fault(
-        format!("{} is not an address", quote(text)),
-        Some("for example 192.168.1.100:80 or [fd00::1]:80".to_owned()),
-    )
+    let (what, example) = match role {
+        Role::Listener => ("an address", "192.168.1.100:80 or [fd00::1]:80"),
+        Role::Backend => {
+            ("an address or a host name", "192.168.1.100:80, [fd00::1]:80 or app.example.com:80")
+        }
+        Role::Resolver => ("an address", "10.0.0.53 or [fd00::53]:53"),
+    };
+    fault(format!("{} is not {what}", quote(text)), Some(format!("for example {example}")))
 }

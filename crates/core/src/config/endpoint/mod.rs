@@ -5,22 +5,25 @@
 //! ```text
 //! listen   = [ ("tcp" | "udp" | "tcp+udp") "/" ] [ [ scope ] ":" ] ports
 //! scope    = IPv4 | "[" IPv6 "]" | interface
-//! forward  = ( IPv4 | "[" IPv6 "]" ) [ ":" ports ]
+//! forward  = ( IPv4 | "[" IPv6 "]" | name ) [ ":" ports ] | "srv/" name
+//! server   = ( IPv4 | "[" IPv6 "]" ) [ ":" port ]
 //! ports    = port [ "-" port ]
 //! ```
 //!
-//! What is wrong comes back as a [`Fault`] with its place inside the text. Deliberately absent: names, scope ids,
-//! prefixes and service names, each of which has a message of its own.
+//! What is wrong comes back as a [`Fault`] with its place inside the text. Deliberately absent: names of listeners,
+//! scope ids, prefixes and service names ("http"), each of which has a message of its own.
 
+mod backend;
 mod host;
 mod part;
 mod ports;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 use crate::address::{Family, InterfaceName, PortRange, Protocol};
 use crate::ruleset::{Listener, Scope};
+pub use backend::{Forward, parse_forward};
 use host::{Host, Role, checked_address, host_and_port, interface, ipv6, not_an_address};
 pub use part::Fault;
 use part::checked_text;
@@ -66,22 +69,12 @@ impl Listen {
     }
 }
 
-/// Where a rule forwards to, as written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Forward {
-    /// The backend's address.
-    pub address: IpAddr,
-    /// The backend's port or ports; `None` is the port the client asked for.
-    pub ports: Option<PortRange>,
-    /// Where the ports stand in the text; the whole text where there are none.
-    pub ports_at: Range<usize>,
-}
 /// Parses a `listen` entry.
 ///
 /// # Errors
 /// What is wrong with the first faulty part.
 pub fn parse_listen(text: &str) -> Result<Listen, Fault> {
-    let whole = checked_text(text, "a listener", "0.0.0.0:8888")?;
+    let whole = checked_text(text, "a listener", "0.0.0.0:8888", "several listeners")?;
     let (protocols, rest) = protocols(whole)?;
     let is_ports = |text: &str| text.starts_with(|c: char| c.is_ascii_digit()) && !text.contains(['.', ':']);
     if is_ports(rest.text) {
@@ -109,70 +102,26 @@ pub fn parse_listen(text: &str) -> Result<Listen, Fault> {
     Ok(Listen { protocols, scope, ports: ports(port)?, ports_at: port.range() })
 }
 
-/// Parses a `forward` entry.
+/// Parses an entry of `servers`: a resolver's address, with port 53 where none is written.
 ///
 /// # Errors
 /// What is wrong with the first faulty part.
-pub fn parse_forward(text: &str) -> Result<Forward, Fault> {
-    let whole = checked_text(text, "a backend", "192.168.1.100:80")?;
-    if text.contains(',') {
-        return whole.fault_hint("one backend per rule in this version", "write one rule for each backend");
-    }
-    if let Some((first, rest)) = text.split_once('/') {
-        if first.ends_with(':') && rest.starts_with('/') {
-            let rest = rest.trim_start_matches('/');
-            return whole.fault_hint(
-                "a URL is not a backend",
-                format!(
-                    "write address:port, for example {}",
-                    if rest.is_empty() { "192.168.1.100:80" } else { rest.trim_end_matches('/') }
-                ),
-            );
-        }
-        let protocol = ["tcp", "udp", "tcp+udp"].contains(&first);
-        if protocol {
-            let at = whole.slice(0..first.len());
-            return at.fault_hint(
-                "the protocol belongs to the listener",
-                format!("write {first}/ in front of `listen`, and {rest} here"),
-            );
-        }
-        if ["tcp", "udp", "tcp+udp"].contains(&rest) {
-            let at = whole.slice(first.len() + 1..text.len());
-            return at.fault_hint(
-                "the protocol belongs to the listener",
-                format!("write {rest}/ in front of the listener, and {first} here"),
-            );
-        }
-        return whole.fault_hint(
-            "a backend is one address, not a prefix",
-            "leave out the / and the length of the prefix",
-        );
-    }
-    if text.bytes().all(|b| b.is_ascii_digit() || b == b'-') || text.starts_with(':') {
-        let ports = text.trim_start_matches(':');
-        return whole.fault_hint(
-            "the backend's address is missing",
-            format!("for this host write 127.0.0.1:{ports}"),
-        );
-    }
+pub fn parse_server(text: &str) -> Result<SocketAddr, Fault> {
+    let whole = checked_text(text, "a resolver", "10.0.0.53", "several resolvers")?;
     let (host, port) = host_and_port(whole)?;
     let address = match host {
-        Host::Bracketed(part) => checked_address(IpAddr::V6(ipv6(part)?), part, Role::Backend)?,
+        Host::Bracketed(part) => checked_address(IpAddr::V6(ipv6(part)?), part, Role::Resolver)?,
         Host::Plain(part) => match part.text.parse::<Ipv4Addr>() {
-            Ok(address) => checked_address(IpAddr::V4(address), part, Role::Backend)?,
-            Err(_) => return Err(not_an_address(part, port)),
+            Ok(address) => checked_address(IpAddr::V4(address), part, Role::Resolver)?,
+            Err(_) => return Err(not_an_address(part, port, Role::Resolver)),
         },
     };
-    match port {
-        None => Ok(Forward { address, ports: None, ports_at: whole.range() }),
-        Some(port) if port.text.is_empty() => {
-            let bare = text.trim_end_matches(':');
-            whole.fault_hint(
-                "the port is missing",
-                format!("write {bare}:80, or {bare} for the port the client asked for"),
-            )
-        }
-        Some(port) => Ok(Forward { address, ports: Some(ports(port)?), ports_at: port.range() }),
-    }
+    let port = match port {
+        None => 53,
+        Some(part) => match ports(part)? {
+            range if range.is_single() => range.first(),
+            _ => return part.fault_hint("a resolver has one port", "write 53"),
+        },
+    };
+    Ok(SocketAddr::new(address, port))
 }

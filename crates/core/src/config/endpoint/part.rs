@@ -48,7 +48,13 @@ impl<'a> Part<'a> {
     }
 }
 /// The text as a part, unless it is empty or holds white space.
-pub(super) fn checked_text<'a>(text: &'a str, what: &str, example: &str) -> Result<Part<'a>, Fault> {
+/// `what` it is and `several` of it, for messages.
+pub(super) fn checked_text<'a>(
+    text: &'a str,
+    what: &str,
+    example: &str,
+    several: &str,
+) -> Result<Part<'a>, Fault> {
     let whole = Part { text, at: 0 };
     if text.is_empty() {
         return whole.fault_hint(format!("{what} cannot be empty"), format!("for example {example}"));
@@ -62,7 +68,11 @@ pub(super) fn checked_text<'a>(text: &'a str, what: &str, example: &str) -> Resu
             if alone {
                 format!("write {joined}")
             } else {
-                "several listeners are a list: [\"80\", \"443\"]".to_owned()
+                let words: Vec<&str> = text
+                    .split(|c: char| c.is_whitespace() || c == ',')
+                    .filter(|word| !word.is_empty())
+                    .collect();
+                format!("{several} are a list: [\"{}\"]", words.join("\", \""))
             },
         );
     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::address::Protocol;
 use crate::facts::Facts;
-use crate::members::meets;
+use crate::members::{Reach, meets};
 use crate::ruleset::{Helper, Target};
 
 fn rule(name: &str, listeners: Vec<Listener>, target: Target) -> Rule {
@@ -28,7 +28,7 @@ fn plan(rules: &[Rule]) -> Plan {
 
 /// The rules with what they meet while nothing is known of the world.
 fn met(rules: &[Rule]) -> Vec<(&Rule, Meets)> {
-    rules.iter().map(|rule| (rule, meets(rule, &Facts::default(), Duration::ZERO, None))).collect()
+    rules.iter().map(|rule| (rule, meets(rule, &Facts::default(), Duration::ZERO, Reach::ANY))).collect()
 }
 
 const ANY: Scope = Scope::Any(Family::V4);

@@ -3,6 +3,8 @@
 //! What comes out is typed values with their places; a value that could not be read is missing, and the
 //! mistake noted. Deliberately absent: serde. It stops at the first mistake and loses the places.
 
+mod scalar;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -11,10 +13,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Text;
-use super::keys::{Bounds, Key, Kind, Section, hint_for_unknown};
-use super::nearest::nearest;
-use super::value::{DurationError, format_duration, parse_duration};
+use super::keys::{Key, Kind, Section, hint_for_type, hint_for_unknown};
 use crate::diagnostic::{Diagnostic, Span, quote};
+pub use scalar::choose;
+use scalar::{bounded_duration, bounded_number};
 
 /// A value that has the type its key asks for.
 #[derive(Debug)]
@@ -25,13 +27,15 @@ pub enum Value {
     Texts { texts: Vec<Text>, list: bool, span: Span },
     /// [`Kind::Choice`].
     Choice(&'static str, Span),
-    /// [`Kind::Count`].
-    Count(NonZeroU32, Span),
+    /// [`Kind::Number`].
+    Number(u32, Span),
+    /// [`Kind::Flag`].
+    Flag(bool),
     /// [`Kind::Duration`].
-    Duration(Duration),
-    /// [`Kind::Table`].
+    Duration(Duration, Span),
+    /// [`Kind::Table`], [`Kind::Short`].
     Table(Fields),
-    /// [`Kind::Tables`].
+    /// [`Kind::Tables`], [`Kind::Entries`].
     Tables(Vec<Fields>),
 }
 
@@ -40,6 +44,8 @@ pub enum Value {
 pub struct Fields {
     /// The table's header, or the whole inline table.
     pub span: Span,
+    /// The known keys that are there, readable or not, and where.
+    written: BTreeMap<&'static str, Span>,
     values: BTreeMap<&'static str, Value>,
     section: &'static Section,
 }
@@ -69,13 +75,26 @@ impl Fields {
         /// One of the key's words.
         choice: Value::Choice(word, span) => (word, span), (&'static str, Span);
         /// A whole number.
-        count: Value::Count(count, span) => (count, span), (NonZeroU32, Span);
+        number: Value::Number(number, span) => (number, span), (u32, Span);
+        /// True or false.
+        flag: Value::Flag(flag) => flag, bool;
         /// A duration.
-        duration: Value::Duration(duration) => duration, Duration;
+        duration: Value::Duration(duration, span) => (duration, span), (Duration, Span);
         /// A table.
         table: Value::Table(fields) => fields, Fields;
         /// A list of tables.
         tables: Value::Tables(tables) => tables, Vec<Fields>;
+    }
+
+    /// A whole number from 1.
+    pub fn count(&mut self, key: &'static str) -> Option<(NonZeroU32, Span)> {
+        let (number, span) = self.number(key)?;
+        Some((NonZeroU32::new(number).expect("invariant: such keys are bounded from 1"), span))
+    }
+
+    /// Where a key stands, whether its value could be read or not.
+    pub fn written(&self, key: &'static str) -> Option<&Span> {
+        self.written.get(key)
     }
 
     /// Asserts, in tests and debug builds, that every value was taken: a key of the table that nobody reads
@@ -98,6 +117,7 @@ pub struct Reader<'a> {
 impl Reader<'_> {
     /// Reads a table.
     pub fn table(&mut self, table: &DeTable<'_>, span: Span, section: &'static Section) -> Fields {
+        let mut written = BTreeMap::new();
         let mut values = BTreeMap::new();
         for (name, value) in table {
             let Some(key) = section.key(name.get_ref()) else {
@@ -116,6 +136,7 @@ impl Reader<'_> {
                 );
                 continue;
             };
+            written.insert(key.name, name.span());
             if let Some(value) = self.value(key, name.span(), value) {
                 values.insert(key.name, value);
             }
@@ -131,7 +152,46 @@ impl Reader<'_> {
                 );
             }
         }
-        Fields { span, values, section }
+        let fields = Fields { span, written, values, section };
+        self.refuse_other_types(&fields);
+        fields
+    }
+
+    /// Refuses the keys that do not go with the section's `type`, where it has one that could be read.
+    fn refuse_other_types(&mut self, fields: &Fields) {
+        let Some(key) = fields.section.key("type") else { return };
+        let word = match (fields.values.get("type"), fields.written("type")) {
+            (Some(Value::Choice(word, _)), _) => word,
+            (_, None) => key.default.trim_matches('"'),
+            _ => return,
+        };
+        for (name, span) in &fields.written {
+            let Some(key) = fields.section.key(name) else { continue };
+            if !key.types.is_empty() && !key.types.contains(&word) {
+                self.mistakes.push(
+                    Diagnostic::error(span.clone(), format!("`{name}` does not go with type = \"{word}\""))
+                        .hint(hint_for_type(fields.section, key, word)),
+                );
+            }
+        }
+    }
+
+    /// The table that a text stands for: nothing but this key.
+    fn short(
+        &mut self,
+        name: &'static str,
+        section: &'static Section,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Fields {
+        let span = value.span();
+        let key = section.key(name).expect("invariant: the table of keys has the key of its short form");
+        let read = self.value(key, span.clone(), value).map(|value| (name, value));
+        Fields {
+            written: BTreeMap::from([(name, span.clone())]),
+            span,
+            values: read.into_iter().collect(),
+            section,
+        }
     }
 
     fn value(&mut self, key: &'static Key, name: Span, value: &Spanned<DeValue<'_>>) -> Option<Value> {
@@ -150,30 +210,16 @@ impl Reader<'_> {
                         other => self.wrong_type(key, entry.span(), other),
                     }
                 }
-                if entries.is_empty() {
-                    self.mistakes.push(
-                        Diagnostic::error(span.clone(), format!("`{}` is an empty list", key.name))
-                            .hint(format!("for example {} = {}", key.name, key.example)),
-                    );
-                }
+                self.refuse_empty(key, entries.is_empty(), &span);
                 (texts.len() == entries.len() && !texts.is_empty()).then_some(Value::Texts {
                     texts,
                     list: true,
                     span,
                 })
             }
-            (Kind::Text, DeValue::Array(_)) if key.name == "forward" => {
-                self.mistakes.push(
-                    Diagnostic::error(span, "one backend per rule in this version").hint(format!(
-                        "write one rule for each backend, with {} = {}",
-                        key.name, key.example
-                    )),
-                );
-                None
-            }
             (Kind::Choice(words), DeValue::String(text)) => {
                 let located = self.located(text, span);
-                match choose(key.name, words, &located) {
+                match choose(key.name, words, key.words_elsewhere, &located) {
                     Ok(word) => Some(Value::Choice(word, located.span)),
                     Err(mistake) => {
                         self.mistakes.push(mistake);
@@ -181,32 +227,44 @@ impl Reader<'_> {
                     }
                 }
             }
-            (Kind::Count(most), DeValue::Integer(number)) => {
-                let text = number.as_str().replace('_', "");
-                match i128::from_str_radix(&text, number.radix()) {
-                    Ok(number) if (1..=i128::from(*most)).contains(&number) => {
-                        let number = u32::try_from(number).ok().and_then(NonZeroU32::new);
-                        number.map(|number| Value::Count(number, span))
-                    }
-                    _ => {
-                        self.mistakes.push(
-                            Diagnostic::error(span, format!("`{}` is from 1 to {most}", key.name))
-                                .hint("leave the key out for the default"),
-                        );
+            (Kind::Number(least, most), DeValue::Integer(number)) => {
+                match bounded_number(key, *least..=*most, number, &span) {
+                    Ok(number) => Some(Value::Number(number, span)),
+                    Err(mistake) => {
+                        self.mistakes.push(mistake);
                         None
                     }
                 }
             }
+            (Kind::Flag, DeValue::Boolean(flag)) => Some(Value::Flag(*flag)),
             (Kind::Duration(bounds), DeValue::String(text)) => match bounded_duration(key, bounds, text) {
-                Ok(duration) => Some(Value::Duration(duration)),
+                Ok(duration) => Some(Value::Duration(duration, span)),
                 Err((message, hint)) => {
                     let place = self.located(text, span).inside();
                     self.mistakes.push(Diagnostic::error(place, message).hint(hint));
                     None
                 }
             },
-            (Kind::Table(section), DeValue::Table(table)) => {
+            (Kind::Table(section) | Kind::Short(_, section), DeValue::Table(table)) => {
                 Some(Value::Table(self.table(table, span, section)))
+            }
+            (Kind::Short(name, section), DeValue::String(_)) => {
+                Some(Value::Table(self.short(name, section, value)))
+            }
+            (Kind::Entries(name, section), DeValue::String(_)) => {
+                Some(Value::Tables(vec![self.short(name, section, value)]))
+            }
+            (Kind::Entries(name, section), DeValue::Array(entries)) => {
+                self.refuse_empty(key, entries.is_empty(), &span);
+                let mut tables = Vec::with_capacity(entries.len());
+                for entry in entries.iter() {
+                    match entry.get_ref() {
+                        DeValue::Table(table) => tables.push(self.table(table, entry.span(), section)),
+                        DeValue::String(_) => tables.push(self.short(name, section, entry)),
+                        other => self.wrong_type(key, entry.span(), other),
+                    }
+                }
+                Some(Value::Tables(tables))
             }
             (Kind::Tables(section), DeValue::Array(entries)) => {
                 let mut tables = Vec::with_capacity(entries.len());
@@ -235,6 +293,15 @@ impl Reader<'_> {
         }
     }
 
+    fn refuse_empty(&mut self, key: &Key, empty: bool, span: &Span) {
+        if empty {
+            self.mistakes.push(
+                Diagnostic::error(span.clone(), format!("`{}` is an empty list", key.name))
+                    .hint(format!("for example {} = {}", key.name, key.example)),
+            );
+        }
+    }
+
     fn wrong_type(&mut self, key: &Key, span: Span, found: &DeValue<'_>) {
         let written = self.text.get(span.clone()).unwrap_or_default();
         let short = written.len() <= 40 && !written.contains('\n');
@@ -246,10 +313,17 @@ impl Reader<'_> {
             (Kind::Duration(_), DeValue::Integer(_)) if short => {
                 format!("add the unit: {0} = \"{written}s\" (ms, s, m, h, d)", key.name)
             }
-            (Kind::Count(_), DeValue::String(text))
+            (Kind::Number(..), DeValue::String(text))
                 if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() =>
             {
                 format!("write the number without quotes: {} = {}", key.name, quote(text).trim_matches('`'))
+            }
+            (Kind::Flag, DeValue::String(text)) if matches!(text.as_ref(), "true" | "false") => {
+                format!("write it without quotes: {} = {text}", key.name)
+            }
+            (Kind::Texts, DeValue::Table(_)) if key.name == "forward" => {
+                "backends with settings stand in [rule.pool]: backends = [{ address = \"10.0.0.1:80\", weight = 2 }]"
+                    .to_owned()
             }
             (Kind::Table(section) | Kind::Tables(section), _) => {
                 format!("write {} and its keys below it", section.header)
@@ -281,57 +355,4 @@ fn type_of(value: &DeValue<'_>) -> &'static str {
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
     }
-}
-
-/// The word that a text names.
-///
-/// # Errors
-/// The words there are, the nearest first.
-pub fn choose(key: &str, words: &'static [&'static str], text: &Text) -> Result<&'static str, Diagnostic> {
-    if let Some(word) = words.iter().find(|word| **word == text.value) {
-        return Ok(word);
-    }
-    let all = words.join(", ");
-    let hint = match nearest(&text.value, words.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`? There is {all}"),
-        None => format!("there is {all}"),
-    };
-    Err(Diagnostic::error(text.inside(), format!("`{key}` cannot be {}", quote(&text.value))).hint(hint))
-}
-
-fn bounded_duration(key: &Key, bounds: &Bounds, text: &str) -> Result<Duration, (String, String)> {
-    let units = "a whole number and a unit: 500ms, 2s, 5m, 1h, 1d".to_owned();
-    let duration = parse_duration(text).map_err(|error| match error {
-        DurationError::NoUnit => {
-            (format!("`{}`: {error}", key.name), format!("for example {text}s; a duration is {units}"))
-        }
-        DurationError::Shape => {
-            (format!("`{}`: {} is {error}", key.name, quote(text)), format!("a duration is {units}"))
-        }
-        DurationError::TooLong => {
-            (format!("`{}`: {error}", key.name), format!("at most {}", format_duration(bounds.most)))
-        }
-    })?;
-    let limits = format!("from {} to {}", format_duration(bounds.least), format_duration(bounds.most));
-    if duration.is_zero() {
-        return Err((
-            format!("`{}` cannot be zero", key.name),
-            format!("{limits}; leave the key out for the default"),
-        ));
-    }
-    if duration < bounds.least || duration > bounds.most {
-        let hint = if bounds.whole_seconds {
-            "the kernel keeps it in seconds"
-        } else {
-            "leave the key out for the default"
-        };
-        return Err((format!("`{}` is {limits}", key.name), hint.to_owned()));
-    }
-    if bounds.whole_seconds && duration.subsec_nanos() != 0 {
-        return Err((
-            format!("`{}` counts whole seconds", key.name),
-            "the kernel keeps it in seconds".to_owned(),
-        ));
-    }
-    Ok(duration)
 }

@@ -1,0 +1,111 @@
+//! The operator's hand: orders for one backend, checked against what runs, put into the facts and kept on request.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use portway_core::facts::{Admin, Order};
+use portway_core::members;
+use portway_core::ruleset::{Backend, BackendName, Rule};
+
+use super::{Failure, Running};
+use crate::cli::report;
+use crate::control::{BackendStatus, Ordered};
+use crate::controller::News;
+
+impl Running {
+    /// Carries out an order and says how the backend stands then: one row, or one for each address of a name.
+    pub(super) fn order(
+        &mut self,
+        rule: &str,
+        backend: &str,
+        ordered: Ordered,
+        keep: bool,
+        by: &str,
+    ) -> Result<Vec<BackendStatus>, Failure> {
+        let (rule, backend) = self.find(rule, backend)?;
+        if let Ordered::Weight(Some(weight)) = ordered
+            && weight > Backend::MOST_WEIGHT
+        {
+            return Err(format!("a weight is from 0 to {}", Backend::MOST_WEIGHT));
+        }
+        if keep && self.parts.remembered.is_none() {
+            return Err("rules given on the command line are not remembered: leave out --keep".to_owned());
+        }
+        let key = (rule.name.clone(), backend.clone());
+        let known = self.parts.controller.facts().orders.get(&key).cloned().unwrap_or_default();
+        let order = changed(known, ordered, keep, by)?;
+        let said = format!("{by}: {}/{backend} {}", rule.name, said(ordered));
+        let order = (order.admin.is_some() || order.weight.is_some()).then_some(order);
+        let (since, now) = (Instant::now(), self.now());
+        let news = vec![News::Order(rule.name.clone(), backend.clone(), order)];
+        let learned = self.parts.controller.learn(news, now);
+        self.note(learned, since);
+        report::log(&said);
+        if let Some(files) = &self.parts.remembered
+            && let Err(error) = files.keep_orders(&self.parts.controller.facts().orders)
+        {
+            return Err(format!("{said}; but it cannot be remembered: {error}"));
+        }
+        let all = self.backends_of(&rule).map_err(|error| error.to_string())?;
+        let meant = |row: &BackendStatus| {
+            row.name == backend.as_str() || row.target.as_deref() == Some(backend.as_str())
+        };
+        Ok(all.into_iter().filter(meant).collect())
+    }
+
+    /// The rule and the backend that are meant, by name or by address.
+    fn find(&self, rule: &str, backend: &str) -> Result<(Rule, BackendName), Failure> {
+        let ruleset = self.applied().map(|applied| &applied.candidate.ruleset);
+        let rules = ruleset.map_or(&[][..], |ruleset| &ruleset.rules);
+        let Some(found) = rules.iter().find(|known| known.name.as_str() == rule) else {
+            let names: Vec<&str> = rules.iter().take(20).map(|known| known.name.as_str()).collect();
+            return Err(format!("no rule is called {rule} (there is {})", names.join(", ")));
+        };
+        let views = members::view(found, self.parts.controller.facts(), self.now());
+        let named = views.iter().find(|view| {
+            view.backend.as_str() == backend
+                || view.target.is_some_and(|target| target.to_string() == backend)
+        });
+        match named.and_then(|_| BackendName::new(backend)) {
+            Some(backend) => Ok((found.clone(), backend)),
+            None => {
+                let mut names: Vec<&str> = views.iter().map(|view| view.backend.as_str()).collect();
+                names.dedup();
+                let names = names.into_iter().take(20).collect::<Vec<_>>().join(", ");
+                Err(format!("rule {rule} has no backend {backend} (it has {names})"))
+            }
+        }
+    }
+}
+
+/// An order after another.
+fn changed(mut order: Order, ordered: Ordered, keep: bool, by: &str) -> Result<Order, Failure> {
+    let take_back = |order: &mut Order, admin: Admin, word: &str| {
+        if order.admin != Some(admin) {
+            return Err(format!("it is not {word}"));
+        }
+        order.admin = None;
+        Ok(())
+    };
+    match ordered {
+        Ordered::Drain => order.admin = Some(Admin::Drain),
+        Ordered::Disable => order.admin = Some(Admin::Disable),
+        Ordered::Undrain => take_back(&mut order, Admin::Drain, "draining")?,
+        Ordered::Enable => take_back(&mut order, Admin::Disable, "disabled")?,
+        Ordered::Weight(weight) => order.weight = weight,
+    }
+    by.clone_into(&mut order.by);
+    order.at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    order.keep = keep;
+    Ok(order)
+}
+
+fn said(ordered: Ordered) -> String {
+    match ordered {
+        Ordered::Drain => "drains".to_owned(),
+        Ordered::Undrain => "drains no more".to_owned(),
+        Ordered::Disable => "is disabled".to_owned(),
+        Ordered::Enable => "is enabled".to_owned(),
+        Ordered::Weight(Some(weight)) => format!("has weight {weight}"),
+        Ordered::Weight(None) => "has the file's weight".to_owned(),
+    }
+}
