@@ -220,6 +220,8 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Topology;
+    use crate::traffic::Server;
 
     #[test]
     fn a_name_is_a_line_and_not_a_byte_more() {
@@ -228,6 +230,42 @@ mod tests {
         assert_eq!(stream, b"rest");
         assert_eq!(name_from(&mut &b"b"[..]).unwrap(), "b");
         assert_eq!(name_from(&mut &b""[..]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    /// Every member of the crowd is itself: its own address, of both families, and the port that it wants, twice.
+    #[test]
+    fn the_crowd_is_many() {
+        let net = Topology::new();
+        net.crowd();
+        let clients = [(crowd4(0), 20_000), (crowd4(5000), 20_000), (crowd6(1), 0)].map(SocketAddr::from);
+        let v4 = Server::tcp_sign(&net.gateway, "10.1.0.1:8000", "a");
+        let v6 = Server::tcp_sign(&net.gateway, "[fd01::1]:8000", "b");
+        for _ in 0..2 {
+            assert_eq!(who_each(net.client(), &clients[..2], "10.1.0.1:8000"), ["a", "a"]);
+            assert_eq!(who_each(net.client(), &clients[2..], "[fd01::1]:8000"), ["b"]);
+        }
+        assert_eq!(v4.peers(), [crowd4(0), crowd4(5000), crowd4(0), crowd4(5000)]);
+        assert_eq!(v6.peers(), [crowd6(1); 2]);
+    }
+
+    #[test]
+    fn a_held_connection_lives_until_it_is_reset() {
+        let net = Topology::new();
+        let _kind = Server::tcp_named(&net.gateway, "10.1.0.1:8000", "kind");
+        let rude = net.gateway.listen("10.1.0.1:8001");
+        let mut kind = Held::open(net.client(), "10.1.0.1:8000");
+        assert_eq!(kind.backend, "kind");
+        kind.lives("at first");
+        let server = thread::spawn(move || {
+            let (mut stream, _) = rude.accept().unwrap();
+            std::io::Write::write_all(&mut stream, b"rude\n").unwrap();
+            // Closing with unread data resets (RFC 2525, section 2.17).
+            stream.peek(&mut [0]).unwrap();
+        });
+        let mut held = Held::open(net.client(), "10.1.0.1:8001");
+        held.is_reset(Duration::from_secs(1));
+        server.join().unwrap();
+        kind.lives("when another was reset");
     }
 
     #[test]

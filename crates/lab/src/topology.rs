@@ -117,6 +117,8 @@ impl Topology {
     /// each (a local route takes a whole prefix).
     pub fn crowd(&self) {
         self.client().ip(&format!("route add local {CROWD4}/16 dev lo\nroute add local {CROWD6}/64 dev lo"));
+        // IPv6 lets a socket have an address of a local route only when it need not be local at all.
+        self.client().sysctl("net.ipv6.ip_nonlocal_bind", "1");
         self.gateway.ip(&format!(
             "route add {CROWD4}/16 via {CLIENT4} dev lan\nroute add {CROWD6}/64 via {CLIENT6} dev lan"
         ));

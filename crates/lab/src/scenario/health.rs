@@ -93,7 +93,7 @@ fn checked(engine: Engine, nth: usize, port: u16, check: &str) -> String {
     let backend = format!("{{ address = '{}:{port}', name = 'a' }}", v4(0));
     let keys = "interval = '500ms', interval-down = '200ms', timeout = '500ms', rise = 1, fall = 1";
     let rule = engine.pool(
-        &format!("0.0.0.0:{}", 8100 + nth),
+        &format!("tcp+udp/0.0.0.0:{}", 8100 + nth),
         &[backend],
         &format!("check = {{ {check}, {keys} }}"),
     );
