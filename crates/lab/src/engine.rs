@@ -29,10 +29,21 @@ impl Engine {
         format!("[[rule]]\nengine = '{self}'\n{keys}\n")
     }
 
+    /// A rule named "pool" with these backends (inline tables, see [`crate::farm::Farm::backend`]) and the settings of
+    /// its `[rule.pool]`, pinned to this engine.
+    pub fn pool(self, listen: &str, backends: &[String], settings: &str) -> String {
+        self.rule(&format!("name = 'pool'\nlisten = '{listen}'\n{}", pool_table(backends, settings)))
+    }
+
     /// A rule with nothing but a listener and a backend, pinned to this engine.
     pub fn forward(self, listen: &str, backend: &str) -> String {
         self.rule(&format!("listen = '{listen}'\nforward = '{backend}'"))
     }
+}
+
+/// The `[rule.pool]` of a rule.
+pub fn pool_table(backends: &[String], settings: &str) -> String {
+    format!("[rule.pool]\nbackends = [{}]\n{settings}\n", backends.join(", "))
 }
 
 impl fmt::Display for Engine {

@@ -7,9 +7,15 @@
 //! Deliberately absent: any Portway crate as a dependency, and any way to skip. A missing program, or no
 //! root, is a failure that says what to install.
 
+pub mod chance;
+pub mod client;
+pub mod dns;
 pub mod engine;
+pub mod farm;
+pub mod machine;
 pub mod netns;
 pub mod peer;
+pub mod pools;
 pub mod portway;
 pub mod process;
 pub mod scenario;
@@ -17,7 +23,9 @@ pub mod scratch;
 pub mod topology;
 pub mod traffic;
 
+pub use dns::Dns;
 pub use engine::Engine;
+pub use farm::Farm;
 pub use netns::Namespace;
 pub use portway::Portway;
 pub use process::Process;

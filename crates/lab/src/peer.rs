@@ -1,7 +1,7 @@
 //! Real servers, each with the smallest configuration that does the job, ready when the function returns.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{Namespace, Process, Scratch, process};
 
@@ -45,6 +45,31 @@ pub fn nginx_raw(ns: &Namespace, contexts: &str, port: u16) -> Process {
     command.arg("-p").arg(scratch.path()).args(["-e", "stderr", "-c"]).arg(config);
     let process = Process::start(&mut command).until_tcp(ns, port);
     process.keep(scratch)
+}
+
+/// One nginx that is a server of every kind on an address of `ns`: says its name over TCP on port 7000, is "well" over
+/// HTTP (7080) and HTTPS (7443, for the name `lab.test`), and greets over SMTP (7025). With the certificate's path.
+///
+/// # Panics
+/// When it does not start.
+pub fn nginx_named(ns: &Namespace, address: &str, name: &str) -> (Process, PathBuf) {
+    let scratch = Scratch::new();
+    let (key, cert) = certificate(&scratch, "lab.test");
+    let contexts = format!(
+        "load_module /usr/lib/nginx/modules/ngx_stream_module.so; load_module /usr/lib/nginx/modules/ngx_mail_module.so;
+         worker_processes 1; events {{ worker_connections 4000; }}
+         stream {{ server {{ listen {address}:7000 backlog=4096; return \"{name}\n\"; }} }}
+         mail {{ server_name lab.test; auth_http 127.0.0.1:1/;
+                server {{ listen {address}:7025; protocol smtp; smtp_auth none; }} }}
+         http {{ access_log off; ssl_certificate {}; ssl_certificate_key {};
+                server {{ listen {address}:7080; listen {address}:7443 ssl; server_name lab.test;
+                         location /well {{ return 200 \"{name} is well\n\"; }} location / {{ return 404; }} }}
+                server {{ listen {address}:7080 default_server; return 421; }} }}",
+        cert.display(),
+        key.display()
+    );
+    let process = nginx_raw(ns, &contexts, 7000).until_tcp(ns, 7025).until_tcp(ns, 7443);
+    (process.keep(scratch), cert)
 }
 
 /// dnsmasq that knows one name (`portway.test`), over UDP and TCP.
@@ -147,26 +172,26 @@ impl Sshd {
 /// When it does not start.
 pub fn http3(ns: &Namespace, address: &str, root: &Path) -> Process {
     let scratch = Scratch::new();
-    let (key, cert) = (scratch.join("key.pem"), scratch.join("cert.pem"));
-    let mut openssl = process::program("openssl");
-    openssl.args([
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "2",
-    ]);
-    process::run(openssl.args(["-subj", "/CN=portway.test", "-keyout"]).arg(&key).arg("-out").arg(&cert));
+    let (key, cert) = certificate(&scratch, "portway.test");
     let (host, _) = address.rsplit_once(':').expect("address:port");
     let mut command = ns.command("gtlsserver");
     command.args(["--quiet", "--no-quic-dump", "--no-http-dump", "-d"]).arg(root);
     command.arg(host).arg(port(address).to_string()).arg(&key).arg(&cert);
     let process = Process::start(&mut command).until_udp(ns, port(address));
     process.keep(scratch)
+}
+
+/// A key and a self-signed certificate for a name, in a directory: their paths.
+///
+/// # Panics
+/// When openssl fails.
+pub fn certificate(directory: &Scratch, name: &str) -> (PathBuf, PathBuf) {
+    let (key, cert) = (directory.join("key.pem"), directory.join("cert.pem"));
+    let mut openssl = process::program("openssl");
+    openssl.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2".split(' '));
+    openssl.args(["-subj", &format!("/CN={name}"), "-addext", &format!("subjectAltName=DNS:{name}")]);
+    process::run(openssl.arg("-keyout").arg(&key).arg("-out").arg(&cert));
+    (key, cert)
 }
 
 /// redis without a disk.
@@ -179,6 +204,34 @@ pub fn redis(ns: &Namespace, port: u16) -> Process {
         .args(["--save", "", "--protected-mode", "no", "--bind", "0.0.0.0", "--port"])
         .arg(port.to_string());
     Process::start(&mut command).until_tcp(ns, port)
+}
+
+/// redis that wants a password.
+///
+/// # Panics
+/// When it does not start.
+pub fn redis_locked(ns: &Namespace, port: u16, password: &str) -> Process {
+    let mut command = ns.command("redis-server");
+    command
+        .args(["--save", "", "--bind", "0.0.0.0", "--requirepass", password, "--port"])
+        .arg(port.to_string());
+    Process::start(&mut command).until_tcp(ns, port)
+}
+
+/// A TLS server that is OpenSSL's own, for the name `lab.test`. With the certificate's path.
+///
+/// # Panics
+/// When it does not start.
+pub fn openssl(ns: &Namespace, port: u16) -> (Process, PathBuf) {
+    let scratch = Scratch::new();
+    let (key, cert) = certificate(&scratch, "lab.test");
+    let mut command = ns.command("openssl");
+    command
+        .args(["s_server", "-quiet", "-accept", &port.to_string(), "-key"])
+        .arg(key)
+        .arg("-cert")
+        .arg(&cert);
+    (Process::start(&mut command).until_tcp(ns, port).keep(scratch), cert)
 }
 
 /// An iperf3 server.

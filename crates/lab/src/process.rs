@@ -8,7 +8,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getrlimit, kill_process, kill_process_group, setrlimit,
+};
 
 use crate::netns::PATIENCE;
 use crate::{Namespace, Scratch};
@@ -183,6 +185,12 @@ impl Process {
         let _ = kill_process(self.pid(), signal);
     }
 
+    /// Sends a signal to the process and all that it started: STOP freezes a server so that it accepts (the kernel
+    /// does) and never answers, CONT lets it go on.
+    pub fn signal_group(&self, signal: Signal) {
+        let _ = kill_process_group(self.pid(), signal);
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
@@ -232,6 +240,13 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Raises this process's own limit of descriptors as far as it goes: hundreds of connections with both ends and a
+/// server in one test process.
+pub fn raise_descriptor_limit() {
+    let hard = getrlimit(Resource::Nofile).maximum;
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard });
 }
 
 /// CPU time of a process until now, user and system (proc(5): stat fields 14 and 15, in ticks of 10 ms).

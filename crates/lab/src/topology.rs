@@ -7,6 +7,8 @@
 //! No host has a route beyond its own network, so only what the gateway forwards can be answered. A side
 //! with one host hangs on a veth pair; a side with several on a bridge in a namespace of its own.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use crate::Namespace;
 use crate::netns::wait_for;
 
@@ -26,6 +28,10 @@ pub const CLIENT6: &str = "fd01::10";
 pub const SERVER4: &str = "10.2.0.10";
 /// The first server, IPv6.
 pub const SERVER6: &str = "fd02::10";
+/// The network of [`Topology::crowd`].
+pub const CROWD4: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 0);
+/// The same, IPv6.
+pub const CROWD6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 0);
 
 /// Client, gateway and server hosts with their wires.
 #[derive(Debug)]
@@ -105,6 +111,17 @@ impl Topology {
         for server in &self.servers {
             server.ip(&format!("route add default via {WAN4}\nroute add ::/0 via {WAN6}"));
         }
+    }
+
+    /// Makes the first client a crowd: all of 10.9.0.0/16 and fd09::/64 are addresses of its own, without a command for
+    /// each (a local route takes a whole prefix).
+    pub fn crowd(&self) {
+        self.client().ip(&format!("route add local {CROWD4}/16 dev lo\nroute add local {CROWD6}/64 dev lo"));
+        // IPv6 lets a socket have an address of a local route only when it need not be local at all.
+        self.client().sysctl("net.ipv6.ip_nonlocal_bind", "1");
+        self.gateway.ip(&format!(
+            "route add {CROWD4}/16 via {CLIENT4} dev lan\nroute add {CROWD6}/64 via {CLIENT6} dev lan"
+        ));
     }
 
     /// Gives the clients a route to the servers through the gateway.

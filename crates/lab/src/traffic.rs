@@ -48,7 +48,8 @@ impl Server {
     }
 
     /// A TCP server that sends its greeting first, then returns every byte.
-    pub fn tcp_greeting(ns: &Namespace, on: &str, greeting: &'static str) -> Self {
+    pub fn tcp_greeting(ns: &Namespace, on: &str, greeting: impl Into<String>) -> Self {
+        let greeting: Arc<str> = greeting.into().into();
         Self::tcp(ns, on, move |mut stream| {
             if stream.write_all(greeting.as_bytes()).is_ok() {
                 let mut back = stream.try_clone().expect("a descriptor is free");
@@ -57,10 +58,37 @@ impl Server {
         })
     }
 
+    /// A TCP server that says its name, a line, and then returns every byte. [`crate::client`] asks for names.
+    pub fn tcp_named(ns: &Namespace, on: &str, name: &str) -> Self {
+        Self::tcp_greeting(ns, on, format!("{name}\n"))
+    }
+
+    /// A TCP server that says its name and hangs up, on one thread: for connections by the ten thousand.
+    pub fn tcp_sign(ns: &Namespace, on: &str, name: &str) -> Self {
+        let listener = ns.listen(on);
+        let accepting = listener.try_clone().expect("a descriptor is free");
+        let line = format!("{name}\n");
+        Self::run(Some(listener), move |peers, stop| {
+            while let Ok((mut stream, peer)) = accepting.accept() {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                peers.lock().expect("no holder panics").push(peer);
+                let _ = stream.write_all(line.as_bytes());
+            }
+        })
+    }
+
     /// A UDP server that returns every datagram.
     pub fn udp_echo(ns: &Namespace, on: &str) -> Self {
         let socket = ns.bind(on);
-        Self::run(None, move |peers, stop| serve_udp(&socket, &peers, &stop))
+        Self::run(None, move |peers, stop| serve_udp(&socket, None, &peers, &stop))
+    }
+
+    /// A UDP server that answers every datagram by its name.
+    pub fn udp_named(ns: &Namespace, on: &str, name: &str) -> Self {
+        let (socket, name) = (ns.bind(on), name.to_owned());
+        Self::run(None, move |peers, stop| serve_udp(&socket, Some(&name), &peers, &stop))
     }
 
     fn run(
@@ -84,13 +112,14 @@ impl Server {
     }
 }
 
-fn serve_udp(socket: &UdpSocket, peers: &Mutex<Vec<SocketAddr>>, stop: &AtomicBool) {
+/// Answers every datagram, by `name` or else by itself.
+fn serve_udp(socket: &UdpSocket, name: Option<&str>, peers: &Mutex<Vec<SocketAddr>>, stop: &AtomicBool) {
     socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a positive time");
     let mut datagram = vec![0; 65_536];
     while !stop.load(Ordering::Relaxed) {
         if let Ok((length, peer)) = socket.recv_from(&mut datagram) {
             peers.lock().expect("no holder panics").push(peer);
-            let _ = socket.send_to(&datagram[..length], peer);
+            let _ = socket.send_to(name.map_or(&datagram[..length], str::as_bytes), peer);
         }
     }
 }
@@ -162,7 +191,7 @@ pub fn refusal(ns: &Namespace, to: &str) -> Duration {
     }
 }
 
-/// A client that connects, echoes and closes over and over, until it is stopped.
+/// A client that connects, asks and closes over and over, until it is stopped.
 #[derive(Debug)]
 pub struct Load {
     done: Arc<AtomicU64>,
@@ -171,12 +200,25 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts it in a namespace.
+    /// Starts it in a namespace, against a server that returns every byte.
     ///
     /// # Panics
     /// When the first connection fails: then there is nothing to watch.
     pub fn start(ns: &Namespace, to: &str) -> Self {
-        tcp_works(ns, to);
+        Self::asking(ns, to, |stream| echo(stream, b"again"))
+    }
+
+    /// Starts it with another question; an error of `ask` is a loss.
+    ///
+    /// # Panics
+    /// When the first connection fails.
+    pub fn asking(
+        ns: &Namespace,
+        to: &str,
+        ask: impl Fn(&mut TcpStream) -> io::Result<()> + Send + 'static,
+    ) -> Self {
+        let first = ns.connect(to).and_then(|mut stream| ask(&mut stream));
+        first.unwrap_or_else(|e| panic!("a first connection from {} to {to}: {e}", ns.name()));
         let to: SocketAddr = to.parse().expect("checked by the first connection");
         let (done, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
         // The thread outlives the call, so it enters the namespace by itself.
@@ -192,7 +234,7 @@ impl Load {
                 while !stop.load(Ordering::Relaxed) {
                     let result = TcpStream::connect_timeout(&to, PATIENCE).and_then(|mut stream| {
                         stream.set_read_timeout(Some(PATIENCE))?;
-                        echo(&mut stream, b"again")
+                        ask(&mut stream)
                     });
                     match result {
                         Ok(()) => done.fetch_add(1, Ordering::Relaxed),

@@ -94,6 +94,98 @@ claims! {
         timeouts: nftables;
         preserve: proxy;
         helper: proxy;
+        least_connections: nftables;
+        random: nftables;
+        sni: nftables;
+        backend_limit: nftables;
+        passive: nftables;
+        retries: nftables;
+        both_families: nftables;
+    }
+    balance {
+        round_robin: nftables proxy;
+        in_turn: nftables proxy;
+        weight_zero: nftables proxy;
+        first: nftables proxy;
+        backups: nftables proxy;
+        persist: nftables proxy;
+        least_connections: proxy;
+        random: proxy;
+        backend_limit: proxy;
+    }
+    hash {
+        source_hash: nftables proxy;
+        consistent_hash: nftables proxy;
+        source_port: nftables proxy;
+        // Goes over both engines, and so counts for both.
+        same_on_every_engine: nftables;
+        sni: proxy;
+    }
+    health {
+        stopped: nftables proxy;
+        frozen: nftables proxy;
+        cut_off: nftables proxy;
+        // Checks are made by the daemon, whatever carries the traffic.
+        every_type: nftables;
+        wrong_answers: proxy;
+        where_from_and_where_to: nftables proxy;
+        slow_start: nftables proxy;
+        ten_thousand_rules: nftables;
+    }
+    on_down {
+        keep: nftables proxy;
+        drain: nftables proxy;
+        reset: nftables proxy;
+    }
+    passive {
+        refused_connections: proxy;
+        early_resets: proxy;
+        ejection_is_bounded: proxy;
+    }
+    empty {
+        refuse: nftables proxy;
+        wait: nftables proxy;
+        sorry: nftables proxy;
+    }
+    names {
+        follows: nftables proxy;
+        several_addresses: nftables proxy;
+        service: nftables proxy;
+        families: nftables proxy;
+        ttl_is_clamped: nftables;
+        one_address_of_a_name: nftables proxy;
+    }
+    resolver {
+        down: nftables proxy;
+        start_does_not_wait: nftables proxy;
+        last_known: nftables proxy;
+        whose: nftables proxy;
+    }
+    operator {
+        drain: nftables proxy;
+        disable: nftables proxy;
+        drain_beats_persistence: nftables proxy;
+        weight: nftables proxy;
+        survives: nftables proxy;
+        unknown: nftables proxy;
+    }
+    conns {
+        lists: nftables proxy;
+        filters: nftables proxy;
+        kill: nftables proxy;
+        both_engines: nftables;
+    }
+    pool_reload {
+        flows_live_on: nftables proxy;
+        under_load: nftables proxy;
+        moves_between_engines: nftables proxy;
+        one_becomes_many: nftables proxy;
+    }
+    retry {
+        killed_under_load: proxy;
+        early_words: proxy;
+        cut_off: proxy;
+        nobody_is_left: proxy;
     }
     lifecycle {
         reload: nftables proxy;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use portway_lab::process;
+use portway_lab::machine;
 
 use crate::lane::Kind;
 use crate::sample::{Bulk, Connections, Sample};
@@ -15,7 +15,8 @@ const QUIET: f64 = 0.1;
 /// user restricted the run to, for the record.
 pub fn render(samples: &[Sample], background: &[f64], only: &[String]) -> String {
     let mut out = String::from("# Portway benchmark\n\n");
-    let _ = writeln!(out, "{}\n", machine());
+    let programs = [("iptables", "-V"), ("nft", "-v"), ("haproxy", "-v"), ("nginx", "-v"), ("iperf3", "-v")];
+    let _ = writeln!(out, "{}\n", machine::describe(&programs));
     if let Some(busy) = summary(background.iter().copied()) {
         let warning = if busy.high > QUIET {
             ": **not a quiet machine: rates, p99 and the last column suffer**"
@@ -159,18 +160,4 @@ fn added(samples: &[Sample], kind: Kind) -> Option<Summary> {
 fn text(summary: Option<Summary>, digits: usize) -> String {
     let Some(Summary { median, low, high }) = summary else { return "–".to_owned() };
     format!("{median:.digits$} ({low:.digits$}–{high:.digits$})")
-}
-
-/// What the run was made on, and with which versions.
-fn machine() -> String {
-    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = process::run(process::program("uname").args(["-sr"]));
-    let version = |program: &str, flag: &str| {
-        let output = process::program(program).arg(flag).output();
-        let text = output.map(|o| [o.stdout, o.stderr].concat()).unwrap_or_default();
-        String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned()
-    };
-    let versions = [("iptables", "-V"), ("nft", "-v"), ("haproxy", "-v"), ("nginx", "-v"), ("iperf3", "-v")]
-        .map(|(program, flag)| version(program, flag));
-    format!("{}, {cpus} CPUs; {}.", kernel.trim(), versions.join("; "))
 }

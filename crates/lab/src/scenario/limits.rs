@@ -5,17 +5,9 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
 use crate::netns::{PATIENCE, wait_for};
 use crate::traffic::{Server, echo};
-use crate::{Engine, Portway, Scratch, Topology, peer};
-
-/// The descriptors that the test itself needs.
-fn raise_own_limit() {
-    let hard = getrlimit(Resource::Nofile).maximum;
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard });
-}
+use crate::{Engine, Portway, Scratch, Topology, peer, process};
 
 /// Asks for a page on an open connection; true when all of the answer comes.
 fn asks(stream: &mut TcpStream) -> std::io::Result<bool> {
@@ -42,7 +34,7 @@ fn idle_cpu(portway: &Portway) -> Duration {
 /// at the limit without a spin, the held ones still work, and the waiting ones are served when there is room.
 pub fn nine_thousand(engine: Engine) {
     const HELD: usize = 9000;
-    raise_own_limit();
+    process::raise_descriptor_limit();
     let net = Topology::new();
     let files = Scratch::new();
     files.write("page", "the page\n");

@@ -1,23 +1,19 @@
 //! What a listener answers for: an address, an interface, any; ports and ranges; the most specific wins.
 
-use std::io::Read;
-
 use crate::topology::{LAN4, LAN6, WAN4};
 use crate::traffic::{Server, tcp_works, udp_works};
-use crate::{Engine, Namespace, Portway, Topology};
+use crate::{Engine, Namespace, Portway, Topology, client};
 
-/// The greeting of whoever answers, or `None` when the connection is refused.
+/// The name of whoever answers, or `None` when the connection is refused.
 fn who(ns: &Namespace, to: &str) -> Option<String> {
-    let mut greeting = [0; 1];
-    ns.connect(to).and_then(|mut stream| stream.read_exact(&mut greeting)).ok()?;
-    Some(String::from_utf8_lossy(&greeting).into_owned())
+    client::who(ns, to).ok()
 }
 
 /// A listener on one address leaves the host's other addresses alone.
 pub fn address(engine: Engine) {
     let net = Topology::new();
     net.gateway.ip("address add 10.1.0.2/24 dev lan");
-    let _server = Server::tcp_greeting(net.server(), "10.2.0.10:7000", "s");
+    let _server = Server::tcp_named(net.server(), "10.2.0.10:7000", "s");
     let _portway = Portway::start(&net.gateway, &engine.forward("10.1.0.1:8000", "10.2.0.10:7000"));
     assert_eq!(who(net.client(), "10.1.0.1:8000").as_deref(), Some("s"));
     assert_eq!(who(net.client(), "10.1.0.2:8000"), None);
@@ -42,8 +38,8 @@ pub fn any_leaves_routed_traffic(engine: Engine) {
     net.route_clients();
     net.route_servers_back();
     net.gateway.sysctl("net.ipv4.ip_forward", "1");
-    let _backend = Server::tcp_greeting(net.server(), "10.2.0.10:7000", "b");
-    let _other = Server::tcp_greeting(&net.servers[1], "10.2.0.11:8000", "o");
+    let _backend = Server::tcp_named(net.server(), "10.2.0.10:7000", "b");
+    let _other = Server::tcp_named(&net.servers[1], "10.2.0.11:8000", "o");
     let _udp = Server::udp_echo(&net.servers[1], "10.2.0.11:8000");
     let _portway = Portway::start(&net.gateway, &engine.forward("tcp+udp/0.0.0.0:8000", "10.2.0.10:7000"));
     assert_eq!(who(net.client(), "10.1.0.1:8000").as_deref(), Some("b"));
@@ -56,7 +52,7 @@ pub fn any_leaves_routed_traffic(engine: Engine) {
 /// An interface listener answers for what arrives on that interface, to any address of the host.
 pub fn interface(engine: Engine) {
     let net = Topology::with(1, 2);
-    let _server = Server::tcp_greeting(net.server(), "10.2.0.10:7000", "s");
+    let _server = Server::tcp_named(net.server(), "10.2.0.10:7000", "s");
     let _portway = Portway::start(&net.gateway, &engine.forward("lan:8000", "10.2.0.10:7000"));
     assert_eq!(who(net.client(), "10.1.0.1:8000").as_deref(), Some("s"));
     assert_eq!(who(&net.servers[1], "10.2.0.1:8000"), None, "arrives on wan");
@@ -69,7 +65,7 @@ pub fn most_specific(engine: Engine) {
     net.gateway.ip("address add 10.1.0.2/24 dev lan");
     let greetings = [(7001, "1"), (7002, "2"), (7003, "3"), (7004, "4")];
     let _servers =
-        greetings.map(|(port, word)| Server::tcp_greeting(net.server(), &format!("10.2.0.10:{port}"), word));
+        greetings.map(|(port, word)| Server::tcp_named(net.server(), &format!("10.2.0.10:{port}"), word));
     let rules = engine.forward("0.0.0.0:8000-8009", "10.2.0.10:7001")
         + &engine.forward("lan:8000", "10.2.0.10:7002")
         + &engine.forward("10.1.0.2:8000-8001", "10.2.0.10:7003")
@@ -95,8 +91,8 @@ pub fn most_specific(engine: Engine) {
 pub fn ranges(engine: Engine) {
     let net = Topology::new();
     let _same = [8000, 8050, 8099].map(|port| Server::tcp_echo(net.server(), &format!("10.2.0.10:{port}")));
-    let _first = Server::tcp_greeting(net.server(), "10.2.0.10:9100", "f");
-    let _last = Server::tcp_greeting(net.server(), "10.2.0.10:9199", "l");
+    let _first = Server::tcp_named(net.server(), "10.2.0.10:9100", "f");
+    let _last = Server::tcp_named(net.server(), "10.2.0.10:9199", "l");
     let _udp = Server::udp_echo(net.server(), "10.2.0.10:9150");
     let _beyond =
         [7999, 8100, 9099, 9200].map(|port| Server::tcp_echo(net.server(), &format!("10.2.0.10:{port}")));

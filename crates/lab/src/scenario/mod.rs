@@ -3,16 +3,28 @@
 //! A scenario is a function of the engine. Which engine claims which scenario is written in one place,
 //! `tests/conformance.rs`; the rules that an engine does not claim are in [`refused`].
 
+pub mod balance;
 pub mod command;
+pub mod conns;
+pub mod empty;
 pub mod family;
 pub mod follow;
+pub mod hash;
+pub mod health;
 pub mod http;
 pub mod lifecycle;
 pub mod limits;
 pub mod listen;
+pub mod names;
+pub mod on_down;
+pub mod operator;
+pub mod passive;
 pub mod path;
+pub mod pool_reload;
 pub mod refused;
+pub mod resolver;
 pub mod restart;
+pub mod retry;
 pub mod source;
 pub mod tcp;
 pub mod udp;

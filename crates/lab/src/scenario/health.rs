@@ -1,0 +1,320 @@
+//! Active health checks against real servers that are stopped, frozen, cut off and brought back; every type of check;
+//! where checks come from and go to; how soon a verdict is in force. Passive checks are in [`super::passive`].
+//!
+//! PostgreSQL and MySQL are not here: their checks are tested beside their code.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::client::{names, share, tally};
+use crate::farm::{CHECKED, Farm, Kind, POOL, name, v4};
+use crate::traffic::Server;
+use crate::{Engine, Portway, Process, Scratch, Topology, peer};
+
+const INTERVAL: Duration = Duration::from_millis(300);
+const INTERVAL_DOWN: Duration = Duration::from_millis(100);
+const TIMEOUT: Duration = Duration::from_millis(250);
+/// What a loaded machine with two cores may add to a verdict: scheduling, and the test's own look at the status.
+const SLACK: Duration = Duration::from_millis(600);
+
+/// Two failures in a row take a backend down, two successes bring it up.
+const HTTP: &str = "check = { type = 'http', port = 7080, path = '/well', host = 'lab.test', expect = 'is well', \
+                    interval = '300ms', interval-down = '100ms', timeout = '250ms', rise = 2, fall = 2 }";
+
+/// The longest that a verdict may take: the rest of an interval until the first check that fails, the second one an
+/// interval of the faster kind later (or when the first has timed out), and what each takes. Jitter is at most a tenth
+/// of an interval.
+fn stated(each: Duration) -> Duration {
+    INTERVAL * 11 / 10 + (INTERVAL_DOWN * 11 / 10).max(each) + each
+}
+
+/// Three nginx on hosts of their own; the first fails and is mended. Within the stated times the verdict is there and
+/// new flows go by it, without one failing.
+fn fails_and_mends(
+    engine: Engine,
+    each: Duration,
+    mut fail: impl FnMut(&Topology, &mut Process),
+    mut mend: impl FnMut(&Topology, &mut Process),
+) {
+    let net = Topology::with(1, 3);
+    let mut servers: Vec<Process> =
+        (0..3).map(|nth| peer::nginx_named(&net.servers[usize::from(nth)], &v4(nth), &name(nth)).0).collect();
+    let portway = Portway::start(&net.gateway, &Farm::pool(engine, &["", "", ""], HTTP));
+    (0..3).for_each(|nth| _ = portway.until(&name(nth), "up"));
+    assert_eq!(names(&tally(net.client(), POOL, 60)), "abc");
+    let start = Instant::now();
+    fail(&net, &mut servers[0]);
+    portway.until("a", "down");
+    let took = start.elapsed();
+    assert_eq!(names(&tally(net.client(), POOL, 60)), "bc", "no flow meets it, and none fails");
+    let bound = stated(each) + SLACK;
+    assert!(took <= bound, "down after {took:?}, stated {bound:?}");
+    let reason = portway.backend("pool", "a")["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(!reason.is_empty(), "the status says why");
+    let start = Instant::now();
+    mend(&net, &mut servers[0]);
+    portway.until("a", "up");
+    // A check that hangs when the server is mended takes its time out first; two more follow.
+    let (took, bound) = (start.elapsed(), TIMEOUT + 2 * TIMEOUT + SLACK);
+    assert!(took <= bound, "up after {took:?}, stated {bound:?}");
+    let met = tally(net.client(), POOL, 60);
+    assert_eq!(names(&met), "abc");
+    assert!(share(&met, "a") > 0.3, "back with its whole share: {met:?}");
+}
+
+/// Killed: its port refuses.
+pub fn stopped(engine: Engine) {
+    let kill = |_: &Topology, server: &mut Process| {
+        server.signal_group(Signal::KILL);
+        server.wait(SLACK);
+    };
+    let start =
+        |net: &Topology, server: &mut Process| *server = peer::nginx_named(net.server(), &v4(0), "a").0;
+    fails_and_mends(engine, Duration::ZERO, kill, start);
+}
+
+/// Frozen: the kernel accepts, nobody answers.
+pub fn frozen(engine: Engine) {
+    let freeze = |_: &Topology, server: &mut Process| server.signal_group(Signal::STOP);
+    let thaw = |_: &Topology, server: &mut Process| server.signal_group(Signal::CONT);
+    fails_and_mends(engine, TIMEOUT, freeze, thaw);
+}
+
+/// Cut off: not a packet comes back.
+pub fn cut_off(engine: Engine) {
+    let cut = |net: &Topology, _: &mut Process| net.server().ip("link set eth0 down");
+    let join = |net: &Topology, _: &mut Process| net.server().ip("link set eth0 up");
+    fails_and_mends(engine, TIMEOUT, cut, join);
+}
+
+/// A rule with one backend and this check, by a listener of its own.
+fn checked(engine: Engine, nth: usize, port: u16, check: &str) -> String {
+    let backend = format!("{{ address = '{}:{port}', name = 'a' }}", v4(0));
+    let keys = "interval = '500ms', interval-down = '200ms', timeout = '500ms', rise = 1, fall = 1";
+    let rule = engine.pool(
+        &format!("tcp+udp/0.0.0.0:{}", 8100 + nth),
+        &[backend],
+        &format!("check = {{ {check}, {keys} }}"),
+    );
+    rule.replace("name = 'pool'", &format!("name = 'r{nth}'"))
+}
+
+/// The programs behind [`every_type`].
+struct Servers {
+    processes: Vec<Process>,
+    nginx_cert: String,
+    openssl_cert: String,
+}
+
+fn servers(net: &Topology) -> Servers {
+    let host = net.server();
+    let (nginx, nginx_cert) = peer::nginx_named(host, &v4(0), "a");
+    let (openssl, openssl_cert) = peer::openssl(host, 7444);
+    let dnsmasq = peer::dnsmasq(host, 53, "192.0.2.7", "2001:db8::7");
+    let redis = [peer::redis(host, 6379), peer::redis_locked(host, 6380, "sesame")];
+    let [nginx_cert, openssl_cert] = [nginx_cert, openssl_cert].map(|path| path.display().to_string());
+    let processes = redis.into_iter().chain([nginx, openssl, dnsmasq]).collect();
+    Servers { processes, nginx_cert, openssl_cert }
+}
+
+/// A DNS query for portway.test, as raw bytes (RFC 1035, section 4.1).
+const QUERY: &str = "12340100000100000000000007706f727477617904746573740000010001";
+
+/// Every type of check finds a real server up, and down when it is killed.
+pub fn every_type(engine: Engine) {
+    let net = Topology::new();
+    let files = Scratch::new();
+    let script = files.write(
+        "look",
+        "#!/bin/sh\nexec curl -sfm 1 http://$PORTWAY_ADDRESS:$PORTWAY_PORT/well -H 'Host: lab.test'\n",
+    );
+    executable(&script);
+    let programs = servers(&net);
+    let (nginx_ca, openssl_ca) = (&programs.nginx_cert, &programs.openssl_cert);
+    let checks: Vec<(u16, String)> = vec![
+        (7000, "type = 'tcp'".to_owned()),
+        (7000, "type = 'tcp', expect = 'a'".to_owned()),
+        (6379, "type = 'tcp', send = \"PING\\r\\n\", expect = '+PONG'".to_owned()),
+        (6379, "type = 'tcp', send-hex = '50494e470d0a', expect-hex = '2b504f4e47'".to_owned()),
+        (6379, "type = 'tcp', send = \"INFO\\r\\n\", expect-regex = 'redis_version:[0-9]+'".to_owned()),
+        (7080, "type = 'http', path = '/well', host = 'lab.test'".to_owned()),
+        (
+            7080,
+            "type = 'http', path = '/well', host = 'lab.test', method = 'HEAD', status = '200'".to_owned(),
+        ),
+        (7080, "type = 'http', path = '/nothing', host = 'lab.test', status = '200-299, 404'".to_owned()),
+        (
+            7443,
+            format!(
+                "type = 'https', path = '/well', host = 'lab.test', server-name = 'lab.test', ca = '{nginx_ca}', expect = 'a is well'"
+            ),
+        ),
+        (7444, format!("type = 'tls', server-name = 'lab.test', ca = '{openssl_ca}'")),
+        (7444, "type = 'tls'".to_owned()),
+        (6379, "type = 'redis'".to_owned()),
+        (6380, "type = 'redis', password = 'sesame'".to_owned()),
+        (7025, "type = 'smtp'".to_owned()),
+        (53, "type = 'dns', query = 'portway.test'".to_owned()),
+        (53, format!("type = 'udp', send-hex = '{QUERY}', expect-hex = 'c0000207'")),
+        (7080, format!("type = 'command', command = ['{}']", script.display())),
+    ];
+    let file: String =
+        checks.iter().enumerate().map(|(nth, (port, check))| checked(engine, nth, *port, check)).collect();
+    let portway = Portway::start(&net.gateway, &file);
+    let all = |state: &str| {
+        for (nth, (_, check)) in checks.iter().enumerate() {
+            eprintln!("{check} shall be {state}");
+            portway.until_in(&format!("r{nth}"), "a", state);
+        }
+    };
+    all("up");
+    drop(programs.processes);
+    all("down");
+}
+
+fn executable(path: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("our own file");
+}
+
+/// A server that answers, but not as it should, is down, and the reason says what was wrong.
+pub fn wrong_answers(engine: Engine) {
+    let net = Topology::new();
+    let programs = servers(&net);
+    let (nginx_ca, openssl_ca) = (&programs.nginx_cert, &programs.openssl_cert);
+    let long = format!("36{}", engine.to_string().len());
+    let checks: Vec<(u16, String)> = vec![
+        (7999, "type = 'tcp'".to_owned()),
+        (7000, "type = 'tcp', expect = 'b'".to_owned()),
+        (6379, "type = 'tcp', send = \"PING\\r\\n\", expect-regex = '^PONG'".to_owned()),
+        (7080, "type = 'http', path = '/nothing', host = 'lab.test'".to_owned()),
+        (7080, "type = 'http', path = '/well', host = 'other.test'".to_owned()),
+        (7080, "type = 'http', path = '/well', host = 'lab.test', expect = 'ill'".to_owned()),
+        (7080, "type = 'http', path = '/well', host = 'lab.test', status = '201-299'".to_owned()),
+        (
+            7443,
+            format!(
+                "type = 'https', path = '/well', host = 'lab.test', server-name = 'lab.test', ca = '{openssl_ca}'"
+            ),
+        ),
+        (7443, format!("type = 'tls', server-name = 'other.test', ca = '{nginx_ca}'")),
+        (7080, "type = 'tls'".to_owned()),
+        (7080, "type = 'redis'".to_owned()),
+        (6380, "type = 'redis', password = 'mustard'".to_owned()),
+        (6379, "type = 'smtp'".to_owned()),
+        (54, "type = 'dns', query = 'portway.test'".to_owned()),
+        (53, "type = 'udp', send-hex = '00', expect-hex = 'c0000207'".to_owned()),
+        (6379, "type = 'command', command = ['/bin/false']".to_owned()),
+        (6379, format!("type = 'command', command = ['/bin/sleep', '{long}']")),
+        (6379, "type = 'command', command = ['/no/such/program']".to_owned()),
+    ];
+    let file: String =
+        checks.iter().enumerate().map(|(nth, (port, check))| checked(engine, nth, *port, check)).collect();
+    let portway = Portway::start(&net.gateway, &file);
+    for (nth, (_, check)) in checks.iter().enumerate() {
+        let rule = format!("r{nth}");
+        eprintln!("{check} shall be down");
+        portway.until_in(&rule, "a", "down");
+        let found = portway.backend(&rule, "a");
+        assert!(found["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{check}: {found:#}");
+    }
+    // The command that does not end was ended.
+    let left = net.gateway.shell(&format!("pgrep -c -f '^/bin/sleep {long}$' || true"));
+    assert!(left.trim().parse::<u32>().is_ok_and(|left| left <= 1), "{left} commands are left running");
+}
+
+/// A check of another address and port, from the configured source; without one, from the rule's own source.
+pub fn where_from_and_where_to(engine: Engine) {
+    let farm = Farm::new(Kind::Sign, 2);
+    farm.net.gateway.ip("address add 10.2.0.5/24 dev wan\naddress add 10.2.0.6/24 dev wan");
+    // The other address is well although no backend listens there on the pool's port.
+    farm.net.server().ip("address add 10.2.0.40/24 dev eth0");
+    let elsewhere = Server::tcp_sign(farm.net.server(), "10.2.0.40:7998", "well");
+    let rule = |name: &str, port: u16, keys: &str, settings: &str| {
+        let listen = format!("0.0.0.0:{port}");
+        let rule = engine.pool(&listen, &[Farm::backend(0, "")], settings);
+        rule.replace("name = 'pool'", &format!("name = '{name}'\n{keys}"))
+    };
+    let file = rule(
+        "pool",
+        8000,
+        "",
+        "check = { type = 'tcp', address = '10.2.0.40', port = 7998, source = '10.2.0.5', interval = '250ms' }",
+    ) + &rule("pooled", 8001, "source = ['10.2.0.6']", CHECKED);
+    let portway = Portway::start(&farm.net.gateway, &file);
+    portway.until("a", "up");
+    portway.until_in("pooled", "a", "up");
+    let all = |peers: Vec<std::net::IpAddr>, wanted: &str| {
+        assert!(!peers.is_empty() && peers.iter().all(|peer| peer.to_string() == wanted), "{peers:?}");
+    };
+    all(elsewhere.peers(), "10.2.0.5");
+    all(farm.checkers(0), "10.2.0.6");
+    drop(elsewhere);
+    portway.until("a", "down");
+    assert_eq!(portway.backend("pooled", "a")["state"], "up", "the other check is another check");
+}
+
+/// A backend that comes back takes its share step by step; one that was never down has it at once.
+pub fn slow_start(engine: Engine) {
+    const WHOLE: f64 = 3.0;
+    let mut farm = Farm::new(Kind::Sign, 2);
+    let settings = format!("slow-start = '3s'\n{CHECKED}");
+    let portway = Portway::start(&farm.net.gateway, &Farm::pool(engine, &["", ""], &settings));
+    portway.until("a", "up");
+    let client = farm.net.client().clone();
+    let half = |when: &str| {
+        let share = share(&tally(&client, POOL, 200), "a");
+        assert!((share - 0.5).abs() <= 0.02, "{when} it has {share} of the flows");
+    };
+    half("at the start");
+    farm.ail(0);
+    portway.until("a", "down");
+    let before = Instant::now();
+    farm.revive(0);
+    portway.until("a", "up");
+    let seen = Instant::now();
+    let mut last = 0.0;
+    for nth in 0..6 {
+        let sampled = Instant::now();
+        let found = share(&tally(&client, POOL, 100), "a");
+        // It came up between `before` and `seen`; a step is a sixteenth.
+        let of = |seconds: f64| {
+            let weight = (seconds / WHOLE).clamp(0.0, 1.0);
+            weight / (1.0 + weight)
+        };
+        let most = of(before.elapsed().as_secs_f64() + WHOLE / 16.0 + 0.1) + 0.04;
+        let least = of((sampled - seen).as_secs_f64() - WHOLE / 16.0 - 0.1) - 0.04;
+        assert!((least..=most).contains(&found), "sample {nth}: {found}, not within {least}..{most}");
+        assert!(nth > 0 || found < 0.3, "it starts with {found} of the flows");
+        assert!(found + 0.06 >= last, "from {last} to {found}");
+        last = found;
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    std::thread::sleep(
+        Duration::from_secs_f64(WHOLE).saturating_sub(seen.elapsed()) + Duration::from_millis(300),
+    );
+    half("at the end");
+}
+
+/// At 10,000 rules a verdict is in force in the data path within 50 ms.
+pub fn ten_thousand_rules(engine: Engine) {
+    let mut farm = Farm::new(Kind::Sign, 2);
+    let others: String = (10_000..19_999_u16)
+        .map(|port| engine.forward(&format!("0.0.0.0:{port}"), "10.2.0.10:7000"))
+        .collect();
+    let portway = Portway::start(&farm.net.gateway, &(others + &Farm::pool(engine, &["", ""], CHECKED)));
+    portway.until("a", "up");
+    for _ in 0..5 {
+        farm.ail(0);
+        portway.until("a", "down");
+        assert_eq!(names(&tally(farm.net.client(), POOL, 20)), "b");
+        farm.revive(0);
+        portway.until("a", "up");
+        assert_eq!(names(&tally(farm.net.client(), POOL, 20)), "ab");
+    }
+    assert!(portway.fact("applied") >= 10, "each verdict was applied");
+    let most = portway.fact("max_apply_us");
+    eprintln!("{engine}, 10,000 rules: at most {most} us from a verdict to its being in force");
+    assert!(most < 50_000, "{most} us from a verdict to its being in force");
+}
