@@ -3,20 +3,25 @@
 //! When it is due and which answer holds is [`portway_core::names`]'s. Deliberately absent: questions and answers on the
 //! wire ([`crate::resolver`]).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use portway_core::facts::Lookup;
+use portway_core::facts::{Answer, Lookup};
 use portway_core::names::Resolution;
-use portway_core::ruleset::Dns;
 
 use crate::resolver::{Kept, Resolver};
-use crate::thread::Context;
+use crate::thread::{Context, locked};
 use crate::{Event, LookupReport};
 
+/// The last answer to a lookup, which outlives the task that got it.
+pub(crate) type Last = Arc<Mutex<Option<Answer>>>;
+
 /// Asks for `lookup`, at once and then for ever.
-pub(crate) async fn watch(context: Arc<Context>, lookup: Lookup, resolver: Arc<Resolver>, dns: Dns) {
-    let mut resolution = Resolution::new(&dns);
+pub(crate) async fn watch(context: Arc<Context>, lookup: Lookup, resolver: Arc<Resolver>, last: Last) {
+    let mut resolution = match locked(&last).clone() {
+        Some(answer) => Resolution::known(resolver.dns(), answer),
+        None => Resolution::new(resolver.dns()),
+    };
     let mut kept = Kept::default();
     loop {
         let place = context.lookups.acquire().await;
@@ -25,6 +30,7 @@ pub(crate) async fn watch(context: Arc<Context>, lookup: Lookup, resolver: Arc<R
         drop(place);
         let at = Instant::now();
         if let Some(answer) = resolution.answered(outcome, context.moment(at)) {
+            locked(&last).replace(answer.clone());
             context.send(Event::Names { lookup: lookup.clone(), answer, at });
         }
         let next = context.instant(resolution.next(context.random.next()));

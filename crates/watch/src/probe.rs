@@ -3,7 +3,11 @@
 //! When it is due and what follows from its outcome is [`portway_core::health`]'s. Deliberately absent: how a check is
 //! made ([`crate::socket`], [`crate::command`]).
 
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use portway_core::check::{Conversation, Pattern};
@@ -72,7 +76,7 @@ pub(crate) async fn watch(
             Arc::clone(places).acquire_owned().await.expect("invariant: the semaphores are never closed");
         let began = Instant::now();
         // Boxed, so that ten thousand probes that wait are small.
-        let made = Box::pin(check(&context, &probe, &pattern, place)).await;
+        let made = caught(Box::pin(check(&context, &probe, &pattern, place))).await;
         let ended = Instant::now();
         note(&context, &probe, &made, ended - began, ended);
         let outcome = match made {
@@ -86,6 +90,15 @@ pub(crate) async fn watch(
         }
         due = context.instant(monitor.next(context.moment(began), context.random.next()));
     }
+}
+
+/// A check that panics was not made. Without this its probe would never be judged again, and nobody would know.
+async fn caught(mut check: Pin<Box<impl Future<Output = Made>>>) -> Made {
+    poll_fn(|task| match catch_unwind(AssertUnwindSafe(|| check.as_mut().poll(task))) {
+        Ok(poll) => poll,
+        Err(_) => Poll::Ready(Err(Fault::NotMade("a fault of the check itself".to_owned()))),
+    })
+    .await
 }
 
 fn note(context: &Context, probe: &Probe, made: &Made, took: Duration, at: Instant) {
@@ -142,5 +155,17 @@ async fn check(
             _ = stream.set_zero_linger();
             Ok("connected".to_owned())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_that_panics_was_not_made() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let made = runtime.block_on(caught(Box::pin(async { panic!("a test of a panic") })));
+        assert_eq!(made, Err(Fault::NotMade("a fault of the check itself".into())));
     }
 }

@@ -89,6 +89,11 @@ impl Resolver {
         Self { dns: dns.clone(), files, made: Mutex::default(), first: AtomicUsize::new(0) }
     }
 
+    /// The settings that it asks by.
+    pub(crate) fn dns(&self) -> &Dns {
+        &self.dns
+    }
+
     /// What a lookup comes to now, and what went wrong with a part of it. `kept` is of the same lookup, and holds
     /// what its questions came to.
     pub(crate) async fn resolve(

@@ -37,8 +37,9 @@ pub(crate) async fn connect(
     .map_err(|error| Fault::of("socket", &error))?;
     if let Some(source) = source {
         share_ports(&socket);
-        let bound = socket.bind(SocketAddr::new(source, 0));
-        bound.map_err(|error| Fault::of(&format!("source {source}"), &error))?;
+        let source = local(source, address)?;
+        let bound = socket.bind(source);
+        bound.map_err(|error| Fault::of(&format!("source {}", source.ip()), &error))?;
     }
     // What is said is short, and said at once.
     _ = socket.set_nodelay(true);
@@ -46,6 +47,14 @@ pub(crate) async fn connect(
         Ok(connected) => connected.map_err(|error| Fault::of("connect", &error)),
         Err(_) => Err(late("connect")),
     }
+}
+
+/// `source` as an address to bind to, when it can reach `address`.
+fn local(source: IpAddr, address: SocketAddr) -> Result<SocketAddr, Fault> {
+    if source.is_ipv4() != address.is_ipv4() {
+        return Err(Fault::Failed(format!("source {source}: not of the family of {address}")));
+    }
+    Ok(SocketAddr::new(source, 0))
 }
 
 /// Has connect() pick the port, which may then be shared among destinations; bind() would take one of its own. Without
@@ -111,8 +120,8 @@ pub(crate) async fn datagrams(
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     });
-    let bound = UdpSocket::bind(SocketAddr::new(source, 0)).await;
-    let socket = bound.map_err(|error| Fault::of(&format!("source {source}"), &error))?;
+    let socket = UdpSocket::bind(local(source, address)?).await;
+    let socket = socket.map_err(|error| Fault::of(&format!("source {source}"), &error))?;
     socket.connect(address).await.map_err(|error| Fault::of("connect", &error))?;
     let mut buffer = vec![0; DATAGRAM];
     loop {

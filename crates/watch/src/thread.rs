@@ -15,6 +15,7 @@ use rustix::process::{Resource, getrlimit};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task;
 
+use crate::lookup::Last;
 use crate::resolver::Resolver;
 use crate::tls::Tls;
 use crate::{Event, Report, lookup, probe};
@@ -150,6 +151,7 @@ async fn run(context: &Arc<Context>) {
     let mut probes = BTreeMap::new();
     let mut lookups = BTreeMap::new();
     let mut asked: Option<Dns> = None;
+    let mut resolver = Arc::new(Resolver::new(&Dns::default()));
     loop {
         context.told.notified().await;
         let (wanted, closed) = {
@@ -163,10 +165,11 @@ async fn run(context: &Arc<Context>) {
         // Certificate files may have changed since the last configuration.
         context.tls.forget();
         watch_probes(context, &mut probes, wanted.probes);
-        if asked.as_ref() != Some(&wanted.dns) {
-            lookups.clear();
+        let anew = asked.as_ref() != Some(&wanted.dns);
+        if anew {
+            resolver = Arc::new(Resolver::new(&wanted.dns));
         }
-        watch_lookups(context, &mut lookups, wanted.lookups, &wanted.dns);
+        watch_lookups(context, &mut lookups, wanted.lookups, &resolver, anew);
         asked = Some(wanted.dns);
     }
 }
@@ -187,22 +190,27 @@ fn watch_probes(context: &Arc<Context>, tasks: &mut BTreeMap<Probe, Task>, wante
     }
 }
 
+/// Those that are watched already go on as they are, or are asked for `anew`, with the answer that they have.
 fn watch_lookups(
     context: &Arc<Context>,
-    tasks: &mut BTreeMap<Lookup, (Task, Arc<Resolver>)>,
+    tasks: &mut BTreeMap<Lookup, (Task, Last)>,
     wanted: BTreeSet<Lookup>,
-    dns: &Dns,
+    resolver: &Arc<Resolver>,
+    anew: bool,
 ) {
     tasks.retain(|lookup, _| wanted.contains(lookup));
     context.note(|report| report.lookups.retain(|lookup, _| wanted.contains(lookup)));
-    let resolver = match tasks.values().next() {
-        Some((_, resolver)) => Arc::clone(resolver),
-        None => Arc::new(Resolver::new(dns)),
-    };
     for lookup in wanted {
-        tasks.entry(lookup).or_insert_with_key(|lookup| {
-            let task = lookup::watch(Arc::clone(context), lookup.clone(), Arc::clone(&resolver), dns.clone());
-            (Task(task::spawn(task)), Arc::clone(&resolver))
-        });
+        let last = match tasks.remove(&lookup) {
+            Some(task) if !anew => {
+                tasks.insert(lookup, task);
+                continue;
+            }
+            Some((_, last)) => last,
+            None => Last::default(),
+        };
+        let task =
+            lookup::watch(Arc::clone(context), lookup.clone(), Arc::clone(resolver), Arc::clone(&last));
+        tasks.insert(lookup, (Task(task::spawn(task)), last));
     }
 }

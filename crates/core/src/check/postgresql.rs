@@ -63,6 +63,9 @@ impl Protocol for Postgresql {
             }
             let message = input.take(length + 1);
             self.messages += 1;
+            if self.messages > MESSAGES {
+                return Step::Bad("no end of messages".to_owned());
+            }
             match (kind, &message[5..]) {
                 (b'R', [0, 0, 0, 0]) => self.inside = true,
                 (b'R', _) => return Step::Good("asks for a password".to_owned()),
@@ -71,7 +74,6 @@ impl Protocol for Postgresql {
                     self.inside = false;
                     return judge(fields);
                 }
-                _ if self.messages >= MESSAGES => return Step::Bad("no end of messages".to_owned()),
                 _ => {}
             }
         }
