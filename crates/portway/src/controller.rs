@@ -301,6 +301,7 @@ pub fn needs(plan: &nftables::Plan, ruleset: &Ruleset, nftables: bool) -> Needs 
     }
     if nftables {
         needs.conntrack = ruleset.host.conntrack;
+        needs.accounting = ruleset.host.conntrack.accounting && !plan.is_empty();
     }
     needs
 }

@@ -153,6 +153,7 @@ fn host_section(mut fields: Fields) -> Host {
         host.conntrack.tcp_established = conntrack.duration("tcp-established").map(only);
         host.conntrack.udp = conntrack.duration("udp").map(only);
         host.conntrack.udp_stream = conntrack.duration("udp-stream").map(only);
+        host.conntrack.accounting = conntrack.flag("accounting").unwrap_or(true);
         conntrack.finish();
     }
     fields.finish();

@@ -284,8 +284,8 @@ pub enum HostSettings {
     Check,
 }
 
-/// Conntrack limits that the file asks for, in the kernel's terms.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What the file asks of conntrack, in the kernel's terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conntrack {
     /// `nf_conntrack_max`, in entries.
     pub max: Option<NonZeroU32>,
@@ -295,6 +295,14 @@ pub struct Conntrack {
     pub udp: Option<Duration>,
     /// `nf_conntrack_udp_timeout_stream`.
     pub udp_stream: Option<Duration>,
+    /// `nf_conntrack_acct` and `nf_conntrack_timestamp`.
+    pub accounting: bool,
+}
+
+impl Default for Conntrack {
+    fn default() -> Self {
+        Self { max: None, tcp_established: None, udp: None, udp_stream: None, accounting: true }
+    }
 }
 
 /// What the file says of the host.

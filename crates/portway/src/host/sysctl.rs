@@ -8,7 +8,7 @@
 //! hearing router advertisements unless `accept_ra` is 2 (`Documentation/networking/ip-sysctl.rst`), which
 //! would cost the host its default route. Both are handled here.
 //!
-//! Deliberately absent: anything that the rules do not need. Portway tunes nothing.
+//! Deliberately absent: anything that the rules, or the listing of their flows, do not need. Portway tunes nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,6 +36,8 @@ pub struct Needs {
     pub forward_v6: bool,
     /// 127.0.0.0/8 is translated, so the kernel may not treat it as martian.
     pub route_localnet: bool,
+    /// The kernel keeps the age and the bytes of each flow.
+    pub accounting: bool,
     /// Conntrack limits that the file asks for.
     pub conntrack: Conntrack,
 }
@@ -63,6 +65,16 @@ impl Needs {
                 self.route_localnet,
                 ROUTE_LOCALNET,
                 "0.0.0.0 includes 127.0.0.1, or a rule names such an address (none from outside is let in)",
+            ),
+            switch(
+                self.accounting,
+                "net/netfilter/nf_conntrack_acct",
+                "`portway conns` shows the bytes of flows",
+            ),
+            switch(
+                self.accounting,
+                "net/netfilter/nf_conntrack_timestamp",
+                "`portway conns` shows the age of flows",
             ),
             asked("net/netfilter/nf_conntrack_max", conntrack.max.map(|max| max.to_string())),
             asked("net/netfilter/nf_conntrack_tcp_timeout_established", seconds(conntrack.tcp_established)),
@@ -295,7 +307,14 @@ mod tests {
         forward_v4: true,
         forward_v6: true,
         route_localnet: false,
-        conntrack: Conntrack { max: None, tcp_established: None, udp: None, udp_stream: None },
+        accounting: false,
+        conntrack: Conntrack {
+            max: None,
+            tcp_established: None,
+            udp: None,
+            udp_stream: None,
+            accounting: false,
+        },
     };
 
     fn v4_and_v6() -> Vec<(&'static str, &'static str)> {

@@ -62,6 +62,17 @@ static CONNTRACK: Section = Section {
             "\"2m\"",
             "How long a UDP flow with traffic both ways is remembered (`nf_conntrack_udp_timeout_stream`).",
         ),
+        also_called(
+            key(
+                "accounting",
+                Kind::Flag,
+                "true",
+                "false",
+                "Whether the kernel keeps the age and the bytes of each flow, for `portway conns` (`nf_conntrack_acct`, \
+                 `nf_conntrack_timestamp`). Only where a rule is served by `nftables`. `false` leaves both as they are.",
+            ),
+            &["acct", "timestamp", "bytes"],
+        ),
     ],
 };
 
