@@ -124,6 +124,18 @@ pub fn counters(socket: &mut Socket, set: Set) -> io::Result<Vec<(Key, Option<St
     Ok(elements(&dump).filter_map(read).collect())
 }
 
+/// The clients in a map that the kernel fills, and what they are remembered for.
+pub fn clients(socket: &mut Socket, set: Set) -> io::Result<Vec<(Key, Data)>> {
+    let shape = set.shape();
+    let dump = match dump_elements(socket, set) {
+        // There is no table.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let read = |attributes: Attributes<'_>| element(&shape, &attributes).map(|(key, entry)| (key, entry.data));
+    Ok(elements(&dump).filter_map(read).collect())
+}
+
 fn dump_elements(socket: &mut Socket, set: Set) -> io::Result<Dump> {
     socket.dump(kind::GET_ELEMENT, |w| {
         w.nfgen(INET, 0);

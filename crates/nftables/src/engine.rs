@@ -4,12 +4,13 @@
 //! ruleset. Every batch is valid for that generation only, so a change by somebody else in between is noticed
 //! by the kernel itself; then the table is read again.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use portway_core::engine::{Changed, Engine, EngineError};
 use portway_core::flow::{FlowFilter, Flows};
 use portway_core::plan::nftables::table::Chain;
-use portway_core::plan::nftables::{Change, Direction, Ids, Plan, Set, Value, mark_of};
+use portway_core::plan::nftables::{Change, Direction, Ids, Key, Plan, RuleId, Set, Value, mark_of};
 use portway_core::ruleset::EngineKind;
 use portway_core::snapshot::EngineSnapshot;
 use rustix::io::Errno;
@@ -18,6 +19,7 @@ use rustix::net::netlink::NETFILTER;
 use crate::conntrack;
 use crate::decode::{self, Held};
 use crate::encode::{Batch, Subject};
+use crate::memory;
 use crate::refusal::{failure, refusal_error, too_busy};
 use crate::socket::{Refusal, Socket};
 
@@ -34,6 +36,17 @@ pub struct NftablesEngine {
     adopted: bool,
     /// Whether this engine has committed.
     has_committed: bool,
+    /// The rules of which a member has gone for which clients may still be remembered.
+    forget: Forget,
+}
+
+/// Which rules' remembered clients must be looked through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Forget {
+    /// Every rule's: nobody knows what an earlier run left undone.
+    All,
+    /// These.
+    Rules(BTreeSet<RuleId>),
 }
 
 /// A way to a plan that the kernel has rehearsed.
@@ -57,7 +70,7 @@ impl NftablesEngine {
     pub fn open() -> Result<Self, EngineError> {
         let socket =
             Socket::open(Some(NETFILTER)).map_err(|error| failure("open a netfilter socket", &error))?;
-        Ok(Self { socket, held: None, prepared: None, adopted: false, has_committed: false })
+        Ok(Self { socket, held: None, prepared: None, adopted: false, has_committed: false, forget: Forget::All })
     }
 
     /// The ids of the rules in the kernel's table; none when there is no table of this version.
@@ -150,7 +163,7 @@ impl NftablesEngine {
         if matches!(held, Held::Other) || matches!(held, Held::Nothing) && !plan.is_empty() {
             batch.create_table(plan.guard);
         }
-        batch.change(&change, old);
+        batch.change(&change);
         let used = batch.next_sequence().wrapping_sub(first).wrapping_add(1);
         self.socket.sequences(used);
         Ok(Prepared { generation, batch, change, guard: plan.guard, plan: None })
@@ -189,15 +202,86 @@ impl NftablesEngine {
         let changed =
             Changed { added: way.change.added(), removed: way.change.removed(), adopted: self.adopted };
         if !way.batch.is_empty() {
-            // The kernel counts generations from 1 and skips 0; nobody else's change was in between, or the
-            // batch would have been refused.
-            let next = way.generation.checked_add(1).unwrap_or(1);
-            self.held = Some((next, Held::Ours(self.destination(&mut way))));
+            // Nobody else's change was in between, or the batch would have been refused.
+            self.held = Some((after(way.generation), Held::Ours(self.destination(&mut way))));
             // The table forwards already; a flow that stays stuck is no reason to report it as failed.
             let _ = conntrack::release_udp(&mut self.socket, &way.change);
         }
+        self.forget_clients(&way.change);
         (self.adopted, self.has_committed) = (false, true);
         changed
+    }
+
+    /// Sends a batch at once. When the generation of the kernel's ruleset is another than the one that is known, the
+    /// batch goes without it: on a busy host every change by others would otherwise cost a reading of the whole table.
+    /// What they did to this table is then found by the next [`Self::sync`], because the known generation stays behind.
+    fn send(&mut self, fill: impl Fn(Batch) -> Batch) -> Result<(Batch, Vec<Refusal>), EngineError> {
+        let mut known = self.held.as_ref().map(|(generation, _)| *generation);
+        loop {
+            let first = self.socket.sequences(0);
+            let mut batch = fill(Batch::new(first, known));
+            self.socket.sequences(batch.next_sequence().wrapping_sub(first).wrapping_add(1));
+            let refusals = self.socket.batch(batch.finish(), first);
+            let refusals = refusals.map_err(|error| failure("change the nf_tables ruleset", &error))?;
+            if is_outdated(&batch, &refusals) && known.take().is_some() {
+                continue;
+            }
+            if let (true, Some(_), Some((generation, _))) = (refusals.is_empty(), known, &mut self.held) {
+                *generation = after(*generation);
+            }
+            return Ok((batch, refusals));
+        }
+    }
+
+    /// Forgets the clients that are remembered for members which a change removes, and those that an earlier attempt
+    /// did not get to. New flows go elsewhere already unless their client is remembered, so a failure is no reason to
+    /// report the change as failed; the next change tries again.
+    fn forget_clients(&mut self, change: &Change) {
+        if let Forget::Rules(rules) = &mut self.forget {
+            rules.extend(&change.forget);
+        }
+        if self.forget_now().is_ok() {
+            self.forget = Forget::Rules(BTreeSet::new());
+        }
+    }
+
+    fn forget_now(&mut self) -> Result<(), EngineError> {
+        let rules = match &self.forget {
+            Forget::Rules(rules) if rules.is_empty() => return Ok(()),
+            Forget::Rules(rules) => Some(rules),
+            Forget::All => None,
+        };
+        let Some((_, Held::Ours(plan))) = &self.held else { return Ok(()) };
+        let stale = memory::stale(&mut self.socket, plan, rules);
+        let mut stale = stale.map_err(|error| failure("read the remembered clients", &error))?;
+        for _ in 0..TRIES {
+            if stale.is_empty() {
+                return Ok(());
+            }
+            let remove = |batch: Batch| {
+                let mut batch = batch.one_by_one();
+                stale.iter().for_each(|(set, key)| batch.remove_elements(*set, std::iter::once(key)));
+                batch
+            };
+            let (batch, refusals) = self.send(remove)?;
+            if refusals.is_empty() {
+                return Ok(());
+            }
+            // Some have expired since they were read. All the others are asked for again, in a batch without those.
+            let gone: BTreeSet<Key> = refusals
+                .iter()
+                .filter(|refusal| refusal.error == Errno::NOENT)
+                .filter_map(|refusal| match batch.subject(refusal.sequence) {
+                    Some(Subject::Elements(_, keys)) => keys.first().cloned(),
+                    _ => None,
+                })
+                .collect();
+            if gone.is_empty() {
+                return Err(failure("forget clients", &refusals[0].error.into()));
+            }
+            stale.retain(|(_, key)| !gone.contains(key));
+        }
+        Err(too_busy())
     }
 
     fn rehearse(&mut self, batch: &Batch) -> Result<Vec<Refusal>, EngineError> {
@@ -220,6 +304,11 @@ impl NftablesEngine {
         }
         refusal_error(plan, refused, refusals)
     }
+}
+
+/// The generation of the kernel's ruleset after a change: it counts from 1 and skips 0.
+fn after(generation: u32) -> u32 {
+    generation.checked_add(1).unwrap_or(1)
 }
 
 /// Whether the kernel says that its ruleset is not the one that the batch was made for.
@@ -277,8 +366,29 @@ impl Engine for NftablesEngine {
         self.prepared = None;
     }
 
-    fn adjust(&mut self, _change: &Self::Change) -> Result<(), EngineError> {
-        Err(failure("serve this", &io::ErrorKind::Unsupported.into()))
+    fn adjust(&mut self, change: &Change) -> Result<(), EngineError> {
+        self.prepared = None;
+        if change.is_empty() {
+            return Ok(());
+        }
+        let Some((_, Held::Ours(_))) = &self.held else {
+            return Err(failure("change members of pools", &io::ErrorKind::NotFound.into()));
+        };
+        let (_, refusals) = self.send(|mut batch| {
+            batch.change(change);
+            batch
+        })?;
+        if let Some((_, Held::Ours(plan))) = &mut self.held {
+            plan.change(change);
+        }
+        if !refusals.is_empty() {
+            // The table is not what is known of it: from what it is now to what it should be.
+            let Some((_, Held::Ours(wanted))) = self.held.take() else { return Err(too_busy()) };
+            self.prepare(&wanted)?;
+            return self.commit().map(drop);
+        }
+        self.forget_clients(change);
+        Ok(())
     }
 
     fn flows(&mut self, _filter: &FlowFilter, _most: usize) -> Result<Flows, EngineError> {
@@ -332,6 +442,7 @@ impl Engine for NftablesEngine {
             return Err(failure("delete table inet portway", &refusal.error.into()));
         }
         (self.adopted, self.has_committed) = (false, false);
+        self.forget = Forget::All;
         conntrack::delete_ours(&mut self.socket)
             .map_err(|error| failure("delete the conntrack entries", &error))
     }

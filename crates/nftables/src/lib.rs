@@ -10,6 +10,7 @@ mod decode;
 mod encode;
 mod engine;
 mod expression;
+mod memory;
 mod obstacle;
 mod probe;
 mod refusal;

@@ -350,7 +350,7 @@ impl HelperObject {
 pub type Key = Vec<Value>;
 
 /// What an element leads to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Data {
     /// Nothing: the element of a set.
     None,

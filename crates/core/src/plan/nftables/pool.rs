@@ -247,15 +247,14 @@ impl Plan {
         self.add(Set::Pools, vec![Value::Mark(id.mark())], verdict, None);
     }
 
-    /// Whether a client of a rule that is remembered for this destination, an element of this map, is rightly so.
-    pub fn remembers(&self, map: Set, id: RuleId, destination: &Data) -> bool {
-        let Some(OwnChain::Remember { addressing, .. }) = self.chains.get(&Chain::Remember(id)) else {
-            return false;
-        };
-        let mut members = [addressing.backend(), addressing.slots()]
+    /// The map in which clients of a rule are remembered, and what they may be remembered for; `None` for a rule that
+    /// remembers nobody.
+    pub fn remembered(&self, id: RuleId) -> Option<(Set, BTreeSet<&Data>)> {
+        let OwnChain::Remember { addressing, .. } = self.chains.get(&Chain::Remember(id))? else { return None };
+        let members = [addressing.backend(), addressing.slots()]
             .into_iter()
             .flat_map(|set| self.elements_of(set, id).map(|(_, entry)| &entry.data));
-        addressing.persist() == map && members.any(|member| member == destination)
+        Some((addressing.persist(), members.collect()))
     }
 
     /// Adds what takes note of the member that was chosen: counters, and the memory for clients that come back.
