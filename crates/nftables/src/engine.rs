@@ -10,7 +10,7 @@ use std::io;
 use portway_core::engine::{Changed, Engine, EngineError};
 use portway_core::flow::{FlowFilter, Flows};
 use portway_core::plan::nftables::table::Chain;
-use portway_core::plan::nftables::{Change, Direction, Ids, Key, Plan, RuleId, Set, Value, mark_of};
+use portway_core::plan::nftables::{Change, Ids, Key, Plan, RuleId, Set, Value};
 use portway_core::ruleset::EngineKind;
 use portway_core::snapshot::EngineSnapshot;
 use rustix::io::Errno;
@@ -19,7 +19,9 @@ use rustix::net::netlink::NETFILTER;
 use crate::conntrack;
 use crate::decode::{self, Held};
 use crate::encode::{Batch, Subject};
+use crate::flow;
 use crate::memory;
+use crate::observe;
 use crate::refusal::{failure, refusal_error, too_busy};
 use crate::socket::{Refusal, Socket};
 
@@ -70,7 +72,14 @@ impl NftablesEngine {
     pub fn open() -> Result<Self, EngineError> {
         let socket =
             Socket::open(Some(NETFILTER)).map_err(|error| failure("open a netfilter socket", &error))?;
-        Ok(Self { socket, held: None, prepared: None, adopted: false, has_committed: false, forget: Forget::All })
+        Ok(Self {
+            socket,
+            held: None,
+            prepared: None,
+            adopted: false,
+            has_committed: false,
+            forget: Forget::All,
+        })
     }
 
     /// The ids of the rules in the kernel's table; none when there is no table of this version.
@@ -118,6 +127,14 @@ impl NftablesEngine {
             differences.push(format!("chain guard is {}", if wanted { "missing" } else { "stale" }));
         }
         Ok(differences)
+    }
+
+    /// The ids of the rules as far as they are known without asking the kernel.
+    fn ids(&self) -> Ids {
+        match &self.held {
+            Some((_, Held::Ours(plan))) => plan.ids(),
+            _ => Ids::default(),
+        }
     }
 
     /// What the kernel holds now, read only when its ruleset has changed since the last time.
@@ -391,43 +408,30 @@ impl Engine for NftablesEngine {
         Ok(())
     }
 
-    fn flows(&mut self, _filter: &FlowFilter, _most: usize) -> Result<Flows, EngineError> {
-        Err(failure("serve this", &io::ErrorKind::Unsupported.into()))
+    fn flows(&mut self, filter: &FlowFilter, most: usize) -> Result<Flows, EngineError> {
+        let ids = self.ids();
+        flow::list(&mut self.socket, &ids, filter, most).map_err(|error| failure("list the flows", &error))
     }
 
-    fn end_flows(&mut self, _filter: &FlowFilter) -> Result<u64, EngineError> {
-        Err(failure("serve this", &io::ErrorKind::Unsupported.into()))
+    fn end_flows(&mut self, filter: &FlowFilter) -> Result<u64, EngineError> {
+        let ids = self.ids();
+        flow::end(&mut self.socket, &ids, filter).map_err(|error| failure("end flows", &error))
     }
 
     fn observe(&mut self) -> Result<EngineSnapshot, EngineError> {
-        let mut snapshot = EngineSnapshot::default();
         let read = |error: io::Error| failure("read the counters", &error);
         let flows = match decode::counters(&mut self.socket, Set::Flows) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(snapshot),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(EngineSnapshot::default()),
             other => other.map_err(read)?,
         };
         let traffic = decode::counters(&mut self.socket, Set::Traffic).map_err(read)?;
         let live =
             conntrack::live(&mut self.socket).map_err(|error| failure("count the live flows", &error))?;
-        let mut names = std::collections::BTreeMap::new();
-        for (key, name, counter) in flows {
-            if let (Some(mark), Some(name)) = (mark_of(&key), name) {
-                let rule = snapshot.rules.entry(name.clone()).or_default();
-                rule.flows = counter.packets;
-                rule.live = live.get(&mark).copied().unwrap_or(0);
-                names.insert(mark, name);
-            }
+        let mut members = Vec::new();
+        for set in Set::MEMBERS {
+            members.extend(decode::counters(&mut self.socket, set).map_err(read)?);
         }
-        for (key, _, counter) in traffic {
-            let rule = mark_of(&key).and_then(|mark| snapshot.rules.get_mut(names.get(&mark)?));
-            match (rule, key.get(1)) {
-                (Some(rule), Some(Value::Direction(Direction::Original))) => rule.bytes_in = counter.bytes,
-                (Some(rule), Some(Value::Direction(Direction::Reply))) => rule.bytes_out = counter.bytes,
-                _ => {}
-            }
-        }
-        snapshot.gauges.insert("live_flows".to_owned(), live.values().sum());
-        Ok(snapshot)
+        Ok(observe::snapshot(&flows, &traffic, &members, &live))
     }
 
     fn clear(&mut self) -> Result<(), EngineError> {

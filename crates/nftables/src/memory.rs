@@ -10,7 +10,11 @@ use crate::decode;
 use crate::socket::Socket;
 
 /// The clients that are remembered for what `plan` does not lead to, of these rules or of all.
-pub fn stale(socket: &mut Socket, plan: &Plan, rules: Option<&BTreeSet<RuleId>>) -> io::Result<Vec<(Set, Key)>> {
+pub fn stale(
+    socket: &mut Socket,
+    plan: &Plan,
+    rules: Option<&BTreeSet<RuleId>>,
+) -> io::Result<Vec<(Set, Key)>> {
     let mut stale = Vec::new();
     let mut known: BTreeMap<RuleId, Option<(Set, BTreeSet<&Data>)>> = BTreeMap::new();
     for set in Set::PERSIST {

@@ -156,17 +156,14 @@ impl OwnChain {
                     };
                     vec![Statement::Choose { slots: set, by, protocol }]
                 };
-                let mut rules: Vec<_> = match addressing.port {
+                match addressing.port {
                     // nft reads a rule that writes ports back only where the protocol is matched.
                     true => protocols.iter().map(|protocol| choose(Some(*protocol))).collect(),
                     false => vec![choose(None)],
-                };
-                // As at the end of translate.
-                rules.push(vec![Statement::Drop]);
-                rules
+                }
             }
             Self::Remember { addressing, timeout } => {
-                vec![vec![Statement::Remember(*addressing, *timeout)], vec![Statement::Goto(Chain::Members)]]
+                vec![vec![Statement::Remember(*addressing, *timeout)]]
             }
         }
     }
@@ -243,14 +240,16 @@ impl Plan {
         let protocols = if addressing.port { protocols } else { BTreeSet::new() };
         let chain = Chain::Pool(id);
         self.chains.insert(chain, OwnChain::Choose { addressing, draw, slots, protocols });
-        let verdict = Data::Verdict(Verdict::Goto(chain));
+        let verdict = Data::Verdict(Verdict::Jump(chain));
         self.add(Set::Pools, vec![Value::Mark(id.mark())], verdict, None);
     }
 
     /// The map in which clients of a rule are remembered, and what they may be remembered for; `None` for a rule that
     /// remembers nobody.
     pub fn remembered(&self, id: RuleId) -> Option<(Set, BTreeSet<&Data>)> {
-        let OwnChain::Remember { addressing, .. } = self.chains.get(&Chain::Remember(id))? else { return None };
+        let OwnChain::Remember { addressing, .. } = self.chains.get(&Chain::Remember(id))? else {
+            return None;
+        };
         let members = [addressing.backend(), addressing.slots()]
             .into_iter()
             .flat_map(|set| self.elements_of(set, id).map(|(_, entry)| &entry.data));
@@ -267,7 +266,8 @@ impl Plan {
                 self.add(addressing.members(), key.collect(), Data::None, Some(target.to_string()));
             }
         }
-        let mut verdict = Verdict::Jump(Chain::Members);
+        let mark = || vec![Value::Mark(id.mark())];
+        self.add(Set::Noted, mark(), Data::None, None);
         if let (Some(time), Some(addressing)) = (rule.pool.persist, self::addressing(rule)) {
             let timeout = Duration::from_secs(time.as_secs() + u64::from(time.subsec_nanos() > 0));
             let chain = Chain::Remember(id);
@@ -276,10 +276,9 @@ impl Plan {
             let in_pool =
                 |member: &Member| rule.pool.backends.iter().any(|backend| backend.name == member.backend);
             if members.iter().all(in_pool) {
-                verdict = Verdict::Jump(chain);
+                self.add(Set::Remembered, mark(), Data::Verdict(Verdict::Jump(chain)), None);
             }
         }
-        self.add(Set::Chosen, vec![Value::Mark(id.mark())], Data::Verdict(verdict), None);
     }
 }
 
