@@ -83,14 +83,12 @@ fn own(chain: Chain, rules: &[Attributes<'_>]) -> Option<OwnChain> {
         let timeout = Duration::from_millis(update.find_be64(6)?);
         return Some(OwnChain::Remember { addressing, timeout });
     }
-    // The last rule is the same in all.
-    let (_, choices) = rules.split_last()?;
-    let mut found = choices.iter().map(choice);
+    let mut found = rules.iter().map(choice);
     let (addressing, draw, slots) = found.next()??;
     if !found.all(|other| other == Some((addressing, draw, slots))) {
         return None;
     }
-    let protocols = choices.iter().filter(|_| addressing.port).map(protocol).collect::<Option<_>>()?;
+    let protocols = rules.iter().filter(|_| addressing.port).map(protocol).collect::<Option<_>>()?;
     Some(OwnChain::Choose { addressing, draw, slots, protocols })
 }
 

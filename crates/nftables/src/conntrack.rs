@@ -1,9 +1,11 @@
-//! The flows themselves, over ctnetlink (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`): how many are
-//! alive, and the removal of those that are ours or that a new rule must be able to take over.
+//! The flows themselves, over ctnetlink (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`): reading entries, how
+//! many are alive, and the removal of those that are ours or that a new rule must be able to take over.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use portway_core::address::{Family, Protocol};
 use portway_core::plan::nftables::{Change, Key, MARK, MARK_MASK, Set, Value};
@@ -16,19 +18,140 @@ const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
 
 const TUPLE_ORIG: u16 = 1;
+pub const TUPLE_REPLY: u16 = 2;
+const STATUS: u16 = 3;
 const PROTOINFO: u16 = 4;
-const MARK_ATTRIBUTE: u16 = 8;
+pub const MARK_ATTRIBUTE: u16 = 8;
+pub const COUNTERS_ORIG: u16 = 9;
+pub const COUNTERS_REPLY: u16 = 10;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
-const MARK_MASK_ATTRIBUTE: u16 = 21;
-const FILTER: u16 = 25;
+const TIMESTAMP: u16 = 20;
+pub const MARK_MASK_ATTRIBUTE: u16 = 21;
+pub const FILTER: u16 = 25;
 /// `CTA_FILTER_FLAG(CTA_PROTO_NUM)` (`net/netfilter/nf_internals.h`)
 const BY_PROTOCOL: u32 = 1 << 3;
-/// `TCP_CONNTRACK_TIME_WAIT`; this and the next state are ended connections.
-const TIME_WAIT: u8 = 7;
+/// `IPS_SEEN_REPLY`
+const SEEN_REPLY: u32 = 1 << 1;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
+
+/// What a flow is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Connecting,
+    Established,
+    Closing,
+    /// A TCP connection that conntrack still remembers.
+    Ended,
+    Unanswered,
+    Answered,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connecting => "connecting",
+            Self::Established => "established",
+            Self::Closing => "closing",
+            Self::Ended => "ended",
+            Self::Unanswered => "unanswered",
+            Self::Answered => "answered",
+        })
+    }
+}
+
+/// One entry of conntrack.
+pub struct Entry<'a>(Attributes<'a>);
+
+/// What an entry is deleted by: its family, original tuple, zone and id.
+pub struct Name {
+    family: u8,
+    tuple: Vec<u8>,
+    rest: Vec<(u16, Vec<u8>)>,
+}
+
+impl Entry<'_> {
+    /// The conntrack mark; entries without one have none.
+    pub fn mark(&self) -> Option<u32> {
+        self.0.find_be32(MARK_ATTRIBUTE)
+    }
+
+    /// TCP or UDP; `None` for anything else.
+    pub fn protocol(&self) -> Option<Protocol> {
+        let number = self.0.inside(TUPLE_ORIG).inside(2).find(1)?;
+        [Protocol::Tcp, Protocol::Udp].into_iter().find(|protocol| *number == [protocol.number()])
+    }
+
+    /// Client and listener: source and destination of the flow as it came.
+    pub fn original(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let tuple = self.0.inside(TUPLE_ORIG);
+        Some((end(&tuple, Side::Source)?, end(&tuple, Side::Destination)?))
+    }
+
+    /// The backend: where replies come from.
+    pub fn backend(&self) -> Option<SocketAddr> {
+        end(&self.0.inside(TUPLE_REPLY), Side::Source)
+    }
+
+    /// What the flow is doing (`enum tcp_conntrack` of `nf_conntrack_tcp.h`).
+    pub fn state(&self, protocol: Protocol) -> State {
+        let state = self.0.inside(PROTOINFO).inside(1).find(1).and_then(|state| state.first());
+        match (protocol, state) {
+            // ESTABLISHED; FIN_WAIT, CLOSE_WAIT, LAST_ACK; TIME_WAIT, CLOSE; the others open the connection.
+            (Protocol::Tcp, Some(3)) => State::Established,
+            (Protocol::Tcp, Some(4..=6)) => State::Closing,
+            (Protocol::Tcp, Some(7 | 8)) => State::Ended,
+            (Protocol::Tcp, _) => State::Connecting,
+            (Protocol::Udp, _) => match self.0.find_be32(STATUS) {
+                Some(status) if status & SEEN_REPLY != 0 => State::Answered,
+                _ => State::Unanswered,
+            },
+        }
+    }
+
+    /// When the flow began, since 1970, where the kernel takes note of it (sysctl `nf_conntrack_timestamp`).
+    pub fn began(&self) -> Option<Duration> {
+        self.0.inside(TIMESTAMP).find_be64(1).map(Duration::from_nanos)
+    }
+
+    /// Bytes of one direction, where the kernel counts them (sysctl `nf_conntrack_acct`).
+    pub fn bytes(&self, direction: u16) -> Option<u64> {
+        self.0.inside(direction).find_be64(2)
+    }
+
+    /// What the entry is deleted by.
+    pub fn name(&self) -> Name {
+        let part = |kind| self.0.find(kind).map(<[u8]>::to_vec);
+        let v4 = self.0.inside(TUPLE_ORIG).inside(1).find(1).is_some();
+        Name {
+            family: if v4 { AF_INET } else { AF_INET6 },
+            tuple: part(TUPLE_ORIG).unwrap_or_default(),
+            rest: [ZONE, ID].into_iter().filter_map(|kind| Some((kind, part(kind)?))).collect(),
+        }
+    }
+}
+
+/// One side of a tuple.
+#[derive(Clone, Copy)]
+enum Side {
+    Source,
+    Destination,
+}
+
+/// Address and port of one side of a tuple.
+fn end(tuple: &Attributes<'_>, side: Side) -> Option<SocketAddr> {
+    let (v4, v6, port) = match side {
+        Side::Source => (1, 3, 2),
+        Side::Destination => (2, 4, 3),
+    };
+    let ip = tuple.inside(1);
+    let v4 = ip.find(v4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok()).map(IpAddr::from);
+    let v6 = ip.find(v6).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok()).map(IpAddr::from);
+    let port = tuple.inside(2).find(port).and_then(|bytes| <[u8; 2]>::try_from(bytes).ok())?;
+    Some(SocketAddr::new(v4.or(v6)?, u16::from_be_bytes(port)))
+}
 
 fn ours(w: &mut Writer) {
     w.nfgen(0, 0);
@@ -36,19 +159,44 @@ fn ours(w: &mut Writer) {
     w.be32(MARK_MASK_ATTRIBUTE, MARK_MASK);
 }
 
-/// Live flows by conntrack mark; the kernel leaves out what is not ours. Ended TCP connections that conntrack
-/// still remembers do not count.
-pub fn live(socket: &mut Socket) -> io::Result<BTreeMap<u32, u64>> {
-    let dump = socket.dump(GET, ours)?;
-    let mut live = BTreeMap::new();
-    for message in dump.messages().filter(|message| message.kind == NEW) {
-        let state = message.nf().inside(PROTOINFO).inside(1).find(1).and_then(|state| state.first());
-        let ended = state.is_some_and(|state| *state >= TIME_WAIT);
-        if let Some(mark) = message.nf().find_be32(MARK_ATTRIBUTE).filter(|_| !ended) {
-            *live.entry(mark).or_default() += 1;
+/// Calls `see` with every entry that the kernel has for a request.
+pub fn each(
+    socket: &mut Socket,
+    request: impl Fn(&mut Writer),
+    see: &mut dyn FnMut(Entry<'_>),
+) -> io::Result<()> {
+    socket.each(GET, request, &mut |message| {
+        if message.kind == NEW {
+            see(Entry(message.nf()));
         }
-    }
+    })
+}
+
+/// Live flows by conntrack mark and backend; the kernel leaves out what is not ours.
+pub fn live(socket: &mut Socket) -> io::Result<BTreeMap<u32, BTreeMap<SocketAddr, u64>>> {
+    let mut live: BTreeMap<u32, BTreeMap<SocketAddr, u64>> = BTreeMap::new();
+    each(socket, ours, &mut |entry| {
+        let (mark, backend) = (entry.mark(), entry.backend());
+        let alive = entry.protocol().is_some_and(|protocol| entry.state(protocol) != State::Ended);
+        if let (Some(mark), Some(backend), true) = (mark, backend, alive) {
+            *live.entry(mark).or_default().entry(backend).or_default() += 1;
+        }
+    })?;
     Ok(live)
+}
+
+/// Deletes one entry and says whether it was still there.
+pub fn delete(socket: &mut Socket, name: &Name) -> io::Result<bool> {
+    let deleted = socket.demand(DELETE, |w| {
+        w.nfgen(name.family, 0);
+        w.put(TUPLE_ORIG | 0x8000, &name.tuple);
+        name.rest.iter().for_each(|(kind, value)| w.put(*kind, value));
+    });
+    match deleted {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Deletes every entry with our mark.
@@ -79,28 +227,21 @@ pub fn release_udp(socket: &mut Socket, change: &Change) -> io::Result<()> {
         if !claims.families.contains(&family) {
             continue;
         }
-        let dump = socket.dump(GET, |w| {
+        let request = |w: &mut Writer| {
             w.nfgen(number, 0);
             w.nest(TUPLE_ORIG, |w| w.nest(2, |w| w.put(1, &[Protocol::Udp.number()])));
             w.nest(FILTER, |w| w.put(1, &BY_PROTOCOL.to_ne_bytes()));
+        };
+        let mut claimed = Vec::new();
+        each(socket, request, &mut |entry| {
+            let ours = entry.mark().unwrap_or(0) & MARK_MASK == MARK;
+            let udp = entry.protocol() == Some(Protocol::Udp);
+            if !ours && udp && entry.original().is_some_and(|(_, to)| claims.contain(to)) {
+                claimed.push(entry.name());
+            }
         })?;
-        for message in dump.messages().filter(|message| message.kind == NEW) {
-            let entry = message.nf();
-            let mark = entry.find_be32(MARK_ATTRIBUTE).unwrap_or(0);
-            if mark & MARK_MASK == MARK || !claims.contain(&entry.inside(TUPLE_ORIG)) {
-                continue;
-            }
-            let deleted = socket.demand(DELETE, |w| {
-                w.nfgen(number, 0);
-                w.put(TUPLE_ORIG | 0x8000, entry.find(TUPLE_ORIG).unwrap_or(&[]));
-                for kind in [ZONE, ID] {
-                    entry.find(kind).into_iter().for_each(|value| w.put(kind, value));
-                }
-            });
-            match deleted {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+        for name in claimed {
+            delete(socket, &name)?;
         }
     }
     Ok(())
@@ -147,13 +288,9 @@ impl Claims {
         Ok(claims)
     }
 
-    /// Whether a new listener claims the flow with this tuple.
-    fn contain(&self, tuple: &Attributes<'_>) -> bool {
-        let ip = tuple.inside(1);
-        let v4 = ip.find(2).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok()).map(IpAddr::from);
-        let v6 = ip.find(4).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok()).map(IpAddr::from);
-        let port = tuple.inside(2).find(3).and_then(|bytes| <[u8; 2]>::try_from(bytes).ok());
-        let (Some(address), Some(port)) = (v4.or(v6), port.map(u16::from_be_bytes)) else { return false };
+    /// Whether a new listener claims flows to this destination.
+    fn contain(&self, to: SocketAddr) -> bool {
+        let (address, port) = (to.ip(), to.port());
         let within = |ranges: Option<&Vec<(u16, u16)>>| {
             ranges.is_some_and(|ranges| ranges.iter().any(|(first, last)| (*first..=*last).contains(&port)))
         };

@@ -1,7 +1,9 @@
 //! What the kernel holds, read back: for adoption after a restart, for verification and for counters. Bytes
 //! that make no sense are a table that is not ours.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::time::Duration;
 
 use portway_core::plan::nftables::element::{DataShape, Shape};
 use portway_core::plan::nftables::table::{Chain, TABLE};
@@ -15,7 +17,7 @@ use crate::value::values;
 use crate::wire::{Attributes, Messages, text, user_data};
 
 /// How often the table is read again because it changed meanwhile.
-const TRIES: usize = 20;
+const TRIES: u64 = 20;
 
 /// What stands under our table's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,15 +84,9 @@ fn read_table(socket: &mut Socket) -> io::Result<Held> {
     }
     plan.helpers = helpers;
     for set in Set::ALL.into_iter().filter(|set| !set.shape().dynamic) {
-        let shape = set.shape();
-        let dump = dump_elements(socket, set)?;
-        let mut found = portway_core::plan::nftables::Elements::new();
-        for attributes in elements(&dump) {
-            let Some((key, entry)) = element(&shape, &attributes) else { return Ok(Held::Other) };
-            found.insert(key, entry);
-        }
+        let Some(found) = read_elements(socket, set)? else { return Ok(Held::Other) };
         if !found.is_empty() {
-            plan.elements.insert(set, found);
+            plan.elements.insert(set, found.into_iter().map(|(key, (entry, _))| (key, entry)).collect());
         }
     }
     Ok(Held::Ours(plan))
@@ -115,21 +111,45 @@ fn helper(attributes: Attributes<'_>) -> Option<HelperObject> {
 
 /// The elements of a set with their counters.
 pub fn counters(socket: &mut Socket, set: Set) -> io::Result<Vec<(Key, Option<String>, Counter)>> {
-    let shape = set.shape();
-    let dump = dump_elements(socket, set)?;
-    let read = |attributes: Attributes<'_>| {
-        let (key, entry) = element(&shape, &attributes)?;
-        Some((key, entry.comment, counter(&attributes)))
-    };
-    Ok(elements(&dump).filter_map(read).collect())
+    let found = read_elements(socket, set)?.unwrap_or_default();
+    Ok(found.into_iter().map(|(key, (entry, counter))| (key, entry.comment, counter)).collect())
 }
 
-fn dump_elements(socket: &mut Socket, set: Set) -> io::Result<Dump> {
-    socket.dump(kind::GET_ELEMENT, |w| {
-        w.nfgen(INET, 0);
-        w.text(1, TABLE);
-        w.text(2, set.shape().name);
-    })
+/// The clients in a map that the kernel fills, and what they are remembered for.
+pub fn clients(socket: &mut Socket, set: Set) -> io::Result<Vec<(Key, Data)>> {
+    match read_elements(socket, set) {
+        // There is no table.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        found => {
+            Ok(found?.unwrap_or_default().into_iter().map(|(key, (entry, _))| (key, entry.data)).collect())
+        }
+    }
+}
+
+/// The elements of a set by key; `None` when they make no sense.
+///
+/// The kernel lists a hash table piece by piece and counts its way to the next. When the table grows in between, which
+/// happens in the background after a large change, it lists some elements twice and leaves out as many, and no flag
+/// says so (`nft_rhash_walk`). So a list with an element twice is read again.
+fn read_elements(socket: &mut Socket, set: Set) -> io::Result<Option<BTreeMap<Key, (Entry, Counter)>>> {
+    let shape = set.shape();
+    for attempt in 0..TRIES {
+        let dump = socket.dump(kind::GET_ELEMENT, |w| {
+            w.nfgen(INET, 0);
+            w.text(1, TABLE);
+            w.text(2, shape.name);
+        })?;
+        let (mut found, mut twice) = (BTreeMap::new(), false);
+        for attributes in elements(&dump) {
+            let Some((key, entry)) = element(&shape, &attributes) else { return Ok(None) };
+            twice |= found.insert(key, (entry, counter(&attributes))).is_some();
+        }
+        if !twice {
+            return Ok(Some(found));
+        }
+        std::thread::sleep(Duration::from_millis(attempt));
+    }
+    Err(io::Error::new(io::ErrorKind::Interrupted, "a set kept growing while it was read"))
 }
 
 fn elements(dump: &Dump) -> impl Iterator<Item = Attributes<'_>> {

@@ -3,7 +3,7 @@
 
 use portway_core::address::Protocol;
 use portway_core::plan::nftables::table::{Chain, Statement, TABLE};
-use portway_core::plan::nftables::{Change, Entry, HelperObject, Key, Plan, RuleId, Set, layout_comment};
+use portway_core::plan::nftables::{Change, Entry, HelperObject, Key, RuleId, Set, layout_comment};
 
 use crate::expression;
 use crate::expression::CT_HELPER;
@@ -159,13 +159,11 @@ impl Batch {
         chains().for_each(|chain| self.create_rules(chain, &chain.rules()));
     }
 
-    /// Turns the table's content from one plan to another.
-    pub fn change(&mut self, change: &Change, old: &Plan) {
+    /// Turns the table's content from one plan to another, as the change says.
+    pub fn change(&mut self, change: &Change) {
         change.add_helpers.iter().for_each(|object| self.create_helper(*object));
         for (set, keys) in &change.remove {
-            let entry = |key| old.elements.get(set).and_then(|elements| elements.get(key));
-            let elements = keys.iter().filter_map(|key| Some((key, entry(key)?)));
-            self.elements(kind::DEL_ELEMENT, 0, *set, elements);
+            self.remove_elements(*set, keys.iter());
         }
         for chain in change.add_chains.keys() {
             if change.remove_chains.contains(chain) {
@@ -179,7 +177,8 @@ impl Batch {
             self.create_rules(*chain, &own.rules());
         }
         for (set, elements) in &change.add {
-            self.elements(kind::NEW_ELEMENT, flag::CREATE | flag::EXCL, *set, elements.iter());
+            let elements = elements.iter().map(|(key, entry)| (key, Some(entry)));
+            self.elements(kind::NEW_ELEMENT, flag::CREATE | flag::EXCL, *set, elements);
         }
         for object in &change.remove_helpers {
             self.remove(kind::DEL_CHAIN, Chain::Attach(*object), 3);
@@ -300,12 +299,17 @@ impl Batch {
         });
     }
 
+    /// Removes elements.
+    pub fn remove_elements<'a>(&mut self, set: Set, keys: impl Iterator<Item = &'a Key>) {
+        self.elements(kind::DEL_ELEMENT, 0, set, keys.map(|key| (key, None)));
+    }
+
     fn elements<'a>(
         &mut self,
         kind: u16,
         flags: u16,
         set: Set,
-        elements: impl Iterator<Item = (&'a Key, &'a Entry)>,
+        elements: impl Iterator<Item = (&'a Key, Option<&'a Entry>)>,
     ) {
         let (table, shape) = (self.table, set.shape());
         let mut elements = elements.peekable();
@@ -314,7 +318,7 @@ impl Batch {
             let mut keys = Vec::new();
             while list.len() < LIST && keys.len() < self.limit {
                 let Some((key, entry)) = elements.next() else { break };
-                set::element(&mut list, &shape, key, entry, kind == self::kind::NEW_ELEMENT);
+                set::element(&mut list, &shape, key, entry);
                 keys.push(key.clone());
             }
             self.message(kind, flags, Subject::Elements(set, keys), |w| {

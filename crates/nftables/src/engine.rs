@@ -4,12 +4,13 @@
 //! ruleset. Every batch is valid for that generation only, so a change by somebody else in between is noticed
 //! by the kernel itself; then the table is read again.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use portway_core::engine::{Changed, Engine, EngineError};
 use portway_core::flow::{FlowFilter, Flows};
 use portway_core::plan::nftables::table::Chain;
-use portway_core::plan::nftables::{Change, Direction, Ids, Plan, Set, Value, mark_of};
+use portway_core::plan::nftables::{Change, Ids, Key, Plan, RuleId, Set, Value};
 use portway_core::ruleset::EngineKind;
 use portway_core::snapshot::EngineSnapshot;
 use rustix::io::Errno;
@@ -18,6 +19,9 @@ use rustix::net::netlink::NETFILTER;
 use crate::conntrack;
 use crate::decode::{self, Held};
 use crate::encode::{Batch, Subject};
+use crate::flow;
+use crate::memory;
+use crate::observe;
 use crate::refusal::{failure, refusal_error, too_busy};
 use crate::socket::{Refusal, Socket};
 
@@ -34,6 +38,17 @@ pub struct NftablesEngine {
     adopted: bool,
     /// Whether this engine has committed.
     has_committed: bool,
+    /// The rules of which a member has gone for which clients may still be remembered.
+    forget: Forget,
+}
+
+/// Which rules' remembered clients must be looked through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Forget {
+    /// Every rule's: nobody knows what an earlier run left undone.
+    All,
+    /// These.
+    Rules(BTreeSet<RuleId>),
 }
 
 /// A way to a plan that the kernel has rehearsed.
@@ -57,7 +72,14 @@ impl NftablesEngine {
     pub fn open() -> Result<Self, EngineError> {
         let socket =
             Socket::open(Some(NETFILTER)).map_err(|error| failure("open a netfilter socket", &error))?;
-        Ok(Self { socket, held: None, prepared: None, adopted: false, has_committed: false })
+        Ok(Self {
+            socket,
+            held: None,
+            prepared: None,
+            adopted: false,
+            has_committed: false,
+            forget: Forget::All,
+        })
     }
 
     /// The ids of the rules in the kernel's table; none when there is no table of this version.
@@ -107,6 +129,14 @@ impl NftablesEngine {
         Ok(differences)
     }
 
+    /// The ids of the rules as far as they are known without asking the kernel.
+    fn ids(&self) -> Ids {
+        match &self.held {
+            Some((_, Held::Ours(plan))) => plan.ids(),
+            _ => Ids::default(),
+        }
+    }
+
     /// What the kernel holds now, read only when its ruleset has changed since the last time.
     fn sync(&mut self) -> Result<(u32, &Held), EngineError> {
         let read = |error: &io::Error| failure("read the nf_tables ruleset", error);
@@ -150,7 +180,7 @@ impl NftablesEngine {
         if matches!(held, Held::Other) || matches!(held, Held::Nothing) && !plan.is_empty() {
             batch.create_table(plan.guard);
         }
-        batch.change(&change, old);
+        batch.change(&change);
         let used = batch.next_sequence().wrapping_sub(first).wrapping_add(1);
         self.socket.sequences(used);
         Ok(Prepared { generation, batch, change, guard: plan.guard, plan: None })
@@ -189,15 +219,86 @@ impl NftablesEngine {
         let changed =
             Changed { added: way.change.added(), removed: way.change.removed(), adopted: self.adopted };
         if !way.batch.is_empty() {
-            // The kernel counts generations from 1 and skips 0; nobody else's change was in between, or the
-            // batch would have been refused.
-            let next = way.generation.checked_add(1).unwrap_or(1);
-            self.held = Some((next, Held::Ours(self.destination(&mut way))));
+            // Nobody else's change was in between, or the batch would have been refused.
+            self.held = Some((after(way.generation), Held::Ours(self.destination(&mut way))));
             // The table forwards already; a flow that stays stuck is no reason to report it as failed.
             let _ = conntrack::release_udp(&mut self.socket, &way.change);
         }
+        self.forget_clients(&way.change);
         (self.adopted, self.has_committed) = (false, true);
         changed
+    }
+
+    /// Sends a batch at once. When the generation of the kernel's ruleset is another than the one that is known, the
+    /// batch goes without it: on a busy host every change by others would otherwise cost a reading of the whole table.
+    /// What they did to this table is then found by the next [`Self::sync`], because the known generation stays behind.
+    fn send(&mut self, fill: impl Fn(Batch) -> Batch) -> Result<(Batch, Vec<Refusal>), EngineError> {
+        let mut known = self.held.as_ref().map(|(generation, _)| *generation);
+        loop {
+            let first = self.socket.sequences(0);
+            let mut batch = fill(Batch::new(first, known));
+            self.socket.sequences(batch.next_sequence().wrapping_sub(first).wrapping_add(1));
+            let refusals = self.socket.batch(batch.finish(), first);
+            let refusals = refusals.map_err(|error| failure("change the nf_tables ruleset", &error))?;
+            if is_outdated(&batch, &refusals) && known.take().is_some() {
+                continue;
+            }
+            if let (true, Some(_), Some((generation, _))) = (refusals.is_empty(), known, &mut self.held) {
+                *generation = after(*generation);
+            }
+            return Ok((batch, refusals));
+        }
+    }
+
+    /// Forgets the clients that are remembered for members which a change removes, and those that an earlier attempt
+    /// did not get to. New flows go elsewhere already unless their client is remembered, so a failure is no reason to
+    /// report the change as failed; the next change tries again.
+    fn forget_clients(&mut self, change: &Change) {
+        if let Forget::Rules(rules) = &mut self.forget {
+            rules.extend(&change.forget);
+        }
+        if self.forget_now().is_ok() {
+            self.forget = Forget::Rules(BTreeSet::new());
+        }
+    }
+
+    fn forget_now(&mut self) -> Result<(), EngineError> {
+        let rules = match &self.forget {
+            Forget::Rules(rules) if rules.is_empty() => return Ok(()),
+            Forget::Rules(rules) => Some(rules),
+            Forget::All => None,
+        };
+        let Some((_, Held::Ours(plan))) = &self.held else { return Ok(()) };
+        let stale = memory::stale(&mut self.socket, plan, rules);
+        let mut stale = stale.map_err(|error| failure("read the remembered clients", &error))?;
+        for _ in 0..TRIES {
+            if stale.is_empty() {
+                return Ok(());
+            }
+            let remove = |batch: Batch| {
+                let mut batch = batch.one_by_one();
+                stale.iter().for_each(|(set, key)| batch.remove_elements(*set, std::iter::once(key)));
+                batch
+            };
+            let (batch, refusals) = self.send(remove)?;
+            if refusals.is_empty() {
+                return Ok(());
+            }
+            // Some have expired since they were read. All the others are asked for again, in a batch without those.
+            let gone: BTreeSet<Key> = refusals
+                .iter()
+                .filter(|refusal| refusal.error == Errno::NOENT)
+                .filter_map(|refusal| match batch.subject(refusal.sequence) {
+                    Some(Subject::Elements(_, keys)) => keys.first().cloned(),
+                    _ => None,
+                })
+                .collect();
+            if gone.is_empty() {
+                return Err(failure("forget clients", &refusals[0].error.into()));
+            }
+            stale.retain(|(_, key)| !gone.contains(key));
+        }
+        Err(too_busy())
     }
 
     fn rehearse(&mut self, batch: &Batch) -> Result<Vec<Refusal>, EngineError> {
@@ -220,6 +321,11 @@ impl NftablesEngine {
         }
         refusal_error(plan, refused, refusals)
     }
+}
+
+/// The generation of the kernel's ruleset after a change: it counts from 1 and skips 0.
+fn after(generation: u32) -> u32 {
+    generation.checked_add(1).unwrap_or(1)
 }
 
 /// Whether the kernel says that its ruleset is not the one that the batch was made for.
@@ -277,47 +383,55 @@ impl Engine for NftablesEngine {
         self.prepared = None;
     }
 
-    fn adjust(&mut self, _change: &Self::Change) -> Result<(), EngineError> {
-        Err(failure("serve this", &io::ErrorKind::Unsupported.into()))
+    fn adjust(&mut self, change: &Change) -> Result<(), EngineError> {
+        self.prepared = None;
+        if change.is_empty() {
+            return Ok(());
+        }
+        let Some((_, Held::Ours(_))) = &self.held else {
+            return Err(failure("change members of pools", &io::ErrorKind::NotFound.into()));
+        };
+        let (_, refusals) = self.send(|mut batch| {
+            batch.change(change);
+            batch
+        })?;
+        if let Some((_, Held::Ours(plan))) = &mut self.held {
+            plan.change(change);
+        }
+        if !refusals.is_empty() {
+            // The table is not what is known of it: from what it is now to what it should be.
+            let Some((_, Held::Ours(wanted))) = self.held.take() else { return Err(too_busy()) };
+            self.prepare(&wanted)?;
+            return self.commit().map(drop);
+        }
+        self.forget_clients(change);
+        Ok(())
     }
 
-    fn flows(&mut self, _filter: &FlowFilter, _most: usize) -> Result<Flows, EngineError> {
-        Err(failure("serve this", &io::ErrorKind::Unsupported.into()))
+    fn flows(&mut self, filter: &FlowFilter, most: usize) -> Result<Flows, EngineError> {
+        let ids = self.ids();
+        flow::list(&mut self.socket, &ids, filter, most).map_err(|error| failure("list the flows", &error))
     }
 
-    fn end_flows(&mut self, _filter: &FlowFilter) -> Result<u64, EngineError> {
-        Err(failure("serve this", &io::ErrorKind::Unsupported.into()))
+    fn end_flows(&mut self, filter: &FlowFilter) -> Result<u64, EngineError> {
+        let ids = self.ids();
+        flow::end(&mut self.socket, &ids, filter).map_err(|error| failure("end flows", &error))
     }
 
     fn observe(&mut self) -> Result<EngineSnapshot, EngineError> {
-        let mut snapshot = EngineSnapshot::default();
         let read = |error: io::Error| failure("read the counters", &error);
         let flows = match decode::counters(&mut self.socket, Set::Flows) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(snapshot),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(EngineSnapshot::default()),
             other => other.map_err(read)?,
         };
         let traffic = decode::counters(&mut self.socket, Set::Traffic).map_err(read)?;
         let live =
             conntrack::live(&mut self.socket).map_err(|error| failure("count the live flows", &error))?;
-        let mut names = std::collections::BTreeMap::new();
-        for (key, name, counter) in flows {
-            if let (Some(mark), Some(name)) = (mark_of(&key), name) {
-                let rule = snapshot.rules.entry(name.clone()).or_default();
-                rule.flows = counter.packets;
-                rule.live = live.get(&mark).copied().unwrap_or(0);
-                names.insert(mark, name);
-            }
+        let mut members = Vec::new();
+        for set in Set::MEMBERS {
+            members.extend(decode::counters(&mut self.socket, set).map_err(read)?);
         }
-        for (key, _, counter) in traffic {
-            let rule = mark_of(&key).and_then(|mark| snapshot.rules.get_mut(names.get(&mark)?));
-            match (rule, key.get(1)) {
-                (Some(rule), Some(Value::Direction(Direction::Original))) => rule.bytes_in = counter.bytes,
-                (Some(rule), Some(Value::Direction(Direction::Reply))) => rule.bytes_out = counter.bytes,
-                _ => {}
-            }
-        }
-        snapshot.gauges.insert("live_flows".to_owned(), live.values().sum());
-        Ok(snapshot)
+        Ok(observe::snapshot(&flows, &traffic, &members, &live))
     }
 
     fn clear(&mut self) -> Result<(), EngineError> {
@@ -332,6 +446,7 @@ impl Engine for NftablesEngine {
             return Err(failure("delete table inet portway", &refusal.error.into()));
         }
         (self.adopted, self.has_committed) = (false, false);
+        self.forget = Forget::All;
         conntrack::delete_ours(&mut self.socket)
             .map_err(|error| failure("delete the conntrack entries", &error))
     }

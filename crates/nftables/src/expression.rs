@@ -153,6 +153,7 @@ fn statement(w: &mut Writer, statement: Statement, anonymous: u32) {
             compare(w, EQUAL, &std::net::Ipv6Addr::LOCALHOST.octets());
         }
         Statement::Goto(chain) => end(w, GOTO, Some(chain)),
+        Statement::Jump(chain) => end(w, JUMP, Some(chain)),
         Statement::Return => end(w, RETURN, None),
         Statement::Accept => end(w, ACCEPT, None),
         Statement::Drop => end(w, DROP, None),

@@ -60,16 +60,14 @@ pub fn declaration(w: &mut Writer, shape: &Shape, id: u32) {
     }
 }
 
-/// An element of a set: all of it, or as much as names it.
-pub fn element(w: &mut Writer, shape: &Shape, key: &Key, entry: &Entry, whole: bool) {
+/// An element of a set: all of it, or without its entry as much as names it.
+pub fn element(w: &mut Writer, shape: &Shape, key: &Key, entry: Option<&Entry>) {
     w.nest(1, |w| {
         w.nest(1, |w| w.put(1, &bytes(key, false)));
         if shape.interval {
             w.nest(10, |w| w.put(1, &bytes(key, true)));
         }
-        if !whole {
-            return;
-        }
+        let Some(entry) = entry else { return };
         match &entry.data {
             Data::None => {}
             Data::Fields(fields) => w.nest(2, |w| w.put(1, &bytes(fields, false))),

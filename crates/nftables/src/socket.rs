@@ -108,6 +108,35 @@ impl Socket {
         }
     }
 
+    /// Asks for a list and sees each message of it as it comes, so that a long list is never held. Only for lists that
+    /// have no generation: this one is not read again when it changes meanwhile.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn each(
+        &mut self,
+        kind: u16,
+        body: impl Fn(&mut Writer),
+        see: &mut dyn FnMut(Message<'_>),
+    ) -> io::Result<()> {
+        let sequence = self.sequences(1);
+        let mut writer = Writer::default();
+        writer.message(kind, flag::REQUEST | flag::DUMP, sequence, body);
+        self.send(writer.bytes())?;
+        loop {
+            let length = self.receive(RecvFlags::empty())?;
+            let bytes = self.answer.get(..length).unwrap_or(&self.answer);
+            for message in Messages::of(bytes).filter(|message| message.sequence == sequence) {
+                match message.kind {
+                    ERROR | DONE if message.error() != 0 => return Err(errno(&message).into()),
+                    DONE => return Ok(()),
+                    ERROR => {}
+                    _ => see(message),
+                }
+            }
+        }
+    }
+
     /// Asks for one thing, and gets it or an error. The answer's payload (behind the netlink header).
     ///
     /// # Errors

@@ -301,8 +301,30 @@ fn the_kernel_follows_any_sequence_of_rulesets() {
             .iter()
             .map(|rule| (rule, situation(rule, if next(3) == 0 { next(5) } else { 4 })))
             .collect();
-        let (plan, _) = plan_met(&mut engine, &met);
+        let (mut plan, ids) = plan_met(&mut engine, &met);
         apply(&mut engine, &plan).unwrap_or_else(|error| panic!("step {step}: {error}"));
+        // Facts change a few times; in between somebody else changes the ruleset, once even this table.
+        let mut met: Vec<(&Rule, Meets)> = met;
+        for adjustment in 0..next(4) {
+            let mut changed = Vec::new();
+            for (rule, meets) in &mut met {
+                if next(8) == 0 {
+                    *meets = situation(rule, next(5));
+                    changed.push((*rule, meets.clone()));
+                }
+            }
+            match next(8) {
+                0 => drop(nft(&["add", "table", "ip", "somebody_else"])),
+                1 => drop(nft(&["flush", "set", "inet", "portway", "flows"])),
+                2 => drop(nft(&["flush", "map", "inet", "portway", "slots4"])),
+                3 => drop(nft(&["flush", "ruleset"])),
+                _ => {}
+            }
+            let change = plan.adjust(&changed, &ids);
+            assert_eq!(plan, Plan::new(&met, &ids), "step {step}, adjustment {adjustment}");
+            engine.adjust(&change).unwrap_or_else(|error| panic!("step {step}: {error}"));
+            apply(&mut engine, &plan).unwrap_or_else(|error| panic!("step {step}: {error}"));
+        }
         assert_eq!(engine.verify(&plan).unwrap(), Vec::<String>::new(), "step {step}");
         if step % 30 == 0 {
             assert_listed(&plan);
@@ -311,4 +333,51 @@ fn the_kernel_follows_any_sequence_of_rulesets() {
             assert_eq!((changed.added, changed.removed, changed.adopted), (0, 0, true), "step {step}");
         }
     }
+}
+
+/// The bound: from the verdict to the kernel's data path in 50 ms, in a debug build, with 10,000 rules that all
+/// have a pool of three.
+#[test]
+fn a_change_of_health_reaches_the_kernel_in_time_at_ten_thousand_rules() {
+    const BOUND: Duration = Duration::from_millis(50);
+    let namespace = Namespace::new();
+    namespace.enter();
+    let rules: Vec<Rule> = (0..10_000_u16)
+        .map(|n| {
+            let [high, low] = n.to_be_bytes();
+            let backends = [1, 2, 3].map(|last| format!("10.{high}.{low}.{last}:8080"));
+            let backends: Vec<&str> = backends.iter().map(String::as_str).collect();
+            pool(&format!("rule{n}"), &[&format!("tcp/198.18.{high}.{low}:80")], &backends, |_| {})
+        })
+        .collect();
+    let mut met: Vec<(&Rule, Meets)> = rules.iter().map(|rule| (rule, up(rule, &[0, 1, 2]))).collect();
+    let mut engine = NftablesEngine::open().unwrap();
+    let (mut plan, ids) = plan_met(&mut engine, &met);
+    let start = Instant::now();
+    apply(&mut engine, &plan).unwrap();
+    println!("10,000 pools of three, {} elements: applied in {:?}", plan.len(), start.elapsed());
+    let mut longest = Duration::ZERO;
+    for (what, rule, situation) in [
+        ("one of three down", 5000, 3),
+        ("two of three down", 5000, 2),
+        ("all down", 5000, 0),
+        ("all up", 5000, 4),
+        ("one of three down, another rule", 1, 3),
+        ("after a change by somebody else", 1, 4),
+    ] {
+        if what.starts_with("after") {
+            nft(&["add", "table", "ip", "somebody_else"]);
+        }
+        met[rule].1 = self::situation(&rules[rule], situation);
+        let start = Instant::now();
+        let change = plan.adjust(&[(&rules[rule], met[rule].1.clone())], &ids);
+        let planned = start.elapsed();
+        engine.adjust(&change).unwrap();
+        let elapsed = start.elapsed();
+        println!("{what}: planned in {planned:?}, in the kernel after {elapsed:?}");
+        longest = longest.max(elapsed);
+    }
+    assert_eq!(plan, Plan::new(&met, &ids));
+    assert_eq!(engine.verify(&plan).unwrap(), Vec::<String>::new());
+    assert!(longest < BOUND, "{longest:?}");
 }

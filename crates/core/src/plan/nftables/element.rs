@@ -69,8 +69,10 @@ pub enum Set {
     Persist6SamePort,
     /// Rule to the chain that chooses a member of its pool, or to what refuses the flow.
     Pools,
-    /// Rule to the chain that takes note of the member that was chosen.
-    Chosen,
+    /// The rules that take note of the member that was chosen.
+    Noted,
+    /// Rule to the chain that remembers the client.
+    Remembered,
     /// Rule, IPv4 address and port of a member; each element counts the member's new flows.
     Members4,
     /// Rule and IPv4 address of a member; each element counts the member's new flows.
@@ -138,7 +140,7 @@ pub const MOST_CLIENTS: u32 = 65_536;
 
 impl Set {
     /// Every set, in order.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::Address4,
         Self::Address4Ranges,
         Self::Address6,
@@ -168,7 +170,8 @@ impl Set {
         Self::Persist6,
         Self::Persist6SamePort,
         Self::Pools,
-        Self::Chosen,
+        Self::Noted,
+        Self::Remembered,
         Self::Members4,
         Self::Members4SamePort,
         Self::Members6,
@@ -177,7 +180,7 @@ impl Set {
 
     /// The sets whose elements depend on facts, all keyed by the rule first; the elements of all others follow from the
     /// rule alone.
-    pub const OF_MEMBERS: [Self; 16] = [
+    pub const OF_MEMBERS: [Self; 17] = [
         Self::Backend4,
         Self::Backend4SamePort,
         Self::Backend4Shifted,
@@ -189,7 +192,8 @@ impl Set {
         Self::Slots6,
         Self::Slots6SamePort,
         Self::Pools,
-        Self::Chosen,
+        Self::Noted,
+        Self::Remembered,
         Self::Members4,
         Self::Members4SamePort,
         Self::Members6,
@@ -243,7 +247,8 @@ impl Set {
             Self::Persist6 => ("persist6", &[Mark, Ipv6], Fields(&[Ipv6, Service])),
             Self::Persist6SamePort => ("persist6_same_port", &[Mark, Ipv6], Fields(&[Ipv6])),
             Self::Pools => ("pools", &[Mark], Verdict),
-            Self::Chosen => ("chosen", &[Mark], Verdict),
+            Self::Noted => ("noted", &[Mark], None),
+            Self::Remembered => ("remembered", &[Mark], Verdict),
             Self::Members4 => ("members4", &[Mark, Ipv4, Service], None),
             Self::Members4SamePort => ("members4_same_port", &[Mark, Ipv4], None),
             Self::Members6 => ("members6", &[Mark, Ipv6, Service], None),
@@ -350,7 +355,7 @@ impl HelperObject {
 pub type Key = Vec<Value>;
 
 /// What an element leads to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Data {
     /// Nothing: the element of a set.
     None,

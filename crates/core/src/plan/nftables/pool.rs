@@ -156,17 +156,14 @@ impl OwnChain {
                     };
                     vec![Statement::Choose { slots: set, by, protocol }]
                 };
-                let mut rules: Vec<_> = match addressing.port {
+                match addressing.port {
                     // nft reads a rule that writes ports back only where the protocol is matched.
                     true => protocols.iter().map(|protocol| choose(Some(*protocol))).collect(),
                     false => vec![choose(None)],
-                };
-                // As at the end of translate.
-                rules.push(vec![Statement::Drop]);
-                rules
+                }
             }
             Self::Remember { addressing, timeout } => {
-                vec![vec![Statement::Remember(*addressing, *timeout)], vec![Statement::Goto(Chain::Members)]]
+                vec![vec![Statement::Remember(*addressing, *timeout)]]
             }
         }
     }
@@ -247,19 +244,20 @@ impl Plan {
         let protocols = if addressing.port { protocols } else { BTreeSet::new() };
         let chain = Chain::Pool(id);
         self.chains.insert(chain, OwnChain::Choose { addressing, draw, slots, protocols });
-        let verdict = Data::Verdict(Verdict::Goto(chain));
+        let verdict = Data::Verdict(Verdict::Jump(chain));
         self.add(Set::Pools, vec![Value::Mark(id.mark())], verdict, None);
     }
 
-    /// Whether a client of a rule that is remembered for this destination, an element of this map, is rightly so.
-    pub fn remembers(&self, map: Set, id: RuleId, destination: &Data) -> bool {
-        let Some(OwnChain::Remember { addressing, .. }) = self.chains.get(&Chain::Remember(id)) else {
-            return false;
+    /// The map in which clients of a rule are remembered, and what they may be remembered for; `None` for a rule that
+    /// remembers nobody.
+    pub fn remembered(&self, id: RuleId) -> Option<(Set, BTreeSet<&Data>)> {
+        let OwnChain::Remember { addressing, .. } = self.chains.get(&Chain::Remember(id))? else {
+            return None;
         };
-        let mut members = [addressing.backend(), addressing.slots()]
+        let members = [addressing.backend(), addressing.slots()]
             .into_iter()
             .flat_map(|set| self.elements_of(set, id).map(|(_, entry)| &entry.data));
-        addressing.persist() == map && members.any(|member| member == destination)
+        Some((addressing.persist(), members.collect()))
     }
 
     /// Adds what takes note of the member that was chosen: counters, and the memory for clients that come back.
@@ -272,7 +270,8 @@ impl Plan {
                 self.add(addressing.members(), key.collect(), Data::None, Some(target.to_string()));
             }
         }
-        let mut verdict = Verdict::Jump(Chain::Members);
+        let mark = || vec![Value::Mark(id.mark())];
+        self.add(Set::Noted, mark(), Data::None, None);
         if let (Some(time), Some(addressing)) = (rule.pool.persist, self::addressing(rule)) {
             let timeout = Duration::from_secs(time.as_secs() + u64::from(time.subsec_nanos() > 0));
             let chain = Chain::Remember(id);
@@ -281,10 +280,9 @@ impl Plan {
             let in_pool =
                 |member: &Member| rule.pool.backends.iter().any(|backend| backend.name == member.backend);
             if members.iter().all(in_pool) {
-                verdict = Verdict::Jump(chain);
+                self.add(Set::Remembered, mark(), Data::Verdict(Verdict::Jump(chain)), None);
             }
         }
-        self.add(Set::Chosen, vec![Value::Mark(id.mark())], Data::Verdict(verdict), None);
     }
 }
 

@@ -4,9 +4,9 @@
 //! own ([`super::pool`]).
 //!
 //! The way of a new flow: prerouting or output finds the rule (most specific first) and writes it to the
-//! conntrack mark; translate, keyed by that mark, counts the flow, attaches a helper and rewrites the
-//! destination, by way of the pool's own chain where there is a choice; postrouting (input, where the backend is this
-//! host), by the same mark, takes note of the choice and rewrites the source. Each step is one map look-up, so the cost
+//! conntrack mark; translate, keyed by that mark, counts the flow, attaches a helper and rewrites the destination;
+//! where there is a choice, choose does that, by way of the pool's own chain; postrouting (input, where the backend is
+//! this host), by the same mark, takes note of the choice and rewrites the source. Each step is one map look-up, so the cost
 //! does not grow with the number of rules. Conntrack carries the later packets; the two account chains count
 //! them, also by the mark.
 
@@ -29,6 +29,10 @@ pub enum Chain {
     Prerouting,
     /// New flows of this host.
     Output,
+    /// New flows that arrive, of rules with a pool.
+    PoolsIn,
+    /// New flows of this host, of rules with a pool.
+    PoolsOut,
     /// The source address of new flows.
     Postrouting,
     /// New flows to a backend that is this host.
@@ -37,12 +41,14 @@ pub enum Chain {
     AccountIn,
     /// Counts packets of this host.
     AccountOut,
-    /// Rewrites the destination; reached by goto.
+    /// Rewrites the destination where it is fixed; reached by goto.
     Translate,
+    /// Rewrites the destination where there is a choice.
+    Choose,
     /// Refuses the flow: no member of its pool is there.
     Refuse,
-    /// Counts new flows by member.
-    Members,
+    /// Takes note of the member that was chosen: counts its flow, remembers the client.
+    Note,
     /// Keeps 127.0.0.0/8 unreachable from outside while `route_localnet` is set.
     Guard,
     /// Attaches a conntrack helper.
@@ -70,16 +76,19 @@ pub struct Hook {
 
 impl Chain {
     /// Every chain that follows from no rule, in order; the guard chain is there only when it is needed.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Prerouting,
         Self::Output,
+        Self::PoolsIn,
+        Self::PoolsOut,
         Self::Postrouting,
         Self::Input,
         Self::AccountIn,
         Self::AccountOut,
         Self::Translate,
+        Self::Choose,
         Self::Refuse,
-        Self::Members,
+        Self::Note,
         Self::Guard,
     ];
 
@@ -88,13 +97,16 @@ impl Chain {
         Cow::Borrowed(match self {
             Self::Prerouting => "prerouting",
             Self::Output => "output",
+            Self::PoolsIn => "pools_in",
+            Self::PoolsOut => "pools_out",
             Self::Postrouting => "postrouting",
             Self::Input => "input",
             Self::AccountIn => "account_in",
             Self::AccountOut => "account_out",
             Self::Translate => "translate",
+            Self::Choose => "choose",
             Self::Refuse => "refuse",
-            Self::Members => "members",
+            Self::Note => "note",
             Self::Guard => "guard",
             Self::Attach(object) => return format!("attach_{}", object.name()).into(),
             Self::Pool(id) => return format!("pool_{id}").into(),
@@ -128,12 +140,14 @@ impl Chain {
         match self {
             Self::Prerouting => hook("nat", "prerouting", 0, -105, "dstnat - 5"),
             Self::Output => hook("nat", "output", 3, -105, "-105"),
+            Self::PoolsIn => hook("nat", "prerouting", 0, -104, "dstnat - 4"),
+            Self::PoolsOut => hook("nat", "output", 3, -104, "-104"),
             Self::Postrouting => hook("nat", "postrouting", 4, 95, "srcnat - 5"),
             Self::Input => hook("nat", "input", 1, 95, "95"),
             Self::AccountIn => hook("filter", "prerouting", 0, -95, "dstnat + 5"),
             Self::AccountOut => hook("filter", "output", 3, -95, "-95"),
             Self::Guard => hook("filter", "prerouting", 0, -300, "raw"),
-            Self::Translate | Self::Refuse | Self::Members => None,
+            Self::Translate | Self::Choose | Self::Refuse | Self::Note => None,
             Self::Attach(_) | Self::Pool(_) | Self::Remember(_) => None,
         }
     }
@@ -160,13 +174,17 @@ impl Chain {
                 rules
             }
             Self::Translate => {
-                let mut rules =
-                    vec![vec![Statement::Lookup(Set::Flows)], vec![Statement::Dispatch(Set::Helpers)]];
-                // Rules with one fixed backend come first: what a pool needs may not cost them anything.
-                rules.extend(DESTINATIONS.map(|set| match set.shape().data {
-                    DataShape::Fields([_, _]) => vec![Statement::TcpOrUdp, Nat(set)],
-                    _ => vec![Nat(set)],
-                }));
+                let head = [vec![Statement::Lookup(Set::Flows)], vec![Statement::Dispatch(Set::Helpers)]];
+                head.into_iter().chain(BACKENDS.map(destination)).collect()
+            }
+            // Chains of their own, which a flow that translate has sent somewhere does not meet: the kernel asks no
+            // further. They also lead to choose once each: the kernel checks every way through the chains when a pool's
+            // rules change, and fourteen ways would take it fourteen times as long.
+            Self::PoolsIn | Self::PoolsOut => {
+                vec![vec![MarkIsOurs(false), Return], vec![Statement::Goto(Chain::Choose)]]
+            }
+            Self::Choose => {
+                let mut rules: Vec<_> = Set::PERSIST.map(destination).into();
                 rules.push(vec![Statement::Dispatch(Set::Pools)]);
                 // A packet that meets the table in the middle of a change may find neither the old nor the new: its
                 // client tries again.
@@ -175,7 +193,7 @@ impl Chain {
             }
             Self::Postrouting => vec![
                 vec![MarkIsOurs(false), Return],
-                vec![Statement::Dispatch(Set::Chosen)],
+                vec![Statement::Lookup(Set::Noted), Statement::Jump(Chain::Note)],
                 // A backend on this host: the client's address is the honest one, and it routes.
                 vec![ToLoopback, Return],
                 // A client on this host that called 127.0.0.1 has no source address that could leave the host.
@@ -186,9 +204,14 @@ impl Chain {
                 vec![Masquerade],
             ],
             // The kernel asks either postrouting or this, once for a flow.
-            Self::Input => vec![vec![MarkIsOurs(false), Return], vec![Statement::Dispatch(Set::Chosen)]],
+            Self::Input => {
+                vec![vec![Statement::Lookup(Set::Noted), Statement::Jump(Chain::Note)]]
+            }
             Self::Refuse => vec![vec![Statement::RejectTcp], vec![Statement::Reject]],
-            Self::Members => Set::MEMBERS.map(|set| vec![Statement::Lookup(set)]).into(),
+            Self::Note => {
+                let counted = Set::MEMBERS.map(|set| vec![Statement::Lookup(set)]);
+                counted.into_iter().chain([vec![Statement::Dispatch(Set::Remembered)]]).collect()
+            }
             Self::Attach(object) => vec![vec![Statement::Attach(object)]],
             Self::Pool(_) | Self::Remember(_) => Vec::new(),
             // Over lo every packet is seen twice; the output side counts it.
@@ -201,19 +224,23 @@ impl Chain {
     }
 }
 
-/// The maps that rewrite the destination, in the order in which they are asked.
-const DESTINATIONS: [Set; 10] = [
+/// The maps from rule to its one backend, in the order in which they are asked.
+const BACKENDS: [Set; 6] = [
     Set::Backend4,
     Set::Backend4SamePort,
     Set::Backend4Shifted,
     Set::Backend6,
     Set::Backend6SamePort,
     Set::Backend6Shifted,
-    Set::Persist4,
-    Set::Persist4SamePort,
-    Set::Persist6,
-    Set::Persist6SamePort,
 ];
+
+/// The rule that rewrites the destination to what a map leads to.
+fn destination(set: Set) -> Vec<Statement> {
+    match set.shape().data {
+        DataShape::Fields([_, _]) => vec![Statement::TcpOrUdp, Statement::Nat(set)],
+        _ => vec![Statement::Nat(set)],
+    }
+}
 
 /// What both ways in begin with. A connection that conntrack meets in its middle is somebody else's: the
 /// proxy's, when a rule moves to this engine and the table's hooks make the kernel track connections.
@@ -313,7 +340,8 @@ pub const fn key_of(set: Set) -> &'static [Load] {
         | Set::Slots6
         | Set::Slots6SamePort
         | Set::Pools
-        | Set::Chosen => &[Load::Mark],
+        | Set::Noted
+        | Set::Remembered => &[Load::Mark],
     }
 }
 
@@ -367,6 +395,8 @@ pub enum Statement {
     ToLoopbackAddress6,
     /// Goes on in another chain, without return.
     Goto(Chain),
+    /// Goes on in another chain, and here again at its end.
+    Jump(Chain),
     /// Ends the chain.
     Return,
     /// Ends the chain and lets the packet go on.

@@ -250,6 +250,7 @@ impl Display for Statement {
             Self::LoopbackAddress4(Field::Destination) => f.write_str("ip daddr 127.0.0.0/8"),
             Self::ToLoopbackAddress6 => f.write_str("ip6 daddr ::1"),
             Self::Goto(chain) => write!(f, "goto {}", chain.name()),
+            Self::Jump(chain) => write!(f, "jump {}", chain.name()),
             Self::Return => f.write_str("return"),
             Self::Accept => f.write_str("accept"),
             Self::Drop => f.write_str("drop"),
