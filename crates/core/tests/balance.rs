@@ -128,6 +128,15 @@ fn shares_of_less_than_a_slot_do_not_add_up() {
     }
 }
 
+/// Of three slots that rounding down leaves, none goes to one that has got more than its share already.
+#[test]
+fn a_share_of_less_than_a_slot_is_one_slot() {
+    // In hundredths of a slot: 1365.70, 1365.70, 1363.65 and 0.95 of 4096.
+    let members = members(&[136_570, 136_570, 136_365, 95]);
+    let table = table(Balance::SourceHash, 4, &members);
+    assert_eq!(counts(&table, 4), [1366, 1366, 1363, 1]);
+}
+
 #[test]
 fn turns_are_spread() {
     let turns = |weights: &[u32]| {
@@ -271,6 +280,13 @@ fn maglev_moves_little_more_than_it_must() {
             "{count}: {comes} with {newcomer:?}"
         );
     }
+}
+
+/// The smallest weight beside the largest: a service's record of weight 0.
+#[test]
+fn maglev_leaves_nobody_without() {
+    let table = table(Balance::ConsistentHash, 2, &members(&[MOST_WEIGHT, 1]));
+    assert_eq!(counts(&table, 2), [4092, 1]);
 }
 
 /// Half of the members down, and all back: clients are where they were.

@@ -497,6 +497,9 @@ fn loopback_answers_where_the_engine_reaches_them() {
     assert_eq!(met(Scope::Any(Family::V4), app(), nat), "10.0.0.1:81 127.0.0.1:81");
     assert_eq!(met(Scope::Address(ip("127.0.0.9")), app(), nat), "10.0.0.1:81 127.0.0.1:81");
     assert_eq!(met(Scope::Any(Family::V6), app(), nat), "[fd00::1]:81", "never ::1");
+    let mut both = rule(app());
+    both.listeners = [Family::V6, Family::V4].map(|family| listener(Scope::Any(family), 80, 80)).into();
+    assert!(!Reach::of(&both, nat).loopback, "nor for one that listens on IPv4 as well");
     let with_loopback = vec![backend("app.example:81"), backend("127.0.0.5:80")];
     assert_eq!(met(address(), with_loopback, nat), "10.0.0.1:81 127.0.0.1:81 127.0.0.5:80");
     assert_eq!(met(address(), app(), relay), "10.0.0.1:81 127.0.0.1:81 [::1]:81 [fd00::1]:81");
