@@ -55,6 +55,35 @@ fn ten_thousand_rules() {
     assert!(elapsed < Duration::from_millis(500), "{elapsed:?}");
 }
 
+/// Pools with names, settings and checks cost a few times as much as plain backends, not more.
+#[test]
+fn ten_thousand_pools() {
+    let mut text = String::new();
+    for rule in 0..RULES {
+        let (net, port) = (rule / 5000, 10_000 + rule % 5000);
+        let _ = write!(
+            text,
+            "[[rule]]\nname = \"r{rule}\"\nlisten = \"192.0.2.{net}:{port}\"\n[rule.pool]\nbackends = [\"10.0.0.1:80\", \
+             {{ address = \"app.example:80\", weight = 2 }}, {{ address = \"10.0.0.2:80\", backup = true }}]\n\
+             balance = \"consistent-hash\"\ncheck = {{ type = \"http\", path = \"/{rule}\", expect = \"ok\" }}\n"
+        );
+    }
+    let start = Instant::now();
+    let (ruleset, found) = config::load(&text);
+    assert_eq!(found, []);
+    assign(&ruleset.expect("no mistakes"), &Caps::all()).expect("all can be served");
+    println!("{RULES} pools: {:?}", start.elapsed());
+    assert!(start.elapsed() < 4 * ALLOWED, "{:?}", start.elapsed());
+}
+
+/// The largest pool in which every backend is there twice is no slower, and each is told once.
+#[test]
+fn many_doubles() {
+    let one = "\"10.0.0.1:80\",".repeat(256);
+    let (_, found) = config::load(&format!("[[rule]]\nlisten = \"80\"\nforward = [{one}]\n"));
+    assert_eq!(found.len(), 255);
+}
+
 /// All of them in conflict is no slower, and each is told once.
 #[test]
 fn ten_thousand_conflicts() {

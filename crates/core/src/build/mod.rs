@@ -203,8 +203,10 @@ impl<'a> Builder<'a, '_> {
                             "write two rules, one for the backends of each family".to_owned()
                         }
                         _ => {
-                            let ports = listen.ports;
-                            format!("say which: 0.0.0.0:{ports}, [::]:{ports}, or both in a list")
+                            let (ports, protocol) = (listen.ports, listen.prefix());
+                            format!(
+                                "say which: {protocol}0.0.0.0:{ports}, {protocol}[::]:{ports}, or both in a list"
+                            )
                         }
                     };
                     self.diagnostics.push(

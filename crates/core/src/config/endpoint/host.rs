@@ -184,7 +184,10 @@ pub(super) fn name(part: Part<'_>, port: Option<Part<'_>>) -> Result<HostName, F
     if local == "localhost" || local.ends_with(".localhost") {
         return Err(not_an_address(part, port, Role::Backend));
     }
-    HostName::new(part.text).ok_or_else(|| not_an_address(part, port, Role::Backend))
+    // Digits and hyphens alone are ports that lost their address.
+    let name = HostName::new(part.text)
+        .filter(|_| !part.text.bytes().all(|b| b.is_ascii_digit() || b"-.".contains(&b)));
+    name.ok_or_else(|| not_an_address(part, port, Role::Backend))
 }
 
 /// The fault of a text that stands where an IPv4 address could.
@@ -235,7 +238,7 @@ pub(super) fn not_an_address(part: Part<'_>, port: Option<Part<'_>>, role: Role)
             Role::Backend => fault(
                 format!("{} is neither an address nor a host name", quote(text)),
                 Some(
-                    "a host name is labels of 1 to 63 letters, digits, - and _ with dots between them, in all at most 253"
+                    "a host name is labels of 1 to 63 letters, digits, - and _ with dots between them, at most 253 in all and not digits alone"
                         .to_owned(),
                 ),
             ),

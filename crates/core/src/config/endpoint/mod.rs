@@ -54,6 +54,15 @@ pub enum ListenScope {
 }
 
 impl Listen {
+    /// The protocols as they are written in front; nothing for TCP alone.
+    pub fn prefix(&self) -> &'static str {
+        match self.protocols {
+            [Protocol::Tcp] => "",
+            [Protocol::Udp] => "udp/",
+            _ => "tcp+udp/",
+        }
+    }
+
     /// The listeners, one per protocol; `None` when the family is the backend's and that is not known.
     pub fn listeners(&self, backend: Option<Family>) -> Option<impl Iterator<Item = Listener> + '_> {
         let scope = match &self.scope {

@@ -1,136 +1,15 @@
-//! Properties of the parsers and of conflict detection, on generated input.
+//! Files and command lines: no text makes the reader panic, and what is read means what was written.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::time::Duration;
 
-use portway_core::address::{Family, InterfaceName, PortRange, Protocol};
-use portway_core::build::conflict::{Claim, conflicts};
-use portway_core::config::endpoint::{parse_forward, parse_listen, parse_server};
+use portway_core::address::PortRange;
+use portway_core::config;
 use portway_core::config::keys::FILE;
-use portway_core::config::value::{format_duration, parse_duration};
-use portway_core::config::{self};
 use portway_core::diagnostic::{Diagnostic, Source, render};
-use portway_core::ruleset::{
-    Backend, BackendHost, BackendName, HostName, Listener, Scope, Target, TargetPorts,
-};
+use portway_core::ruleset::{Backend, BackendName};
 use proptest::prelude::*;
 
-fn ports() -> impl Strategy<Value = PortRange> {
-    (1..=u16::MAX, 1..=u16::MAX)
-        .prop_map(|(a, b)| PortRange::new(a.min(b), a.max(b)).expect("1 or more, in order"))
-}
-
-fn address() -> impl Strategy<Value = IpAddr> {
-    prop_oneof![
-        any::<u32>().prop_map(|bits| IpAddr::V4(Ipv4Addr::from(bits))),
-        any::<u128>().prop_map(|bits| IpAddr::V6(Ipv6Addr::from(bits))),
-    ]
-    .prop_filter("an address that traffic can have", |address| match address {
-        IpAddr::V4(v4) => !(v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast()),
-        IpAddr::V6(v6) => {
-            !(v6.is_unspecified()
-                || v6.is_multicast()
-                || v6.is_unicast_link_local()
-                || v6.to_ipv4_mapped().is_some())
-        }
-    })
-}
-
-/// Names that a backend can have: those of services only stand behind `srv/`, `localhost` nowhere.
-fn host_name() -> impl Strategy<Value = HostName> {
-    proptest::collection::vec("[A-Za-z0-9_]([A-Za-z0-9_-]{0,12}[A-Za-z0-9_])?", 1..5).prop_filter_map(
-        "a name",
-        |labels| {
-            let service = labels.len() > 2 && labels[0].starts_with('_') && labels[1].starts_with('_');
-            let local = labels.last().is_some_and(|last| last.eq_ignore_ascii_case("localhost"));
-            // Digits and hyphens alone read as ports.
-            let letters =
-                labels.iter().any(|label| label.bytes().any(|b| b.is_ascii_alphabetic() || b == b'_'));
-            HostName::new(&labels.join(".")).filter(|_| !service && !local && letters)
-        },
-    )
-}
-
-fn service_name() -> impl Strategy<Value = HostName> {
-    "_[a-z]{1,8}\\._(tcp|udp)\\.[a-z0-9]{1,8}(\\.[a-z]{2,5})?"
-        .prop_filter_map("a name", |name| HostName::new(&name))
-}
-
-fn host() -> impl Strategy<Value = BackendHost> {
-    prop_oneof![
-        address().prop_map(BackendHost::Address),
-        host_name().prop_map(BackendHost::Name),
-        service_name().prop_map(BackendHost::Service),
-    ]
-}
-
-/// A backend as written, for a listener whose ports are not `range`.
-fn backend(host: BackendHost, range: Option<PortRange>) -> Backend {
-    let ports = match range.filter(|_| !matches!(host, BackendHost::Service(_))) {
-        None => TargetPorts::Same,
-        Some(range) if range.is_single() => TargetPorts::One(range.first()),
-        Some(range) => TargetPorts::Shifted(range),
-    };
-    let plain = Backend::of(Target { address: IpAddr::V4(Ipv4Addr::LOCALHOST), ports });
-    Backend { host, ..plain }
-}
-
-fn family() -> impl Strategy<Value = Family> {
-    prop_oneof![Just(Family::V4), Just(Family::V6)]
-}
-
-fn protocol() -> impl Strategy<Value = Protocol> {
-    prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)]
-}
-
-fn listener() -> impl Strategy<Value = Listener> {
-    let interface = "[a-z][a-z0-9_-]{0,13}(\\.[0-9])?"
-        .prop_filter_map("a name that is not `localhost`", |name| {
-            InterfaceName::new(&name).filter(|name| name.as_str() != "localhost")
-        });
-    let scope = prop_oneof![
-        address().prop_map(Scope::Address),
-        family().prop_map(Scope::Any),
-        (interface, family()).prop_map(|(name, family)| Scope::Interface(name, family)),
-    ];
-    (protocol(), scope, ports()).prop_map(|(protocol, scope, ports)| Listener { protocol, scope, ports })
-}
-
-/// Listeners that meet often: few scopes, few ports.
-fn crowded() -> impl Strategy<Value = Listener> {
-    let scope = prop_oneof![
-        Just(Scope::Any(Family::V4)),
-        Just(Scope::Any(Family::V6)),
-        Just(Scope::Address(IpAddr::V4(Ipv4Addr::LOCALHOST))),
-        Just(Scope::Interface(InterfaceName::new("eth0").expect("valid"), Family::V4)),
-    ];
-    (protocol(), scope, 1..60_u16, 0..6_u16).prop_map(|(protocol, scope, first, more)| Listener {
-        protocol,
-        scope,
-        ports: PortRange::new(first, first + more).expect("in order"),
-    })
-}
-
-fn claims(listeners: Vec<Listener>) -> Vec<Claim> {
-    let claim = |(rule, listener)| Claim { rule, span: rule..rule, listener };
-    listeners.into_iter().enumerate().map(claim).collect()
-}
-
-/// The definition of a conflict, pair by pair.
-fn conflict(a: &Listener, b: &Listener) -> bool {
-    a.protocol == b.protocol && a.scope == b.scope && a.ports.overlaps(b.ports)
-}
-
-/// Texts that look a little like what the parsers read.
-fn texts() -> impl Strategy<Value = String> {
-    prop_oneof![
-        any::<String>(),
-        "[\\[\\]0-9a-f:./%*,+ -]{0,40}",
-        "(tcp|udp|tcp\\+udp|x)?/?(\\[?[0-9a-f:.]{0,20}\\]?|eth0)?:?[0-9-]{0,12}",
-        "(srv/|SRV/)?(_[a-z]{1,4}\\.)?[a-z0-9_.-]{0,12}(localhost)?:?[0-9-]{0,6}",
-    ]
-}
+use super::{backend, host, listener, ports, texts};
 
 /// Every key of a rule's pool and of what stands below it, from the rule.
 fn keys() -> Vec<String> {
@@ -195,41 +74,6 @@ fn files() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    #[test]
-    fn a_listener_is_read_back_from_its_display(listener in listener()) {
-        let listen = parse_listen(&listener.to_string());
-        let family = Some(listener.scope.family());
-        let listeners: Vec<Listener> = listen.expect("what is displayed is valid").listeners(family)
-            .expect("the family is known").collect();
-        prop_assert_eq!(listeners, vec![listener]);
-    }
-
-    #[test]
-    fn both_protocols_are_two_listeners(listener in listener()) {
-        let text = listener.to_string();
-        let both = format!("tcp+{}", text.replacen("tcp/", "udp/", 1));
-        let listen = parse_listen(&both).expect("valid");
-        let found: Vec<Listener> = listen.listeners(Some(listener.scope.family())).expect("known").collect();
-        let of = |protocol| Listener { protocol, ..listener.clone() };
-        prop_assert_eq!(found, vec![of(Protocol::Tcp), of(Protocol::Udp)]);
-    }
-
-    #[test]
-    fn a_backend_is_read_back_from_its_display(host in host(), range in proptest::option::of(ports())) {
-        let written = backend(host.clone(), range);
-        let forward = parse_forward(&written.to_string()).expect("what is displayed is valid");
-        let range = range.filter(|_| written.ports != TargetPorts::Same);
-        prop_assert_eq!((forward.host, forward.ports), (host, range));
-    }
-
-    #[test]
-    fn a_resolver_is_read_back_from_its_display(address in address(), port in 1..=u16::MAX) {
-        let server = SocketAddr::new(address, port);
-        prop_assert_eq!(parse_server(&server.to_string()), Ok(server));
-        let bare = if address.is_ipv4() { address.to_string() } else { format!("[{address}]") };
-        prop_assert_eq!(parse_server(&bare), Ok(SocketAddr::new(address, 53)));
-    }
-
     /// A pool that is written from what was read is the same pool.
     #[test]
     fn pools_are_read_back(
@@ -283,28 +127,6 @@ proptest! {
             let target = ruleset.rules[0].pool.single().expect("one address").socket(range, range.first() + offset);
             prop_assert_eq!(target.port(), first + offset);
         }
-    }
-
-    #[test]
-    fn a_range_contains_what_it_iterates(range in ports(), port in any::<u16>()) {
-        prop_assert_eq!(range.iter().count(), range.count() as usize);
-        prop_assert_eq!(range.contains(port), range.iter().any(|one| one == port));
-    }
-
-    #[test]
-    fn durations_are_read_back(millis in 1..=u64::MAX / 2) {
-        let duration = Duration::from_millis(millis);
-        prop_assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
-    }
-
-    /// A fault lies within the text, on character boundaries.
-    #[test]
-    fn endpoints_never_panic(text in texts()) {
-        let faults = [parse_listen(&text).err(), parse_forward(&text).err(), parse_server(&text).err()];
-        for fault in faults.into_iter().flatten() {
-            prop_assert!(text.get(fault.at.clone()).is_some(), "{fault:?}");
-        }
-        let _ = parse_duration(&text);
     }
 
     /// No text makes the reader panic, and what it says can always be shown. A ruleset comes exactly when
@@ -375,25 +197,5 @@ proptest! {
         let place = diagnostic.located(&source).place;
         prop_assert!(place.line >= 1 && place.column >= 1);
         prop_assert!(place.end_line <= source.text().matches('\n').count() + 1);
-    }
-
-    /// The sweep finds what the definition finds.
-    #[test]
-    fn conflicts_agree_with_the_definition(listeners in proptest::collection::vec(crowded(), 0..40)) {
-        let claims = claims(listeners);
-        let found = conflicts(&claims);
-        for (earlier, later) in &found {
-            prop_assert!(earlier < later);
-            prop_assert!(conflict(&claims[*earlier].listener, &claims[*later].listener));
-        }
-        // Each claim that meets one that comes before it in port order is told of once.
-        let before = |a: usize, b: usize| (claims[a].listener.ports.first(), a) < (claims[b].listener.ports.first(), b);
-        let expected = (0..claims.len())
-            .filter(|b| (0..claims.len()).any(|a| before(a, *b) && conflict(&claims[a].listener, &claims[*b].listener)))
-            .count();
-        prop_assert_eq!(found.len(), expected);
-        let any = (0..claims.len())
-            .any(|a| (0..a).any(|b| conflict(&claims[a].listener, &claims[b].listener)));
-        prop_assert_eq!(any, !found.is_empty());
     }
 }
