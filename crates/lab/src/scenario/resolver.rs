@@ -125,7 +125,7 @@ pub fn whose(engine: Engine) {
     drop(portway);
     let asked = system.asked("app.test");
     let own_servers =
-        "[dns]\nservers = ['10.2.0.12:5353', '10.2.0.11:5353']\ntimeout = '300ms'\nttl-max = '300ms'\n"
+        "[dns]\nservers = ['10.2.0.12:5353', '10.2.0.11:5353']\ntimeout = '300ms'\nttl-min = '300ms'\nttl-max = '300ms'\n"
             .to_owned();
     let _portway = start(&(own_servers + &rule));
     until_met(&farm, "b");
