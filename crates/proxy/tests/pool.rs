@@ -114,7 +114,7 @@ fn hashes_lead_where_the_core_says() {
     for balance in [Balance::SourceHash, Balance::ConsistentHash] {
         for key in [HashKey::Source, HashKey::SourcePort] {
             let members = weighted(&[2, 1, 1, 4]);
-            let table = table(balance, &members);
+            let table = table(balance, members.len(), &members);
             let (_proxy, address) = tcp(balance, key, &members);
             let mut counts = [0usize; 4];
             for client in clients(2500) {
@@ -134,7 +134,7 @@ fn hashes_lead_where_the_core_says() {
 fn a_full_member_hands_its_clients_to_the_next_slots() {
     let mut members = weighted(&[1, 1, 1]);
     members[0].max_connections = NonZeroU32::new(1);
-    let table = table(Balance::ConsistentHash, &members);
+    let table = table(Balance::ConsistentHash, members.len(), &members);
     let (mut proxy, address) = tcp(Balance::ConsistentHash, HashKey::Source, &members);
     let mut predicted: BTreeMap<usize, Vec<SocketAddr>> = BTreeMap::new();
     for client in clients(300) {
@@ -191,7 +191,7 @@ fn udp_flows_are_spread_alike() {
 
     let (_proxy, address) =
         Proxy::pool(Protocol::Udp, members.clone(), |rule| rule.pool.balance = Balance::ConsistentHash);
-    let table = table(Balance::ConsistentHash, &members);
+    let table = table(Balance::ConsistentHash, members.len(), &members);
     for client in clients(300) {
         let predicted = table[slot(client_hash(HashKey::Source, client), table.len())];
         assert_eq!(ask(client, address), usize::from(predicted));
