@@ -189,7 +189,10 @@ pub fn certificate(directory: &Scratch, name: &str) -> (PathBuf, PathBuf) {
     let (key, cert) = (directory.join("key.pem"), directory.join("cert.pem"));
     let mut openssl = process::program("openssl");
     openssl.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2".split(' '));
-    openssl.args(["-subj", &format!("/CN={name}"), "-addext", &format!("subjectAltName=DNS:{name}")]);
+    // Without the second, openssl makes an authority of it, which some clients refuse as a server's own.
+    let extensions = [format!("subjectAltName=DNS:{name}"), "basicConstraints=critical,CA:FALSE".to_owned()];
+    extensions.iter().for_each(|extension| _ = openssl.args(["-addext", extension]));
+    openssl.args(["-subj", &format!("/CN={name}")]);
     process::run(openssl.arg("-keyout").arg(&key).arg("-out").arg(&cert));
     (key, cert)
 }

@@ -149,6 +149,7 @@ claims! {
     }
     names {
         follows: nftables proxy;
+        no_such_name: nftables proxy;
         several_addresses: nftables proxy;
         service: nftables proxy;
         families: nftables proxy;

@@ -10,7 +10,7 @@ use portway_lab::{Engine, Portway};
 use crate::row::Row;
 
 /// What may move without need, in per cent of all clients.
-const WITHOUT_NEED: f64 = 3.0;
+const WITHOUT_NEED: f64 = 2.0;
 
 pub fn measure(engine: Engine, quick: bool) -> Vec<Row> {
     let (clients, sizes) = if quick { (200, &[5][..]) } else { (4000, &[2, 3, 5, 10, 20][..]) };

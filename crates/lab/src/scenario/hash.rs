@@ -35,7 +35,7 @@ pub fn source_hash(engine: Engine) {
 }
 
 /// Removing one of five backends moves a fifth of 2,000 clients, those of that backend, and of the others no more than
-/// Maglev's table does: at most 3 % of all (the paper's section 5.3; a table of five in 1,021 slots moves 1 to 2 %).
+/// Maglev's table does: at most 2 % of all, chance included (the table of five moves 0.6 %, as `core`'s example says).
 pub fn consistent_hash(engine: Engine) {
     const CLIENTS: u32 = 2000;
     let farm = Farm::new(Kind::Sign, 5);
@@ -58,8 +58,8 @@ pub fn consistent_hash(engine: Engine) {
     let others = pairs().filter(|(before, after)| *before != "c" && before != after).count();
     let others = others as f64 / f64::from(CLIENTS);
     eprintln!("{engine}: {:.1} % of the clients moved, {:.1} % without need", moved * 100.0, others * 100.0);
-    assert!(others <= 0.03, "{:.1} % moved that were not of the removed backend", others * 100.0);
-    assert_share("moved", moved, 0.2, CLIENTS as usize, 0.03);
+    assert!(others <= 0.02, "{:.1} % moved that were not of the removed backend", others * 100.0);
+    assert_share("moved", moved, 0.2, CLIENTS as usize, 0.02);
     // What left the removed backend is spread over all that stay.
     let heirs: Vec<String> =
         pairs().filter(|(before, _)| *before == "c").map(|(_, heir)| heir.clone()).collect();

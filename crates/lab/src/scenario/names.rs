@@ -37,12 +37,13 @@ pub(super) fn until_met(farm: &Farm, backends: &str) {
     }
 }
 
-/// A changed answer moves new flows, and open ones live on; a name that does not exist any more empties the pool.
+/// A changed answer moves new flows, and open ones live on. An answer that there is no such name, which a zone gives
+/// for a moment when it is reloaded, takes nothing away at once.
 pub fn follows(engine: Engine) {
     let farm = Farm::new(Kind::Echo, 3);
     let dns = Dns::start(farm.net.server(), RESOLVER);
     dns.addresses("app.test", &[&v4(0)], 1);
-    let portway = Portway::start(&farm.net.gateway, &(DNS.to_owned() + &pool(engine, "", "")));
+    let _portway = Portway::start(&farm.net.gateway, &(DNS.to_owned() + &pool(engine, "", "")));
     until_met(&farm, "a");
     let mut held = Held::open(farm.net.client(), POOL);
     let socket = farm.net.client().dial(POOL);
@@ -54,10 +55,24 @@ pub fn follows(engine: Engine) {
     assert_eq!(who_udp(&farm.net.client().dial(POOL)).expect("a datagram is answered"), "b");
     dns.addresses("app.test", &[&v4(1), &v4(2)], 1);
     until_met(&farm, "bc");
+    let asked = dns.asked("app.test");
     dns.forget("app.test");
+    wait_for("the question", || dns.asked("app.test") > asked);
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(names(&tally(farm.net.client(), POOL, 12)), "bc", "what was good is kept for a while");
+    held.lives("when the name is gone");
+}
+
+/// A name that never existed is no backend: the pool is empty, and filled when the name appears.
+pub fn no_such_name(engine: Engine) {
+    let farm = Farm::new(Kind::Sign, 1);
+    let dns = Dns::start(farm.net.server(), RESOLVER);
+    let portway = Portway::start(&farm.net.gateway, &(DNS.to_owned() + &pool(engine, "", "init = 'wait'")));
     wait_for("the pool to be empty", || portway.word("pool", "state") == "empty");
     refusal(farm.net.client(), POOL);
-    held.lives("when the name is gone");
+    dns.addresses("app.test", &[&v4(0)], 1);
+    wait_for("the name", || portway.word("pool", "state") == "forwarding");
+    assert_eq!(who(farm.net.client(), POOL).expect("the name has appeared"), "a");
 }
 
 /// All addresses of a name take turns, or the first in numerical order takes all; ninety of them do not fit into a

@@ -100,5 +100,5 @@ pub fn retries(engine: Engine) {
 /// Backends of both families.
 pub fn both_families(engine: Engine) {
     let backends = ["'10.2.0.10:80'".to_owned(), "'[fd02::11]:80'".to_owned()];
-    refuses_backends(engine, &backends, "", "IPv6");
+    refuses_backends(engine, &backends, "", "both families");
 }
