@@ -33,3 +33,5 @@ mod udp;
 mod worker;
 
 pub use crate::engine::ProxyEngine;
+#[doc(hidden)]
+pub use crate::sni::server_name_in;
