@@ -15,12 +15,12 @@ use portway_core::plan::proxy::{Change, Plan, RulePlan, Socket};
 use portway_core::ruleset::{EngineKind, RuleName};
 use portway_core::snapshot::EngineSnapshot;
 
+use crate::command::{Command, ListenerId};
 use crate::limits::{self, Limits};
 use crate::listen;
 use crate::served::Served;
 use crate::shared::{Log, Shared};
 use crate::threads::Threads;
-use crate::worker::{Command, ListenerId};
 
 /// The proxy engine. Dropping it ends all connections.
 pub struct ProxyEngine {
@@ -242,14 +242,15 @@ impl Engine for ProxyEngine {
         if !only_pools || !changed.all(fits) {
             return Err(failure("change members", "more than the members differs from the plan in force"));
         }
-        let mut deserted = false;
+        // Those who wait for room may find it with the new members.
+        let mut waited_for = self.shared.wanting.load(Relaxed) > 0;
         for (name, rule) in &change.changed {
             if let (Some(served), Some(planned)) = (self.rules.get_mut(name), self.plan.rules.get_mut(name)) {
-                deserted |= served.replace_pool(&rule.pool);
+                waited_for |= served.replace_pool(&rule.pool);
                 planned.pool.clone_from(&rule.pool);
             }
         }
-        if deserted {
+        if waited_for {
             self.threads.tell(|_| Command::Look);
         }
         Ok(())

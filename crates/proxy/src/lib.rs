@@ -9,6 +9,7 @@
 //! Deliberately absent: everything above the transport (PROXY protocol, TLS) but the name in a ClientHello, health
 //! checks that are not a connection's own, and any change to the host's settings.
 
+mod command;
 mod context;
 mod ejection;
 mod engine;
@@ -33,3 +34,5 @@ mod udp;
 mod worker;
 
 pub use crate::engine::ProxyEngine;
+#[doc(hidden)]
+pub use crate::sni::server_name_in;

@@ -35,7 +35,7 @@ impl Served {
         }
     }
 
-    /// New flows meet this pool from now on. Whether clients may wait that can be served now.
+    /// New flows meet this pool from now on. Whether clients may have waited for it.
     pub fn replace_pool(&mut self, plan: &PoolPlan) -> bool {
         let before = self.pool.load();
         let pool = Pool::new(plan, Some(&before), |target| known(&mut self.members, target));

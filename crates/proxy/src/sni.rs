@@ -48,3 +48,18 @@ impl Hello {
         if self.read < MOST { Heard::More } else { Heard::NoName }
     }
 }
+
+/// The name in what a client sends, which comes in parts of `part` bytes. For the fuzz target.
+pub fn server_name_in(bytes: &[u8], part: usize) -> Option<String> {
+    let mut hello = Hello::default();
+    let ends =
+        (1..=bytes.len().min(MOST)).filter(|end| end % part.max(1) == 0 || *end == bytes.len().min(MOST));
+    for end in ends {
+        match hello.hear(&bytes[..end]) {
+            Heard::More => {}
+            Heard::Name(name) => return Some(name.into()),
+            Heard::NoName => return None,
+        }
+    }
+    None
+}

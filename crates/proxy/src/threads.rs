@@ -8,8 +8,9 @@ use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::command::Command;
 use crate::shared::{Shared, wake};
-use crate::worker::{Command, Worker};
+use crate::worker::Worker;
 
 /// How long a worker may take to answer a command. Its loop never blocks, so this only catches defects.
 const PATIENCE: Duration = Duration::from_secs(10);

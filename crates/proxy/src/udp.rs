@@ -5,6 +5,10 @@
 //! that was asked. What cannot be sent at once is dropped and counted, as UDP's senders expect; nothing is
 //! cut off silently.
 
+mod begin;
+mod list;
+mod send;
+
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -12,24 +16,19 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use portway_core::address::Protocol;
-use portway_core::flow::{FlowFilter, Flows};
 use rustix::event::epoll::{self, EventFlags};
-use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, socket_with, sockopt};
 use slab::Slab;
 
+use self::send::send;
 use crate::context::Context;
 use crate::icmp::Icmp;
-use crate::listen::connect_from;
 use crate::member::Lease;
-use crate::pool::NoMember;
 use crate::route::Route;
 use crate::shared::Shared;
 use crate::sys::{self, BATCH, Datagram, Receiver};
 use crate::timer::Wheel;
 use crate::token::Token;
-use crate::worker::flows::Matching;
 
 /// Full batches from one socket in one turn.
 const TURNS: usize = 4;
@@ -250,78 +249,6 @@ impl Udp {
         }
     }
 
-    /// A flow for a new client, unless a limit or the kernel says no.
-    fn begin(&mut self, context: &mut Context, key: Key, interface: u32) -> Option<u32> {
-        let listener = self.listeners.get_mut(key.listener as usize)?;
-        let (route, port) = (listener.route.clone(), listener.port);
-        if !listener.open {
-            return None;
-        }
-        if !context.shared.flows.enter() {
-            refuse(context, &route, &"max-flows of the proxy is reached");
-            return None;
-        }
-        if !route.rule.live.enter() {
-            context.shared.flows.leave();
-            refuse(context, &route, &"max-connections of the rule is reached");
-            return None;
-        }
-        let lease = match context.choose(&route, Some(key.client), None, &[]) {
-            Ok(lease) => lease,
-            Err(none) => {
-                context.shared.flows.leave();
-                route.rule.live.leave();
-                match none {
-                    NoMember::Full => refuse(context, &route, &"max-connections of every backend is reached"),
-                    NoMember::Drop => refuse(context, &route, &"no backend is live"),
-                    NoMember::Refuse => {
-                        refuse(context, &route, &"no backend is live");
-                        self.unreachable(context, key, scope(key.local, interface), port);
-                    }
-                }
-                return None;
-            }
-        };
-        let target = route.target(lease.member());
-        let entry = self.flows.vacant_entry();
-        let index = entry.key() as u32;
-        let generation = context.next_generation();
-        let backend = datagram_socket(&target).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::INVAL));
-        let backend = backend.and_then(|backend| {
-            connect_from(&backend, route.source(target), target)?;
-            epoll::add(&context.epoll, &backend, Token::UdpFlow(index, generation).pack(), EventFlags::IN)?;
-            Ok(backend)
-        });
-        let backend = match backend {
-            Ok(backend) => backend,
-            Err(error) => {
-                context.shared.flows.leave();
-                route.rule.live.leave();
-                context.member_failed(&route, lease.member(), false);
-                refuse(context, &route, &format_args!("{target}: {}", io::Error::from(error)));
-                return None;
-            }
-        };
-        context.counters(&route).flows.fetch_add(1, Relaxed);
-        listener.flows += 1;
-        self.wheel.set(index, context.now + route.udp_idle);
-        entry.insert(Flow {
-            backend,
-            key,
-            interface: scope(key.local, interface),
-            route,
-            lease,
-            began: context.now,
-            active: context.now,
-            bytes_in: 0,
-            bytes_out: 0,
-            generation,
-            replies: 0,
-        });
-        self.index.insert(key, index);
-        Some(index)
-    }
-
     fn send_on(&mut self, context: &Context, index: u32, datagrams: &[Datagram<'_>]) {
         let flow = &mut self.flows[index as usize];
         flow.active = context.now;
@@ -382,39 +309,6 @@ impl Udp {
         self.receiver = Some(receiver);
     }
 
-    /// Adds the flows that `filter` means, while there are fewer than `most`.
-    pub(crate) fn list(&self, filter: &FlowFilter, most: usize, now: u64, found: &mut Flows) {
-        let mut matching = Matching::new(filter, Protocol::Udp);
-        for (_, flow) in &self.flows {
-            if !flow.is_meant(now, &mut matching) {
-                continue;
-            }
-            found.total += 1;
-            if found.flows.len() < most {
-                let port = self.listeners.get(flow.key.listener as usize).map_or(0, |listener| listener.port);
-                let listener = SocketAddr::new(flow.key.local, port);
-                found.flows.push(portway_core::flow::Flow {
-                    client: flow.key.client,
-                    listener,
-                    ..matching.flow.clone()
-                });
-            }
-        }
-    }
-
-    /// Forgets the flows that `filter` means and says how many there were.
-    pub(crate) fn end(&mut self, context: &Context, filter: &FlowFilter) -> u64 {
-        let mut matching = Matching::new(filter, Protocol::Udp);
-        let meant =
-            |(index, flow): (usize, &Flow)| flow.is_meant(context.now, &mut matching).then_some(index as u32);
-        let ending: Vec<u32> = self.flows.iter().filter_map(meant).collect();
-        let ended = ending.len() as u64;
-        for index in ending {
-            self.forget(context, index);
-        }
-        ended
-    }
-
     /// The backend's host has said that nobody listens there: so does ours.
     fn refused(&mut self, context: &Context, index: u32) {
         let flow = &self.flows[index as usize];
@@ -433,28 +327,6 @@ impl Udp {
     }
 }
 
-impl Flow {
-    fn is_meant(&self, now: u64, matching: &mut Matching) -> bool {
-        let state = if self.replies == 0 { "unanswered" } else { "answered" };
-        let age = now.saturating_sub(self.began);
-        matching.set(self.route.rule.name.as_str(), state, age, self.bytes_in, self.bytes_out);
-        matching.flow.backend = Some(self.route.target(self.lease.member()));
-        matching.matches(|| Some(self.key.client))
-    }
-}
-
-/// A flow that cannot be carried.
-fn refuse(context: &Context, route: &Route, reason: &dyn std::fmt::Display) {
-    context.counters(route).failed.fetch_add(1, Relaxed);
-    let name = &route.rule.name;
-    context.shared.log.seldom("flow", || format!("proxy, rule {name}: new UDP flow refused: {reason}"));
-}
-
-/// The interface to answer through: the one asked, where the address says nothing of it (link-local).
-fn scope(local: IpAddr, interface: u32) -> u32 {
-    if matches!(local, IpAddr::V6(address) if address.is_unicast_link_local()) { interface } else { 0 }
-}
-
 fn datagram_socket(peer: &SocketAddr) -> io::Result<OwnedFd> {
     let domain = if peer.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     Ok(socket_with(domain, SocketType::DGRAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?)
@@ -463,110 +335,4 @@ fn datagram_socket(peer: &SocketAddr) -> io::Result<OwnedFd> {
 fn truncated(context: &Context) {
     context.shared.udp_dropped.fetch_add(1, Relaxed);
     context.shared.log.seldom("truncated", || "proxy: a datagram longer than 64 KiB was dropped".to_owned());
-}
-
-#[derive(Default)]
-struct Sent {
-    bytes: u64,
-    dropped: u64,
-    refused: bool,
-}
-
-/// Sends all datagrams, dropping and counting those that the kernel does not take.
-fn send(fd: &OwnedFd, mut datagrams: &[Datagram<'_>]) -> Sent {
-    let mut sent = Sent::default();
-    while let Some(first) = datagrams.first() {
-        match sys::send(fd, datagrams) {
-            Ok(count) => {
-                sent.bytes += datagrams[..count].iter().map(|d| d.data.len() as u64).sum::<u64>();
-                datagrams = &datagrams[count..];
-                continue;
-            }
-            Err(error) => match (error.kind(), first.segment) {
-                (ErrorKind::Interrupted, _) => continue,
-                // The error belongs to an earlier datagram; asking for it has cleared it.
-                (ErrorKind::ConnectionRefused, _) if !sent.refused => {
-                    sent.refused = true;
-                    continue;
-                }
-                (ErrorKind::WouldBlock, _) => {
-                    sent.dropped += datagrams.len() as u64;
-                    return sent;
-                }
-                // A train that this path does not take (no offload, smaller MTU): one by one.
-                (_, Some(segment)) => {
-                    for data in first.data.chunks(usize::from(segment)) {
-                        match sys::send(fd, &[Datagram { data, segment: None, ..*first }]) {
-                            Ok(_) => sent.bytes += data.len() as u64,
-                            Err(_) => sent.dropped += 1,
-                        }
-                    }
-                }
-                (_, None) => sent.dropped += 1,
-            },
-        }
-        datagrams = &datagrams[1..];
-    }
-    sent
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::net::UdpSocket;
-    use std::time::Duration;
-
-    use portway_core::address::PortRange;
-    use portway_core::engine::Engine;
-    use portway_core::plan::proxy::{Plan, PoolPlan, RulePlan, Settings, Socket, Source};
-    use portway_core::ruleset::{RuleName, Scope, Timeouts};
-
-    use super::*;
-
-    /// Here and not with the other tests of UDP because sending a train takes this crate's own system calls.
-    #[test]
-    fn trains_arrive_as_the_datagrams_they_were() {
-        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let backend = server.local_addr().unwrap();
-        // It answers each datagram, so its answers tell where one ended.
-        std::thread::spawn(move || {
-            let mut buffer = vec![0; 65_536];
-            while let Ok((length, from)) = server.recv_from(&mut buffer) {
-                server.send_to(&buffer[..length], from).unwrap();
-            }
-        });
-        let listen = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let socket =
-            Socket { protocol: Protocol::Udp, scope: Scope::Address(listen.ip()), port: listen.port() };
-        let rule = RulePlan {
-            sockets: [(socket, PortRange::single(listen.port()).unwrap())].into(),
-            pool: PoolPlan::to(backend),
-            source: Source::Kernel,
-            timeouts: Timeouts::default(),
-            max_connections: None,
-        };
-        let mut engine = crate::ProxyEngine::new(|message| eprintln!("{message}"));
-        let rules = [(RuleName::new("rule").unwrap(), rule)].into();
-        engine.prepare(&Plan { settings: Settings::default(), rules }).unwrap();
-        engine.commit().unwrap();
-
-        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-        client.connect(listen).unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        // Every datagram differs from every other by its first bytes.
-        let data: Vec<u8> = (0..41u8).flat_map(|i| vec![i; if i < 40 { 1200 } else { 77 }]).collect();
-        for round in 0..8 {
-            let train = Datagram { data: &data, to: None, from: None, segment: Some(1200) };
-            assert_eq!(sys::send(&client, &[train]).unwrap(), 1);
-            let mut wanted: BTreeSet<&[u8]> = data.chunks(1200).collect();
-            let mut buffer = vec![0; 65_536];
-            while !wanted.is_empty() {
-                let length = client.recv(&mut buffer).unwrap_or_else(|e| panic!("round {round}: {e}"));
-                assert!(wanted.remove(&buffer[..length]), "round {round}: {length} bytes that nobody sent");
-            }
-        }
-        let snapshot = engine.observe().unwrap();
-        assert_eq!(snapshot.gauges["udp_dropped"], 0);
-        assert_eq!(snapshot.rules["rule"].bytes_in, 8 * data.len() as u64);
-    }
 }

@@ -16,10 +16,9 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Receiver;
 
 use portway_core::address::Protocol;
-use portway_core::flow::{FlowFilter, Flows};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
@@ -27,9 +26,9 @@ use rustix::io::Errno;
 use slab::Slab;
 
 use self::accept::TcpListener;
+use crate::command::{Command, ListenerId};
 use crate::context::Context;
 use crate::pipes::Pool;
-use crate::route::Route;
 use crate::shared::Shared;
 use crate::tcp::{Connection, SCRATCH, Stage};
 use crate::timer::Wheel;
@@ -43,44 +42,6 @@ const PAUSE: u64 = 100;
 /// Interest in a connection's socket, besides EPOLLOUT.
 const WATCH: EventFlags =
     EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::PRI).union(EventFlags::ET);
-
-/// Identifies a listener in the engine and in every worker.
-pub type ListenerId = u64;
-
-/// What the engine tells a worker.
-pub enum Command {
-    /// Change listeners, then say so.
-    Apply {
-        /// New sockets.
-        add: Vec<(ListenerId, Protocol, OwnedFd, Arc<Route>)>,
-        /// Listeners that lead elsewhere from now on.
-        route: Vec<(ListenerId, Arc<Route>)>,
-        /// Listeners to close; their connections go on.
-        remove: Vec<ListenerId>,
-        /// Answered when done.
-        done: Sender<()>,
-    },
-    /// A rule that had no live backend may have one now.
-    Look,
-    /// List flows.
-    List {
-        /// Which.
-        filter: FlowFilter,
-        /// How many at most.
-        most: usize,
-        /// Answered with them.
-        answer: Sender<Flows>,
-    },
-    /// End flows.
-    End {
-        /// Which.
-        filter: FlowFilter,
-        /// Answered with their number.
-        answer: Sender<u64>,
-    },
-    /// Close all listeners, end all connections and flows, then the thread.
-    Stop,
-}
 
 #[derive(Clone, Copy)]
 enum Place {

@@ -80,7 +80,7 @@ fn only_as_often_as_asked() {
 
 #[test]
 fn with_nobody_else_left_those_that_failed_are_asked_again() {
-    let (flaky, count) = counted(|stream| reset(stream));
+    let (flaky, count) = counted(reset);
     let (mut proxy, address) = in_order(vec![flaky, closed_port()], 4, SECOND);
     assert_eq!(connect(address).read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     proxy.until("failed", |s| s.rules["rule"].live == 0);

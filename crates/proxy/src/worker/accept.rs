@@ -16,7 +16,6 @@ use super::{PAUSE, Place, Worker};
 use crate::context::Context;
 use crate::pool::{NoMember, Pool};
 use crate::route::Route;
-use crate::sni::Hello;
 use crate::tcp::{Connection, History, Stage};
 use crate::token::Token;
 
@@ -142,7 +141,7 @@ impl Worker {
             return Ok(());
         }
         connection.stage = Stage::Hello;
-        connection.history = Some(Box::new(History { hello: Some(Hello::default()), ..History::default() }));
+        connection.history = Some(Box::new(History { hello: Some(Box::default()), ..History::default() }));
         let deadline = connection.deadline();
         let key = self.connections.insert(connection) as u32;
         self.wheel.set(key, deadline);

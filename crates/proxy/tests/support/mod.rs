@@ -333,3 +333,37 @@ pub fn udp_ask(socket: &UdpSocket, question: &[u8]) -> Vec<u8> {
 pub fn cpu_time() -> Duration {
     rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime).try_into().unwrap()
 }
+
+/// A TLS ClientHello (RFC 8446 section 4.1.2) for `name`, as a handshake message without records; `padding` bytes of
+/// padding (RFC 7685) make it long.
+pub fn client_hello(name: Option<&str>, padding: usize) -> Vec<u8> {
+    let sized = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat();
+    let extension = |kind: u16, body: &[u8]| [&kind.to_be_bytes()[..], &sized(body)].concat();
+    let mut extensions = Vec::new();
+    if let Some(name) = name {
+        let entry = [&[0][..], &sized(name.as_bytes())].concat();
+        extensions.extend(extension(0, &sized(&entry)));
+    }
+    // Supported groups, signature algorithms, supported versions: what every client sends.
+    extensions.extend(extension(10, &sized(&[0, 29])));
+    extensions.extend(extension(13, &sized(&[4, 3, 8, 4])));
+    extensions.extend(extension(43, &[2, 3, 4]));
+    if padding > 0 {
+        extensions.extend(extension(21, &vec![0; padding]));
+    }
+    let mut body = vec![3, 3];
+    body.extend([7; 32]);
+    body.push(0);
+    body.extend(sized(&[0x13, 0x01, 0x13, 0x02]));
+    body.extend([1, 0]);
+    body.extend(sized(&extensions));
+    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+    [&[1][..], &length[1..], &body].concat()
+}
+
+/// A handshake message in records of at most `length` bytes.
+pub fn records(handshake: &[u8], length: usize) -> Vec<u8> {
+    let record =
+        |part: &[u8]| [&[22, 3, 1][..], &u16::try_from(part.len()).unwrap().to_be_bytes(), part].concat();
+    handshake.chunks(length).flat_map(record).collect()
+}
