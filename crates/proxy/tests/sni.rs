@@ -39,7 +39,7 @@ fn by_name(members: &[Member], connect: Duration) -> (Proxy, SocketAddr) {
 }
 
 fn predicted(members: &[Member], hash: u32) -> usize {
-    let table = table(Balance::ConsistentHash, members);
+    let table = table(Balance::ConsistentHash, members.len(), members);
     table[slot(hash, table.len())].into()
 }
 
@@ -170,7 +170,7 @@ fn a_name_stays_with_a_connection_that_is_begun_anew() {
     members[2] = member(free(Protocol::Tcp, [127, 0, 0, 1].into()));
     let mut names = (0..).map(|nth| format!("host-{nth}.example"));
     let name = names.find(|name| of_name(&members, name) == 2).unwrap();
-    let table = table(Balance::ConsistentHash, &members);
+    let table = table(Balance::ConsistentHash, members.len(), &members);
     let from = slot(jhash(name.as_bytes(), SEED), table.len());
     let next = *table[from..].iter().chain(&table[..from]).find(|place| **place != 2).unwrap();
     let (mut proxy, address) = by_name(&members, LONG);

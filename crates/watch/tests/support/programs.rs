@@ -17,8 +17,8 @@ const PACKAGES: [(&str, &str); 6] = [
     ("aiosmtpd", "python3-aiosmtpd"),
     ("dnsmasq", "dnsmasq-base"),
     ("mariadbd", "mariadb-server-core"),
-    ("initdb", "postgresql-15"),
-    ("postgres", "postgresql-15"),
+    ("initdb", "postgresql"),
+    ("postgres", "postgresql"),
     ("setpriv", "util-linux"),
 ];
 
@@ -28,7 +28,9 @@ const PACKAGES: [(&str, &str); 6] = [
 /// When it is not installed, naming the Debian package.
 pub fn find(program: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let more = ["/usr/sbin", "/sbin", "/usr/lib/postgresql/15/bin"].map(PathBuf::from);
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let postgresql = versions.map(|version| version.path().join("bin"));
+    let more = ["/usr/sbin", "/sbin"].map(PathBuf::from).into_iter().chain(postgresql);
     // The system's own come first: a version manager may stand before them in PATH.
     let system = ["/usr/bin", "/bin"].map(PathBuf::from);
     let places = system.into_iter().chain(more).chain(std::env::split_paths(&path));
