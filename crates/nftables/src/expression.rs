@@ -73,10 +73,14 @@ fn statement(w: &mut Writer, statement: Statement, anonymous: u32) {
         Statement::SetMark(set) => {
             key(w, set);
             lookup(w, set, true);
-            expression(w, "ct", |w| {
-                w.be32(2, CT_MARK);
-                w.be32(4, register(0));
+            set_mark(w);
+        }
+        Statement::ClearMark => {
+            expression(w, "immediate", |w| {
+                w.be32(1, register(0));
+                w.nest(2, |w| w.put(1, &[0; 4]));
             });
+            set_mark(w);
         }
         Statement::Attach(object) => expression(w, "objref", |w| {
             w.be32(1, CT_HELPER);
@@ -307,6 +311,14 @@ fn load_ct(w: &mut Writer, key: u32, word: u32) {
     expression(w, "ct", |w| {
         w.be32(1, register(word));
         w.be32(2, key);
+    });
+}
+
+/// Writes the conntrack mark.
+fn set_mark(w: &mut Writer) {
+    expression(w, "ct", |w| {
+        w.be32(2, CT_MARK);
+        w.be32(4, register(0));
     });
 }
 

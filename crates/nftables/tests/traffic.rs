@@ -6,49 +6,12 @@ mod support;
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::Duration;
 
 use portway_core::engine::Engine;
 use portway_core::ruleset::{Rule, SourceMode};
 use portway_nftables::NftablesEngine;
+use support::lab::{Lab, PATIENCE};
 use support::{Namespace, apply, plan, rule, run, within};
-
-const PATIENCE: Duration = Duration::from_secs(3);
-
-struct Lab {
-    client: Namespace,
-    gateway: Namespace,
-    server: Namespace,
-}
-
-impl Lab {
-    /// Builds the lab and moves the calling thread to the gateway.
-    fn new() -> Self {
-        let lab = Self { client: Namespace::new(), gateway: Namespace::new(), server: Namespace::new() };
-        let link = |host: &Namespace, near: &str, net: u8| {
-            let (host, gateway) = (host.name(), lab.gateway.name());
-            run(
-                "ip",
-                &["-n", gateway, "link", "add", near, "type", "veth", "peer", "name", "eth0", "netns", host],
-            );
-            for (namespace, device, last) in [(gateway, near, 1), (host, "eth0", 2)] {
-                let (v4, v6) = (format!("10.{net}.0.{last}/24"), format!("fd0{net}::{last}/64"));
-                run("ip", &["-n", namespace, "address", "add", &v4, "dev", device]);
-                run("ip", &["-n", namespace, "address", "add", &v6, "dev", device, "nodad"]);
-                run("ip", &["-n", namespace, "link", "set", device, "up"]);
-            }
-        };
-        link(&lab.client, "toclient", 1);
-        link(&lab.server, "toserver", 2);
-        lab.gateway.enter();
-        for setting in
-            ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.conf.all.route_localnet=1"]
-        {
-            run("sysctl", &["-qw", setting]);
-        }
-        lab
-    }
-}
 
 /// Answers every line with the address it came from, on TCP and UDP.
 fn serve(namespace: &Namespace, address: &str) {

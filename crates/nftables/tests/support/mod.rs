@@ -1,6 +1,8 @@
 //! Network namespaces and rules for the tests. Needs root, `ip` and `nft`, and fails without them.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its part; tests may fail loudly")]
 
+pub mod lab;
+
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -207,7 +207,10 @@ impl Chain {
             Self::Input => {
                 vec![vec![Statement::Lookup(Set::Noted), Statement::Jump(Chain::Note)]]
             }
-            Self::Refuse => vec![vec![Statement::RejectTcp], vec![Statement::Reject]],
+            // The answer belongs to the flow and passes these chains as well: without the mark they leave it alone.
+            Self::Refuse => {
+                vec![vec![Statement::ClearMark], vec![Statement::RejectTcp], vec![Statement::Reject]]
+            }
             Self::Note => {
                 let counted = Set::MEMBERS.map(|set| vec![Statement::Lookup(set)]);
                 counted.into_iter().chain([vec![Statement::Dispatch(Set::Remembered)]]).collect()
@@ -373,6 +376,8 @@ pub enum Statement {
     Dispatch(Set),
     /// A packet with ports. Every packet here is one; nft reads a rule that writes ports back only with this.
     TcpOrUdp,
+    /// The flow is not Portway's any more.
+    ClearMark,
     /// Answers a TCP segment with a reset.
     RejectTcp,
     /// Answers with ICMP port unreachable.

@@ -234,6 +234,7 @@ impl Display for Statement {
             }
             Self::Dispatch(set) => write!(f, "{} vmap @{}", concat(key_of(*set)), set.shape().name),
             Self::TcpOrUdp => f.write_str("meta l4proto { tcp, udp }"),
+            Self::ClearMark => f.write_str("ct mark set 0x00000000"),
             Self::RejectTcp => f.write_str("meta l4proto tcp reject with tcp reset"),
             Self::Reject => f.write_str("reject"),
             Self::Masquerade => f.write_str("masquerade"),

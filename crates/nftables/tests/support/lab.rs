@@ -1,0 +1,44 @@
+//! A client, a gateway, a server. The client has no route to the server's network, so only forwarding can answer.
+#![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its part; tests may fail loudly")]
+
+use std::time::Duration;
+
+use super::{Namespace, run};
+
+/// How long anything here may take.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+
+pub struct Lab {
+    pub client: Namespace,
+    pub gateway: Namespace,
+    pub server: Namespace,
+}
+
+impl Lab {
+    /// Builds the lab and moves the calling thread to the gateway.
+    pub fn new() -> Self {
+        let lab = Self { client: Namespace::new(), gateway: Namespace::new(), server: Namespace::new() };
+        let link = |host: &Namespace, near: &str, net: u8| {
+            let (host, gateway) = (host.name(), lab.gateway.name());
+            run(
+                "ip",
+                &["-n", gateway, "link", "add", near, "type", "veth", "peer", "name", "eth0", "netns", host],
+            );
+            for (namespace, device, last) in [(gateway, near, 1), (host, "eth0", 2)] {
+                let (v4, v6) = (format!("10.{net}.0.{last}/24"), format!("fd0{net}::{last}/64"));
+                run("ip", &["-n", namespace, "address", "add", &v4, "dev", device]);
+                run("ip", &["-n", namespace, "address", "add", &v6, "dev", device, "nodad"]);
+                run("ip", &["-n", namespace, "link", "set", device, "up"]);
+            }
+        };
+        link(&lab.client, "toclient", 1);
+        link(&lab.server, "toserver", 2);
+        lab.gateway.enter();
+        for setting in
+            ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.conf.all.route_localnet=1"]
+        {
+            run("sysctl", &["-qw", setting]);
+        }
+        lab
+    }
+}
