@@ -15,7 +15,7 @@ const RANDOM: u64 = 0x3412;
 
 fn probe(kind: &CheckKind) -> Probe {
     Probe {
-        address: "10.0.0.1:80".parse().unwrap(),
+        address: "10.0.0.1:80".parse().expect("an address"),
         check: Arc::new(Check::new(kind.clone())),
         host: HostName::new("app.example"),
     }

@@ -34,10 +34,13 @@ use crate::thread::locked;
 /// The largest file of authorities, in bytes: those of Mozilla together have a quarter of that.
 const CA_FILE: u64 = 1 << 20;
 
-/// Settings that were made before, by the file of authorities and by whether HTTP is spoken.
+/// The file of authorities, and whether HTTP is spoken.
+type Key = (Option<PathBuf>, bool);
+
+/// Settings that were made before.
 pub(crate) struct Tls {
     provider: Arc<CryptoProvider>,
-    made: Mutex<BTreeMap<(Option<PathBuf>, bool), Arc<ClientConfig>>>,
+    made: Mutex<BTreeMap<Key, Arc<ClientConfig>>>,
 }
 
 /// One handshake to be made.
@@ -106,7 +109,7 @@ impl Client<'_> {
     }
 
     async fn config(&self) -> Result<Arc<ClientConfig>, Fault> {
-        let key = (self.ca.map(Path::to_path_buf), self.http);
+        let key: Key = (self.ca.map(Path::to_path_buf), self.http);
         if let Some(config) = locked(&self.tls.made).get(&key) {
             return Ok(Arc::clone(config));
         }

@@ -85,9 +85,9 @@ pub enum CheckKind {
         /// The database to name; the user's where not given.
         database: Option<String>,
     },
-    /// MySQL's and MariaDB's handshake; with a user also a log-in without a password.
+    /// MySQL's and MariaDB's handshake, to the answer to a log-in without a password.
     Mysql {
-        /// The user to log in.
+        /// The user whose log-in must succeed; without one it is enough that the server answers.
         user: Option<String>,
     },
     /// Redis: PING is answered by PONG.

@@ -81,7 +81,8 @@ fn all_of(engine: Engine, rules: u16, rounds: usize) -> Row {
     Row { bound, ..row(engine, what, most, format!("median {middle:.2} ms")) }
 }
 
-/// An operator's order, from the start of the command to its end, seen from outside: then it is in force.
+/// An operator's order, from the start of the command to its end, seen from outside: then it is in force. Not the
+/// issue's promise, but what checks that the daemon's own figure is not all there is to it.
 fn ordered(engine: Engine, rules: u16, rounds: usize) -> Row {
     let farm = Farm::new(Kind::Sign, 2);
     let portway = Portway::start(&farm.net.gateway, &file(engine, rules));
@@ -96,7 +97,9 @@ fn ordered(engine: Engine, rules: u16, rounds: usize) -> Row {
     times.sort_by(f64::total_cmp);
     let middle = times[times.len() / 2];
     let remark = format!("median of {rounds}, largest {:.2} ms", times[times.len() - 1]);
-    row(engine, format!("`portway disable`, {rules} rules, the whole command"), middle, remark)
+    let what = format!("`portway disable`, {rules} rules, the whole command");
+    // Four programs are started for it, which is most of the time; a person waits for it.
+    Row { bound: 500.0, ..row(engine, what, middle, remark) }
 }
 
 fn row(engine: Engine, what: String, found: f64, remark: String) -> Row {

@@ -3,13 +3,14 @@
 //!
 //! PostgreSQL and MySQL are not here: their checks are tested beside their code.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::client::{names, share, tally};
 use crate::farm::{CHECKED, Farm, Kind, POOL, name, v4};
-use crate::netns::wait_for;
+use crate::netns::{PATIENCE, wait_for};
 use crate::traffic::Server;
 use crate::{Engine, Portway, Process, Scratch, Topology, peer};
 
@@ -163,15 +164,25 @@ pub fn every_type(engine: Engine) {
     let file: String =
         checks.iter().enumerate().map(|(nth, (port, check))| checked(engine, nth, *port, check)).collect();
     let portway = Portway::start(&net.gateway, &file);
-    let all = |state: &str| {
-        for (nth, (_, check)) in checks.iter().enumerate() {
-            eprintln!("{check} shall be {state}");
-            portway.until_in(&format!("r{nth}"), "a", state);
-        }
-    };
-    all("up");
+    all_become(&portway, &checks, "up");
     drop(programs.processes);
-    all("down");
+    all_become(&portway, &checks, "down");
+}
+
+/// Waits until every check has come to this verdict, and says of those that did not why.
+fn all_become(portway: &Portway, checks: &[(u16, String)], wanted: &str) {
+    let start = Instant::now();
+    loop {
+        let status = portway.status();
+        let backends = status["rules"].as_array().into_iter().flatten().map(|rule| &rule["backends"][0]);
+        let others: Vec<_> =
+            checks.iter().zip(backends).filter(|(_, found)| found["state"] != wanted).collect();
+        if others.is_empty() {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "not {wanted}: {others:#?}");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn executable(path: &std::path::Path) {
@@ -214,11 +225,9 @@ pub fn wrong_answers(engine: Engine) {
     let file: String =
         checks.iter().enumerate().map(|(nth, (port, check))| checked(engine, nth, *port, check)).collect();
     let mut portway = Portway::start(&net.gateway, &file);
+    all_become(&portway, &checks, "down");
     for (nth, (_, check)) in checks.iter().enumerate() {
-        let rule = format!("r{nth}");
-        eprintln!("{check} shall be down");
-        portway.until_in(&rule, "a", "down");
-        let found = portway.backend(&rule, "a");
+        let found = portway.backend(&format!("r{nth}"), "a");
         assert!(found["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{check}: {found:#}");
     }
     // The command that does not end is ended: by its time limit, and with the daemon.
@@ -292,11 +301,9 @@ pub fn slow_start(engine: Engine) {
         assert!(nth > 0 || found < 0.3, "it starts with {found} of the flows");
         assert!(found + 0.06 >= last, "from {last} to {found}");
         last = found;
-        std::thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(300));
     }
-    std::thread::sleep(
-        Duration::from_secs_f64(WHOLE).saturating_sub(seen.elapsed()) + Duration::from_millis(300),
-    );
+    thread::sleep(Duration::from_secs_f64(WHOLE).saturating_sub(seen.elapsed()) + Duration::from_millis(300));
     half("at the end");
 }
 

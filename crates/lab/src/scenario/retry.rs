@@ -9,34 +9,37 @@ use rustix::process::Signal;
 
 use crate::client::{name_from, names, tally, who};
 use crate::farm::{Farm, Kind, POOL, name, v4};
+use crate::netns::PATIENCE;
 use crate::traffic::{Load, Server, echo, refusal};
 use crate::{Engine, Portway, Process, Topology, peer};
 
 /// One of three real servers is killed under the load of eight clients: nobody notices who had not sent a byte.
 pub fn killed_under_load(engine: Engine) {
     let net = Topology::with(1, 3);
-    let mut servers: Vec<Process> =
-        (0..3).map(|nth| peer::nginx_named(&net.servers[usize::from(nth)], &v4(nth), &name(nth)).0).collect();
+    let start = |nth: usize| {
+        let index = u8::try_from(nth).expect("three");
+        peer::nginx_named(&net.servers[nth], &v4(index), &name(index)).0
+    };
+    let mut servers: Vec<Process> = (0..3).map(start).collect();
     let file = Farm::pool(engine, &["", "", ""], "retries = 2");
     let portway = Portway::start(&net.gateway, &file);
     assert_eq!(names(&tally(net.client(), POOL, 30)), "abc");
     let silent = |stream: &mut _| name_from(stream).map(|_| ());
     let loads: Vec<Load> = (0..8).map(|_| Load::asking(net.client(), POOL, silent)).collect();
-    for nth in 0..3 {
-        loads.iter().for_each(|load| load.pass(40));
+    for nth in 0..2 {
+        loads.iter().for_each(|load| load.pass(20));
         servers[nth].signal_group(Signal::KILL);
-        servers[nth].wait(crate::netns::PATIENCE);
-        loads.iter().for_each(|load| load.pass(40));
+        servers[nth].wait(PATIENCE);
+        loads.iter().for_each(|load| load.pass(20));
         let two = names(&tally(net.client(), POOL, 30));
-        assert_eq!(two, ["bc", "ac", "ab"][nth]);
-        let index = u8::try_from(nth).expect("three");
-        servers[nth] = peer::nginx_named(&net.servers[nth], &v4(index), &name(index)).0;
+        assert_eq!(two, ["bc", "ac"][nth]);
+        servers[nth] = start(nth);
     }
     loads.into_iter().for_each(Load::stop_without_loss);
     // Without retries the same would be noticed, so the test can fail.
     portway.reload(&file.replace("retries = 2", "retries = 0"));
     servers[0].signal_group(Signal::KILL);
-    servers[0].wait(crate::netns::PATIENCE);
+    servers[0].wait(PATIENCE);
     let lost = (0..9).filter(|_| who(net.client(), POOL).is_err()).count();
     assert_eq!(lost, 3, "every third meets the dead one");
 }
