@@ -124,7 +124,8 @@ fn serve(
     let proxy = ProxyEngine::new(report::log);
     // Rules of a command line are not the ones that an earlier run knew.
     let remembered = state.filter(|_| options.file.is_some()).map(|state| Remembered::new(state.path()));
-    let facts = remembered.as_ref().map_or_else(|| Ok(Facts::default()), Remembered::load);
+    let facts =
+        remembered.as_ref().map_or_else(|| Ok(Facts::default()), |files| files.load(&candidate.ruleset));
     let facts = facts.map_err(|error| format!("what an earlier run was told to remember: {error}"))?;
     let controller = Controller::new(nftables, proxy, sysctls, ids, facts);
 

@@ -9,7 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use portway_core::facts::{Answer, Facts, Lookup, Order, Orders};
-use portway_core::ruleset::{BackendName, RuleName};
+use portway_core::members;
+use portway_core::ruleset::{BackendName, Init, RuleName, Ruleset};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -41,18 +42,23 @@ impl Remembered {
         Self { orders: state_dir.join("orders.json"), names: state_dir.join("names.json") }
     }
 
-    /// What an earlier run left.
+    /// What an earlier run left, as far as these rules want it: names only where `init` says so.
     ///
     /// # Errors
     /// A file that is there and cannot be read or understood: an order that is silently forgotten would send traffic
     /// to a backend that someone took out.
-    pub fn load(&self) -> io::Result<Facts> {
+    pub fn load(&self, ruleset: &Ruleset) -> io::Result<Facts> {
+        let wanted = wanted(ruleset);
         let orders: Vec<KeptOrder> = read(&self.orders)?;
         let names: Vec<KeptAnswer> = read(&self.names)?;
         let key = |kept: &KeptOrder| Some((RuleName::new(&kept.rule)?, BackendName::new(&kept.backend)?));
         Ok(Facts {
             orders: orders.into_iter().filter_map(|kept| Some((key(&kept)?, kept.order))).collect(),
-            names: names.into_iter().map(|kept| (kept.lookup, kept.answer)).collect(),
+            names: names
+                .into_iter()
+                .filter(|kept| wanted.contains_key(&kept.lookup))
+                .map(|kept| (kept.lookup, kept.answer))
+                .collect(),
             ..Facts::default()
         })
     }
@@ -70,14 +76,15 @@ impl Remembered {
         write(&self.orders, &kept.collect::<Vec<_>>())
     }
 
-    /// Keeps the names as they are now. Empty answers are not worth keeping.
+    /// Keeps the names as they are now, of the rules that will want them. Empty answers are not worth keeping.
     ///
     /// # Errors
     /// The file that cannot be written.
-    pub fn keep_names(&self, names: &BTreeMap<Lookup, Answer>) -> io::Result<()> {
+    pub fn keep_names(&self, ruleset: &Ruleset, names: &BTreeMap<Lookup, Answer>) -> io::Result<()> {
+        let wanted = wanted(ruleset);
         let kept = names
             .iter()
-            .filter(|(_, answer)| !answer.is_empty())
+            .filter(|(lookup, answer)| !answer.is_empty() && wanted.contains_key(lookup))
             .map(|(lookup, answer)| KeptAnswer { lookup: lookup.clone(), answer: answer.clone() });
         write(&self.names, &kept.collect::<Vec<_>>())
     }
@@ -94,6 +101,11 @@ impl Remembered {
     pub fn forget(&self) -> io::Result<()> {
         remove(&self.orders).and(remove(&self.names))
     }
+}
+
+/// The names that begin with their last known answer. Where rules of both kinds ask for one name, it has it for both.
+fn wanted(ruleset: &Ruleset) -> BTreeMap<Lookup, Vec<usize>> {
+    members::lookups(ruleset.rules.iter().filter(|rule| rule.pool.init == Init::LastKnown))
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Vec<T>> {
@@ -133,7 +145,14 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("portway-remembered-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let files = Remembered::new(&dir);
-        assert_eq!(files.load().unwrap(), Facts::default());
+        let file = |init: &str| {
+            let rule = |name| {
+                format!("[[rule]]\nname='{name}'\nlisten='80'\nforward='{name}'\npool.init='{init}'\n")
+            };
+            portway_core::config::load(&rule("app.example")).0.expect("a valid file")
+        };
+        let ruleset = file("last-known");
+        assert_eq!(files.load(&ruleset).unwrap(), Facts::default());
         let key = |backend| (RuleName::new("web").unwrap(), BackendName::new(backend).unwrap());
         let order =
             |keep| Order { admin: Some(Admin::Drain), by: "root".to_owned(), keep, ..Order::default() };
@@ -143,15 +162,16 @@ mod tests {
         let address = Resolved { address: "10.0.0.9".parse().unwrap(), port: None, weight: 0, priority: 0 };
         let names =
             BTreeMap::from([(lookup("app.example"), vec![address]), (lookup("gone.example"), Vec::new())]);
-        files.keep_names(&names).unwrap();
-        let facts = files.load().unwrap();
+        files.keep_names(&ruleset, &names).unwrap();
+        assert!(files.load(&file("none")).unwrap().names.is_empty());
+        let facts = files.load(&ruleset).unwrap();
         assert_eq!(facts.orders.into_keys().collect::<Vec<_>>(), [key("10.0.0.1:80")]);
         assert_eq!(facts.names.into_keys().collect::<Vec<_>>(), [lookup("app.example")]);
         // Nothing to keep leaves no file.
         files.keep_orders(&Orders::new()).unwrap();
         assert!(files.is_there() && !files.orders.exists());
         fs::write(&files.orders, "[{]").unwrap();
-        assert!(files.load().unwrap_err().to_string().contains("orders.json"));
+        assert!(files.load(&ruleset).unwrap_err().to_string().contains("orders.json"));
         files.forget().unwrap();
         assert!(!files.is_there());
         fs::remove_dir(&dir).unwrap();

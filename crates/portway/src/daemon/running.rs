@@ -138,7 +138,9 @@ impl Running {
 
     fn keep_names(&self) {
         let Parts { controller, remembered, .. } = &self.parts;
-        let kept = remembered.as_ref().map(|files| files.keep_names(&controller.facts().names));
+        let files = remembered.as_ref().zip(controller.applied());
+        let kept = files
+            .map(|(files, applied)| files.keep_names(&applied.candidate.ruleset, &controller.facts().names));
         if let Some(Err(error)) = kept {
             report::warning(&format!("names are not remembered: {error}"));
         }
@@ -152,6 +154,7 @@ impl Running {
         let report = self.parts.controller.apply(candidate, now).map_err(|error| error.to_string())?;
         self.applied_at = Instant::now();
         self.watch();
+        self.keep_names();
         self.warnings = absent.into_iter().map(|diagnostic| diagnostic.message).collect();
         if check_only {
             self.warnings.extend(report.settings.iter().map(|change| {
