@@ -95,7 +95,7 @@ fn the_group_is_killed_at_the_limit_and_at_the_end() {
     let stubborn = format!("trap '' TERM; sh -c 'sleep 100' {mark} & sleep 100");
     assert_down(shell(&stubborn), "not ended in time");
     let took = begun.elapsed();
-    assert!(took >= Duration::from_secs(1) && took < Duration::from_millis(1600), "{took:?}");
+    assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(4), "{took:?}");
     eventually("all of the group is gone", || marked(&mark) == 0);
     let mark = format!("portway-mark-{}-end", std::process::id());
     assert_up(shell(&format!("sh -c 'sleep 100' {mark} & exit 0")), "status 0");
@@ -148,7 +148,7 @@ fn a_watch_that_ends_takes_its_programs_along() {
     eventually("it runs again", || marked(&mark) == 1);
     let begun = Instant::now();
     drop(watching);
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     eventually("it is gone again", || marked(&mark) == 0);
     eventually("none stays a zombie", || zombies() == 0);
 }
