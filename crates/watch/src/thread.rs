@@ -17,7 +17,7 @@ use tokio::task;
 
 use crate::lookup::Last;
 use crate::resolver::Resolver;
-use crate::tls::Tls;
+use crate::tls::{READING, Tls};
 use crate::{Event, Report, lookup, probe};
 
 /// The most checks at the same time; each holds one descriptor.
@@ -29,7 +29,7 @@ const COMMANDS: usize = 8;
 /// The most lookups at the same time; each asks at most [`crate::resolver::QUESTIONS`] questions at a time.
 const LOOKUPS: usize = 64;
 /// Threads for what blocks: programs, and the certificate files of checks.
-const BLOCKING: usize = COMMANDS + 2;
+const BLOCKING: usize = COMMANDS + READING;
 /// New checks start this far apart, so that 10,000 of them do not start in one instant.
 const APART: Duration = Duration::from_micros(100);
 /// How long the end of the thread waits for programs that were killed.

@@ -22,6 +22,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, ProtocolVersion, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -34,13 +35,18 @@ use crate::thread::locked;
 /// The largest file of authorities, in bytes: those of Mozilla together have a quarter of that.
 const CA_FILE: u64 = 1 << 20;
 
+/// The most files that are read at the same time.
+pub(crate) const READING: usize = 2;
+
 /// The file of authorities, and whether HTTP is spoken.
 type Key = (Option<PathBuf>, bool);
 
 /// Settings that were made before.
 pub(crate) struct Tls {
     provider: Arc<CryptoProvider>,
-    made: Mutex<BTreeMap<Key, Arc<ClientConfig>>>,
+    made: Mutex<BTreeMap<Key, Arc<OnceCell<Arc<ClientConfig>>>>>,
+    /// Files may be on a disk that does not answer: threads that read them are few.
+    reading: Arc<Semaphore>,
 }
 
 /// One handshake to be made.
@@ -56,7 +62,11 @@ pub(crate) type Stream = TlsStream<TcpStream>;
 
 impl Tls {
     pub(crate) fn new() -> Self {
-        Self { provider: Arc::new(ring::default_provider()), made: Mutex::default() }
+        Self {
+            provider: Arc::new(ring::default_provider()),
+            made: Mutex::default(),
+            reading: Arc::new(Semaphore::new(READING)),
+        }
     }
 
     /// Reads the files anew from now on.
@@ -110,22 +120,27 @@ impl Client<'_> {
 
     async fn config(&self) -> Result<Arc<ClientConfig>, Fault> {
         let key: Key = (self.ca.map(Path::to_path_buf), self.http);
-        if let Some(config) = locked(&self.tls.made).get(&key) {
-            return Ok(Arc::clone(config));
-        }
-        let roots = match key.0.clone() {
+        // A thousand checks that begin together read their file once.
+        let made = Arc::clone(locked(&self.tls.made).entry(key).or_default());
+        made.get_or_try_init(|| self.make()).await.cloned()
+    }
+
+    async fn make(&self) -> Result<Arc<ClientConfig>, Fault> {
+        let roots = match self.ca {
             None => None,
             Some(path) => {
-                // A file may be on a disk that does not answer.
-                let read = spawn_blocking(move || authorities(&path)).await;
-                let read = read.unwrap_or_else(|_| Err("not read".to_owned()));
-                Some(read.map_err(|why| Fault::Failed(format!("ca {}: {why}", shown(self.ca))))?)
+                let failed = |why: String| Fault::Failed(format!("ca {}: {why}", path.display()));
+                let place = Arc::clone(&self.tls.reading).acquire_owned().await;
+                let path = path.to_path_buf();
+                let read = spawn_blocking(move || {
+                    let _place = place;
+                    authorities(&path)
+                });
+                Some(read.await.map_err(|_| failed("not read".to_owned()))?.map_err(failed)?)
             }
         };
         let config = self.tls.config(roots, self.http);
-        let config = Arc::new(config.map_err(|error| Fault::Failed(format!("TLS: {error}")))?);
-        locked(&self.tls.made).insert(key, Arc::clone(&config));
-        Ok(config)
+        config.map(Arc::new).map_err(|error| Fault::Failed(format!("TLS: {error}")))
     }
 }
 
@@ -143,10 +158,6 @@ impl Version for Stream {
             _ => "TLS",
         }
     }
-}
-
-fn shown(path: Option<&Path>) -> String {
-    path.map(|path| path.display().to_string()).unwrap_or_default()
 }
 
 /// The certificates of a PEM file.

@@ -4,8 +4,6 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use portway_core::facts::Probe;
@@ -27,20 +25,30 @@ fn shell(script: &str) -> Probe {
 fn marked(mark: &str) -> usize {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let lines = processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
-    lines.filter(|line| line.windows(mark.len()).any(|part| part == mark.as_bytes())).count()
+    lines.filter(|line| line.windows(mark.len().max(1)).any(|part| part == mark.as_bytes())).count()
 }
 
-/// Children of this process that have ended and were not reaped.
-fn zombies() -> usize {
+/// The states of the children of this process ('Z' for one that has ended and was not reaped), each with whether it
+/// has `mark` among its arguments.
+fn children(mark: &str) -> Vec<(String, bool)> {
     let parent = std::process::id().to_string();
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let stats = processes.filter_map(|process| fs::read_to_string(process.path().join("stat")).ok());
-    stats
-        .filter(|stat| {
-            let mut fields = stat.rsplit(')').next().unwrap_or("").split_whitespace();
-            fields.next() == Some("Z") && fields.next() == Some(parent.as_str())
-        })
-        .count()
+    let processes = fs::read_dir("/proc").unwrap().flatten().map(|process| process.path());
+    let mut children = Vec::new();
+    for path in processes {
+        let Ok(stat) = fs::read_to_string(path.join("stat")) else { continue };
+        let mut fields = stat.rsplit(')').next().unwrap_or("").split_whitespace();
+        let (state, its_parent) = (fields.next(), fields.next());
+        if its_parent == Some(parent.as_str()) {
+            let line = fs::read(path.join("cmdline")).unwrap_or_default();
+            let is_marked = line.windows(mark.len().max(1)).any(|part| part == mark.as_bytes());
+            children.push((state.unwrap_or("").to_owned(), is_marked));
+        }
+    }
+    children
+}
+
+fn zombies() -> usize {
+    children("").iter().filter(|(state, _)| state == "Z").count()
 }
 
 #[test]
@@ -72,7 +80,10 @@ fn the_environment_is_small() {
 
 #[test]
 fn what_it_prints_and_reads_is_nothing() {
-    let script = "for fd in 0 1 2; do [ $(readlink /proc/$$/fd/$fd) = /dev/null ] || exit 1; done; yes | head -c 10000000";
+    let script = "for fd in 0 1 2; do [ $(readlink /proc/$$/fd/$fd) = /dev/null ] || exit 1; done\n\
+                  # Nothing of the watch comes along: sockets, events, processes.\n\
+                  for fd in /proc/$$/fd/*; do case $(readlink $fd) in socket:*|anon_inode:*) exit 2;; esac; done\n\
+                  yes | head -c 10000000";
     assert_up(shell(script), "status 0");
 }
 
@@ -84,7 +95,7 @@ fn the_group_is_killed_at_the_limit_and_at_the_end() {
     let stubborn = format!("trap '' TERM; sh -c 'sleep 100' {mark} & sleep 100");
     assert_down(shell(&stubborn), "not ended in time");
     let took = begun.elapsed();
-    assert!(took >= Duration::from_secs(1) && took < Duration::from_millis(1600), "{took:?}");
+    assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(4), "{took:?}");
     eventually("all of the group is gone", || marked(&mark) == 0);
     let mark = format!("portway-mark-{}-end", std::process::id());
     assert_up(shell(&format!("sh -c 'sleep 100' {mark} & exit 0")), "status 0");
@@ -111,12 +122,11 @@ fn few_run_at_the_same_time_and_none_stays_a_zombie() {
     let end = Instant::now() + SOON;
     while verdicts < probes.len() {
         assert!(Instant::now() < end, "{verdicts} verdicts");
-        most = most.max(marked(&mark));
+        most = most.max(children(&mark).iter().filter(|(_, is_marked)| *is_marked).count());
         if watching.events.recv_timeout(Duration::from_millis(5)).is_ok() {
             verdicts += 1;
         }
     }
-    // Each is a shell and its child, and the child carries no mark.
     assert!((2..=8).contains(&most), "{most} at the same time");
     drop(watching.watch);
     eventually("none is left", || marked(&mark) == 0 && zombies() == 0);
@@ -138,8 +148,7 @@ fn a_watch_that_ends_takes_its_programs_along() {
     eventually("it runs again", || marked(&mark) == 1);
     let begun = Instant::now();
     drop(watching);
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     eventually("it is gone again", || marked(&mark) == 0);
-    thread::sleep(Duration::from_millis(100));
-    assert!(Path::new("/proc/self").exists() && zombies() == 0);
+    eventually("none stays a zombie", || zombies() == 0);
 }
