@@ -20,16 +20,26 @@ pub struct Ejection {
 }
 
 impl Ejection {
-    /// Passive checks of a pool with these members; those that `before` knew keep what is held against them.
-    pub fn new(passive: Passive, targets: Vec<Target>, before: Option<&Arc<Self>>) -> Arc<Self> {
-        let outliers = match before {
+    /// Passive checks of a pool with these members from `now` (ms) on; those that `before` knew keep what is held
+    /// against them, as far as the pool can do without them.
+    pub fn new(passive: Passive, members: &[&Member], before: Option<&Arc<Self>>, now: u64) -> Arc<Self> {
+        let targets: Vec<Target> = members.iter().map(|member| member.target).collect();
+        let places: Vec<Option<usize>> = match before {
             Some(before) if before.passive == passive && before.targets == targets => return before.clone(),
+            Some(before) => targets.iter().map(|target| before.place(*target)).collect(),
+            None => vec![None; targets.len()],
+        };
+        let mut outliers = match before {
             Some(before) => {
-                let places: Vec<_> = targets.iter().map(|target| before.place(*target)).collect();
-                before.outliers.lock().unwrap_or_else(PoisonError::into_inner).changed(&places, passive)
+                let outliers = before.outliers.lock().unwrap_or_else(PoisonError::into_inner);
+                outliers.changed(&places, passive)
             }
             None => Outliers::new(targets.len(), passive),
         };
+        let strangers = (0..targets.len()).filter(|nth| places[*nth].is_none());
+        for nth in outliers.release(Duration::from_millis(now)).into_iter().chain(strangers) {
+            members[nth].take_back(now);
+        }
         Arc::new(Self { passive, targets, outliers: Mutex::new(outliers) })
     }
 

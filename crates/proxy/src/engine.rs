@@ -87,6 +87,7 @@ impl ProxyEngine {
 
     /// Gives the rules of `plan` the pools and limits that they shall have.
     fn set_rules(&mut self, plan: &Plan) {
+        let now = self.shared.now();
         for (name, rule) in &plan.rules {
             let before = self.plan.rules.get(name);
             if before == Some(rule) {
@@ -97,11 +98,11 @@ impl ProxyEngine {
                     if before.is_none_or(|before| before.sockets != rule.sockets) {
                         served.part_from_pool();
                     }
-                    served.replace_pool(&rule.pool);
+                    served.replace_pool(&rule.pool, now);
                     served
                 }
                 None => {
-                    let served = Served::new(name, self.worker_count, &rule.pool);
+                    let served = Served::new(name, self.worker_count, &rule.pool, now);
                     self.rules.entry(name.clone()).or_insert(served)
                 }
             };
@@ -242,11 +243,12 @@ impl Engine for ProxyEngine {
         if !only_pools || !changed.all(fits) {
             return Err(failure("change members", "more than the members differs from the plan in force"));
         }
+        let now = self.shared.now();
         // Those who wait for room may find it with the new members.
         let mut waited_for = self.shared.wanting.load(Relaxed) > 0;
         for (name, rule) in &change.changed {
             if let (Some(served), Some(planned)) = (self.rules.get_mut(name), self.plan.rules.get_mut(name)) {
-                waited_for |= served.replace_pool(&rule.pool);
+                waited_for |= served.replace_pool(&rule.pool, now);
                 planned.pool.clone_from(&rule.pool);
             }
         }

@@ -51,6 +51,13 @@ impl Member {
         self.ejected.store(until, Relaxed);
     }
 
+    /// Ends its time out at `now`, if it is out.
+    pub fn take_back(&self, now: u64) {
+        if self.is_ejected(now) {
+            self.ejected.store(now.max(1), Relaxed);
+        }
+    }
+
     /// Whether its time out has ended by `now`; true once.
     pub fn has_returned(&self, now: u64) -> bool {
         let until = self.ejected.load(Relaxed);

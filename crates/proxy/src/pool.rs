@@ -89,10 +89,11 @@ enum Choice {
 
 impl Pool {
     /// The pool of a plan. `member` gives the member of a target, the known one where there is one; `before` is the
-    /// pool that this one replaces.
+    /// pool that this one replaces at `now` (ms).
     pub fn new(
         plan: &PoolPlan,
         before: Option<&Self>,
+        now: u64,
         mut member: impl FnMut(Target) -> Arc<Member>,
     ) -> Self {
         let (members, empty) = match &plan.meets {
@@ -110,10 +111,14 @@ impl Pool {
             let table = known.map_or_else(|| Arc::new(Persist::new()), |(table, _)| table.clone());
             (table, milliseconds(timeout))
         });
+        let places: Box<[Place]> = members.iter().map(place).collect();
+        let checked: Vec<&Member> = places.iter().map(|place| &*place.member).collect();
         let ejection = plan.passive.map(|passive| {
-            let targets = members.iter().map(|member| member.target).collect();
-            Ejection::new(passive, targets, before.and_then(|before| before.ejection.as_ref()))
+            Ejection::new(passive, &checked, before.and_then(|before| before.ejection.as_ref()), now)
         });
+        if ejection.is_none() {
+            checked.iter().for_each(|member| member.take_back(now));
+        }
         let has = |family| members.iter().any(|member| member.target.family() == family);
         Self {
             balance: plan.balance,
@@ -127,7 +132,7 @@ impl Pool {
             turn: Turn(AtomicUsize::new(before.map_or(0, |before| before.turn.0.load(Relaxed)))),
             limited: members.iter().any(|member| member.max_connections.is_some()),
             families: [has(Family::V4), has(Family::V6)],
-            places: members.iter().map(place).collect(),
+            places,
             persist,
             ejection,
             retries: usize::from(plan.retries),

@@ -24,10 +24,10 @@ pub struct Served {
 }
 
 impl Served {
-    /// A rule that is new, with this pool.
-    pub fn new(name: &RuleName, workers: usize, plan: &PoolPlan) -> Self {
+    /// A rule that is new at `now` (ms), with this pool.
+    pub fn new(name: &RuleName, workers: usize, plan: &PoolPlan, now: u64) -> Self {
         let mut members = BTreeMap::new();
-        let pool = Pool::new(plan, None, |target| known(&mut members, target));
+        let pool = Pool::new(plan, None, now, |target| known(&mut members, target));
         Self {
             state: Arc::new(RuleState::new(name.clone(), workers)),
             pool: Arc::new(Current::from_pointee(pool)),
@@ -35,11 +35,11 @@ impl Served {
         }
     }
 
-    /// New flows meet this pool from now on. Whether clients may have waited for it.
-    pub fn replace_pool(&mut self, plan: &PoolPlan) -> bool {
+    /// New flows meet this pool from `now` (ms) on. Whether clients may have waited for it.
+    pub fn replace_pool(&mut self, plan: &PoolPlan, now: u64) -> bool {
         let before = self.pool.load();
-        let pool = Pool::new(plan, Some(&before), |target| known(&mut self.members, target));
-        let deserted = before.open(0) == Err(NoMember::Drop);
+        let pool = Pool::new(plan, Some(&before), now, |target| known(&mut self.members, target));
+        let deserted = before.open(now) == Err(NoMember::Drop);
         self.pool.store(Arc::new(pool));
         self.forget_members(plan);
         deserted

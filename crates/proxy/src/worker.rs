@@ -316,7 +316,7 @@ mod tests {
             timeouts: Timeouts::default(),
             max_connections: None,
         };
-        let served = Served::new(&RuleName::new("rule").unwrap(), 1, &plan.pool);
+        let served = Served::new(&RuleName::new("rule").unwrap(), 1, &plan.pool, 0);
         let socket = Socket { protocol: Protocol::Tcp, scope: Scope::Any(Family::V4), port: 1 };
         let route = served.route(&socket, PortRange::single(1).unwrap(), &plan);
         let rule = served.state;

@@ -112,6 +112,34 @@ fn never_more_than_the_bound_and_never_the_last() {
 }
 
 #[test]
+fn a_smaller_pool_takes_back_whom_it_cannot_do_without() {
+    let members: Vec<_> = (0..4).map(moody).collect();
+    let pool: Vec<Member> = members.iter().map(|(member, ..)| member.clone()).collect();
+    let (mut proxy, address) = watched(&pool, 1, HOUR, 50);
+    members[..2].iter().for_each(|(_, bad, _)| bad.store(true, SeqCst));
+    (0..8).for_each(|_| assert!(told_by(&mut connect(address)) >= 2));
+    let ejected = |proxy: &mut Proxy| proxy.snapshot().members["rule"].values().filter(|m| m.ejected).count();
+    assert_eq!(ejected(&mut proxy), 2);
+    members[..2].iter().for_each(|(_, bad, _)| bad.store(false, SeqCst));
+    proxy.adjust(Meets::Members(pool[..2].to_vec()));
+    assert_eq!(ejected(&mut proxy), 1);
+    let served = spread(address, 10, 4);
+    assert!(served[..2] == [10, 0] || served[..2] == [0, 10], "{served:?}");
+
+    // One that went and comes back begins anew, and so does everybody when nothing is checked any more.
+    let out = usize::from(served[0] == 10);
+    proxy.adjust(Meets::Members(pool[2..].to_vec()));
+    proxy.adjust(Meets::Members(vec![pool[2].clone(), pool[out].clone()]));
+    assert_eq!(spread(address, 10, 4)[out], 5);
+    members[out].1.store(true, SeqCst);
+    (0..4).for_each(|_| assert_eq!(told_by(&mut connect(address)), 2));
+    members[out].1.store(false, SeqCst);
+    proxy.rule().pool.passive = None;
+    proxy.apply().unwrap();
+    assert_eq!(spread(address, 10, 4)[out], 5);
+}
+
+#[test]
 fn refused_and_timed_out_connections_count() {
     let closed = member(free(Protocol::Tcp, [127, 0, 0, 1].into()));
     let (hole, _fill) = black_hole();

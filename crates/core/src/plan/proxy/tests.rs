@@ -78,11 +78,12 @@ fn a_pool_prints_all_that_makes_a_difference() {
     let mut pool = PoolPlan::new(&Pool::new(Vec::new()), Meets::Members(vec![member(1, 0), member(2, 9)]));
     pool.balance = Balance::ConsistentHash;
     pool.hash = HashKey::Sni;
+    pool.places = 2;
     pool.persist = Some(Duration::from_secs(600));
     pool.passive = Some(Passive::DEFAULT);
     assert_eq!(
         pool.to_string(),
-        "  balance consistent-hash by sni, persist 600s, retries 2, passive 3 in 10s, at most 50 % ejected\n  \
+        "  balance consistent-hash by sni, made for 2, persist 600s, retries 2, passive 3 in 10s, at most 50 % ejected\n  \
          -> 192.0.2.1:80 weight 1\n  -> 192.0.2.2:80 weight 2, max-connections 9\n"
     );
     let pool = |meets| PoolPlan::new(&Pool::new(Vec::new()), meets).to_string();

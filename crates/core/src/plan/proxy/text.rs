@@ -61,7 +61,7 @@ impl fmt::Display for PoolPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "  balance {}", self.balance)?;
         if self.balance.hashes() {
-            write!(f, " by {}", self.hash)?;
+            write!(f, " by {}, made for {}", self.hash, self.places)?;
         }
         if let Some(persist) = self.persist {
             write!(f, ", persist {persist:?}")?;
