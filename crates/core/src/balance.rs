@@ -90,10 +90,15 @@ fn in_turn(shares: &[u32]) -> Vec<u16> {
     turns
 }
 
+/// How many slots Maglev's table has for so many members.
+pub fn maglev_slots(members: usize) -> usize {
+    MAGLEV_SIZES.into_iter().find(|size| *size >= 100 * members).unwrap_or(65_521)
+}
+
 /// Maglev's table (section 3.4, pseudocode 1 of the paper) for members named by bytes, with weights: a member takes a
 /// turn in as many rounds as its share of the largest weight.
 fn maglev(members: &[(&[u8], u32)]) -> Vec<u16> {
-    let size = MAGLEV_SIZES.into_iter().find(|size| *size >= 100 * members.len()).unwrap_or(65_521);
+    let size = maglev_slots(members.len());
     let largest = members.iter().map(|(_, weight)| u64::from(*weight)).max().unwrap_or(1);
     struct Turns {
         next: usize,

@@ -67,8 +67,10 @@ pub enum Set {
     Persist6,
     /// Rule and client to the IPv6 address that the client had last; the port stays. Filled by the kernel.
     Persist6SamePort,
-    /// Rule to the chain that chooses a member of its pool, or to what refuses the flow.
+    /// Rule to the chain that chooses a member of its pool.
     Pools,
+    /// The rules that refuse new flows.
+    Refused,
     /// The rules that take note of the member that was chosen.
     Noted,
     /// Rule to the chain that remembers the client.
@@ -140,7 +142,7 @@ pub const MOST_CLIENTS: u32 = 65_536;
 
 impl Set {
     /// Every set, in order.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::Address4,
         Self::Address4Ranges,
         Self::Address6,
@@ -170,6 +172,7 @@ impl Set {
         Self::Persist6,
         Self::Persist6SamePort,
         Self::Pools,
+        Self::Refused,
         Self::Noted,
         Self::Remembered,
         Self::Members4,
@@ -180,7 +183,7 @@ impl Set {
 
     /// The sets whose elements depend on facts, all keyed by the rule first; the elements of all others follow from the
     /// rule alone.
-    pub const OF_MEMBERS: [Self; 17] = [
+    pub const OF_MEMBERS: [Self; 18] = [
         Self::Backend4,
         Self::Backend4SamePort,
         Self::Backend4Shifted,
@@ -192,6 +195,7 @@ impl Set {
         Self::Slots6,
         Self::Slots6SamePort,
         Self::Pools,
+        Self::Refused,
         Self::Noted,
         Self::Remembered,
         Self::Members4,
@@ -247,6 +251,7 @@ impl Set {
             Self::Persist6 => ("persist6", &[Mark, Ipv6], Fields(&[Ipv6, Service])),
             Self::Persist6SamePort => ("persist6_same_port", &[Mark, Ipv6], Fields(&[Ipv6])),
             Self::Pools => ("pools", &[Mark], Verdict),
+            Self::Refused => ("refused", &[Mark], None),
             Self::Noted => ("noted", &[Mark], None),
             Self::Remembered => ("remembered", &[Mark], Verdict),
             Self::Members4 => ("members4", &[Mark, Ipv4, Service], None),
@@ -361,19 +366,8 @@ pub enum Data {
     None,
     /// One value per field.
     Fields(Vec<Value>),
-    /// What becomes of the flow.
-    Verdict(Verdict),
-}
-
-/// Where a verdict map leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Verdict {
-    /// To a chain, without return.
-    Goto(Chain),
-    /// To a chain and back.
+    /// A chain, and back.
     Jump(Chain),
-    /// The packet is dropped.
-    Drop,
 }
 
 /// An element without its key.

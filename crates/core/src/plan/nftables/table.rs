@@ -186,8 +186,9 @@ impl Chain {
             Self::Choose => {
                 let mut rules: Vec<_> = Set::PERSIST.map(destination).into();
                 rules.push(vec![Statement::Dispatch(Set::Pools)]);
-                // A packet that meets the table in the middle of a change may find neither the old nor the new: its
-                // client tries again.
+                rules.push(vec![Statement::Lookup(Set::Refused), Statement::Goto(Chain::Refuse)]);
+                // Rules that are silent without members; and a packet that meets the table in the middle of a change
+                // may find neither the old nor the new: its client tries again.
                 rules.push(vec![Drop]);
                 rules
             }
@@ -343,6 +344,7 @@ pub const fn key_of(set: Set) -> &'static [Load] {
         | Set::Slots6
         | Set::Slots6SamePort
         | Set::Pools
+        | Set::Refused
         | Set::Noted
         | Set::Remembered => &[Load::Mark],
     }
