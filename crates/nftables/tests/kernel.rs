@@ -316,7 +316,7 @@ fn the_kernel_follows_any_sequence_of_rulesets() {
             match next(8) {
                 0 => drop(nft(&["add", "table", "ip", "somebody_else"])),
                 1 => drop(nft(&["flush", "set", "inet", "portway", "flows"])),
-                2 => drop(nft(&["flush", "map", "inet", "portway", "slots4"])),
+                2 => drop(nft(&["flush", "map", "inet", "portway", "slots4_0"])),
                 3 => drop(nft(&["flush", "ruleset"])),
                 _ => {}
             }

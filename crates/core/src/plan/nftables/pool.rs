@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::element::{Data, Set, Value};
+use super::element::{Data, SHARDS, Set, Value};
 use super::ids::RuleId;
 use super::table::{Chain, Hashed, Load, Statement};
 use super::{Plan, address_value, is_loopback4};
@@ -42,9 +42,10 @@ impl Addressing {
         self.one_of([Set::Backend4, Set::Backend4SamePort, Set::Backend6, Set::Backend6SamePort])
     }
 
-    /// The map from rule and slot to member.
-    pub const fn slots(self) -> Set {
-        self.one_of([Set::Slots4, Set::Slots4SamePort, Set::Slots6, Set::Slots6SamePort])
+    /// The map from rule and slot to member, for this rule.
+    pub fn slots(self, id: RuleId) -> Set {
+        let shard = u8::try_from(id.get() % u32::from(SHARDS)).unwrap_or(0);
+        self.one_of([Set::Slots4(shard), Set::Slots4SamePort, Set::Slots6(shard), Set::Slots6SamePort])
     }
 
     /// The map from rule and client to member.
@@ -135,11 +136,11 @@ pub enum OwnChain {
 }
 
 impl OwnChain {
-    /// The chain's rules, each a list of statements.
-    pub fn rules(&self) -> Vec<Vec<Statement>> {
+    /// The rules of this rule's chain, each a list of statements.
+    pub fn rules(&self, id: RuleId) -> Vec<Vec<Statement>> {
         match self {
             Self::Choose { addressing, draw, slots, protocols } => {
-                let set = addressing.slots();
+                let set = addressing.slots(id);
                 let choose = |protocol: Option<Protocol>| {
                     let header = match protocol {
                         None => "th",
@@ -240,7 +241,7 @@ impl Plan {
             if let (Some(member), Ok(slot)) = (members.get(usize::from(nth)), u32::try_from(slot)) {
                 let key = vec![Value::Mark(id.mark()), Value::Slot(slot)];
                 let data = Data::Fields(addressing.fields(rule, member.target));
-                self.add(addressing.slots(), key, data, None);
+                self.add(addressing.slots(id), key, data, None);
             }
         }
         let protocols = rule.listeners.iter().map(|listener| listener.protocol).collect();
@@ -257,7 +258,7 @@ impl Plan {
         let OwnChain::Remember { addressing, .. } = self.chains.get(&Chain::Remember(id))? else {
             return None;
         };
-        let members = [addressing.backend(), addressing.slots()]
+        let members = [addressing.backend(), addressing.slots(id)]
             .into_iter()
             .flat_map(|set| self.elements_of(set, id).map(|(_, entry)| &entry.data));
         Some((addressing.persist(), members.collect()))

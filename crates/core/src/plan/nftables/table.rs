@@ -17,7 +17,7 @@ use crate::address::{Family, Protocol};
 
 use super::element::{DataShape, HelperObject, Set};
 use super::ids::RuleId;
-use super::pool::Addressing;
+use super::pool::{Addressing, OwnChain};
 
 /// The name of the table, in family `inet`.
 pub const TABLE: &str = "portway";
@@ -149,6 +149,14 @@ impl Chain {
             Self::Guard => hook("filter", "prerouting", 0, -300, "raw"),
             Self::Translate | Self::Choose | Self::Refuse | Self::Note => None,
             Self::Attach(_) | Self::Pool(_) | Self::Remember(_) => None,
+        }
+    }
+
+    /// The rules of a rule's own chain, which is `own`.
+    pub fn own_rules(self, own: &OwnChain) -> Vec<Vec<Statement>> {
+        match self {
+            Self::Pool(id) | Self::Remember(id) => own.rules(id),
+            _ => Vec::new(),
         }
     }
 
@@ -339,9 +347,9 @@ pub const fn key_of(set: Set) -> &'static [Load] {
         | Set::Backend6
         | Set::Backend6SamePort
         | Set::Preserve
-        | Set::Slots4
+        | Set::Slots4(_)
         | Set::Slots4SamePort
-        | Set::Slots6
+        | Set::Slots6(_)
         | Set::Slots6SamePort
         | Set::Pools
         | Set::Refused
@@ -418,14 +426,14 @@ pub const fn nat_of(set: Set) -> Option<(Family, Field)> {
         Set::Backend4
         | Set::Backend4SamePort
         | Set::Backend4Shifted
-        | Set::Slots4
+        | Set::Slots4(_)
         | Set::Slots4SamePort
         | Set::Persist4
         | Set::Persist4SamePort => Some((Family::V4, Field::Destination)),
         Set::Backend6
         | Set::Backend6SamePort
         | Set::Backend6Shifted
-        | Set::Slots6
+        | Set::Slots6(_)
         | Set::Slots6SamePort
         | Set::Persist6
         | Set::Persist6SamePort => Some((Family::V6, Field::Destination)),

@@ -49,7 +49,7 @@ fn write_body(f: &mut impl fmt::Write, plan: &Plan) -> fmt::Result {
     }
     let fixed = Chain::ALL.into_iter().filter(|chain| *chain != Chain::Guard || plan.guard);
     let attach = plan.helpers.iter().map(|object| Chain::Attach(*object));
-    let own = plan.chains.iter().map(|(chain, own)| (*chain, own.rules()));
+    let own = plan.chains.iter().map(|(chain, own)| (*chain, chain.own_rules(own)));
     let fixed = fixed.chain(attach).map(|chain| (chain, chain.rules()));
     for (nth, (chain, rules)) in fixed.chain(own).enumerate() {
         if nth > 0 {
