@@ -101,9 +101,9 @@ fn in_turn(shares: &[u32]) -> Vec<u16> {
     turns
 }
 
-/// The size for a pool of `places` of which `members` are there. Names may have far more addresses than their places;
+/// The slots of Maglev's table for a pool of `places` of which `members` are there. Names may have far more addresses than their places;
 /// then shares may differ by more than 1 %, and only where that would be 5 % the next size is taken.
-fn maglev_size(places: usize, members: usize) -> usize {
+pub fn maglev_size(places: usize, members: usize) -> usize {
     let fits = |size: &usize| *size >= MAGLEV_EACH * places && *size >= 20 * members;
     let [.., largest] = MAGLEV_SIZES;
     MAGLEV_SIZES.into_iter().find(fits).unwrap_or(largest)

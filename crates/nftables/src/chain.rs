@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use portway_core::address::{Family, Protocol};
 use portway_core::balance;
-use portway_core::plan::nftables::HelperObject;
 use portway_core::plan::nftables::pool::{Addressing, Draw, OwnChain};
 use portway_core::plan::nftables::table::{Chain, TABLE};
+use portway_core::plan::nftables::{HelperObject, RuleId};
 
 use crate::encode::{INET, kind};
 use crate::expression::META_L4PROTO;
@@ -53,7 +53,7 @@ pub fn read(socket: &mut Socket) -> io::Result<Option<Chains>> {
         let expected = match chain {
             Chain::Pool(_) | Chain::Remember(_) => {
                 let Some(own) = own(chain, rules) else { return Ok(None) };
-                let expected = own.rules().len();
+                let expected = chain.own_rules(&own).len();
                 chains.own.insert(chain, own);
                 expected
             }
@@ -83,7 +83,8 @@ fn own(chain: Chain, rules: &[Attributes<'_>]) -> Option<OwnChain> {
         let timeout = Duration::from_millis(update.find_be64(6)?);
         return Some(OwnChain::Remember { addressing, timeout });
     }
-    let mut found = rules.iter().map(choice);
+    let Chain::Pool(id) = chain else { return None };
+    let mut found = rules.iter().map(|rule| choice(rule, id));
     let (addressing, draw, slots) = found.next()??;
     if !found.all(|other| other == Some((addressing, draw, slots))) {
         return None;
@@ -113,10 +114,10 @@ fn protocol(rule: &Attributes<'_>) -> Option<Protocol> {
     None
 }
 
-/// How a rule chooses.
-fn choice(rule: &Attributes<'_>) -> Option<(Addressing, Draw, u32)> {
+/// How a rule of this rule's chain chooses.
+fn choice(rule: &Attributes<'_>, id: RuleId) -> Option<(Addressing, Draw, u32)> {
     let map = expression(rule, "lookup")?.find_text(1)?.to_owned();
-    let addressing = Addressing::ALL.into_iter().find(|one| one.slots().shape().name == map)?;
+    let addressing = Addressing::ALL.into_iter().find(|one| one.slots(id).shape().name == map)?;
     if let Some(turn) = expression(rule, "numgen") {
         // NFT_NG_INCREMENTAL
         return (turn.find_be32(3) == Some(0)).then_some((addressing, Draw::Turn, turn.find_be32(2)?));
@@ -144,7 +145,6 @@ mod tests {
     use super::*;
     use crate::expression;
     use crate::wire::Writer;
-    use portway_core::plan::nftables::RuleId;
 
     fn written(own: &OwnChain) -> Vec<Vec<u8>> {
         let write = |rule: Vec<_>| {
@@ -152,7 +152,7 @@ mod tests {
             expression::rule(&mut writer, &rule, 0);
             writer.bytes().to_vec()
         };
-        own.rules().into_iter().map(write).collect()
+        name(own).own_rules(own).into_iter().map(write).collect()
     }
 
     fn read(chain: Chain, rules: &[Vec<u8>]) -> Option<OwnChain> {

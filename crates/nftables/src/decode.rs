@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use portway_core::plan::nftables::element::{DataShape, Shape};
 use portway_core::plan::nftables::table::{Chain, TABLE};
-use portway_core::plan::nftables::{Data, Entry, HelperObject, Key, Plan, Set, Verdict, layout_comment};
+use portway_core::plan::nftables::{Data, Entry, HelperObject, Key, Plan, Set, layout_comment};
 
 use crate::chain;
 use crate::encode::{INET, kind};
-use crate::expression::{CT_HELPER, DROP, GOTO, JUMP};
+use crate::expression::{CT_HELPER, JUMP};
 use crate::socket::{Dump, Socket};
 use crate::value::values;
 use crate::wire::{Attributes, Messages, text, user_data};
@@ -164,21 +164,16 @@ fn element(shape: &Shape, attributes: &Attributes<'_>) -> Option<(Key, Entry)> {
     let data = match shape.data {
         DataShape::None => Data::None,
         DataShape::Fields(fields) => Data::Fields(values(fields, attributes.inside(2).find(1)?, None)?),
-        DataShape::Verdict => Data::Verdict(verdict(&attributes.inside(2).inside(2))?),
+        DataShape::Verdict => Data::Jump(jump(&attributes.inside(2).inside(2))?),
     };
     let comment = attributes.find(6).and_then(|data| user_data(data, 0)).and_then(text).map(str::to_owned);
     Some((key, Entry { data, comment }))
 }
 
-fn verdict(attributes: &Attributes<'_>) -> Option<Verdict> {
-    let code = i32::from_be_bytes(attributes.find(1)?.try_into().ok()?);
-    let chain = attributes.find_text(2).and_then(Chain::named);
-    match (code, chain) {
-        (GOTO, Some(chain)) => Some(Verdict::Goto(chain)),
-        (JUMP, Some(chain)) => Some(Verdict::Jump(chain)),
-        (DROP, None) => Some(Verdict::Drop),
-        _ => None,
-    }
+/// The chain of a verdict that goes there and back.
+fn jump(verdict: &Attributes<'_>) -> Option<Chain> {
+    let code = i32::from_be_bytes(verdict.find(1)?.try_into().ok()?);
+    Chain::named(verdict.find_text(2)?).filter(|_| code == JUMP)
 }
 
 /// Reads any bytes as a dump of every set in turn and says how many elements it found: the fuzz target's and

@@ -174,7 +174,7 @@ impl Batch {
         }
         // Rules before elements: the kernel looks at every element of a map that a new rule asks.
         for (chain, own) in &change.add_chains {
-            self.create_rules(*chain, &own.rules());
+            self.create_rules(*chain, &chain.own_rules(own));
         }
         for (set, elements) in &change.add {
             let elements = elements.iter().map(|(key, entry)| (key, Some(entry)));

@@ -50,10 +50,10 @@ const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
 
 /// `NF_DROP`, `NF_ACCEPT`, `NFT_JUMP`, `NFT_GOTO`, `NFT_RETURN`
-pub const DROP: i32 = 0;
+const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
 pub const JUMP: i32 = -3;
-pub const GOTO: i32 = -4;
+const GOTO: i32 = -4;
 const RETURN: i32 = -5;
 
 /// Writes the expressions of a rule, as the value of `NFTA_RULE_EXPRESSIONS`. `anonymous` is the number in the batch of

@@ -4,7 +4,7 @@ use std::io;
 
 use portway_core::engine::EngineError;
 use portway_core::plan::nftables::table::Chain;
-use portway_core::plan::nftables::{Data, Plan, RuleId, Set, Value, Verdict};
+use portway_core::plan::nftables::{Data, Plan, RuleId, Set, Value};
 use portway_core::ruleset::{EngineKind, RuleName};
 
 use crate::encode::{Batch, Subject};
@@ -36,8 +36,7 @@ pub fn refusal_error(plan: &Plan, batch: &Batch, refusals: &[Refusal]) -> Engine
         Some(Subject::Helper(object)) => {
             error.doing = format!("declare the conntrack helper {} for {}", object.helper, object.protocol);
             error.rule = plan.elements(Set::Helpers).find_map(|(key, entry)| {
-                (entry.data == Data::Verdict(Verdict::Jump(Chain::Attach(*object))))
-                    .then(|| rule_of(Set::Helpers, key))?
+                (entry.data == Data::Jump(Chain::Attach(*object))).then(|| rule_of(Set::Helpers, key))?
             });
             error.hint = Some(format!("load the kernel module nf_conntrack_{}", object.helper));
         }

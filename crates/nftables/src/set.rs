@@ -1,7 +1,7 @@
 //! Sets and maps and their elements as nf_tables attributes (`enum nft_set_attributes`, `nft_set_elem_attributes`).
 
 use portway_core::plan::nftables::element::{DataShape, Datatype, MOST_CLIENTS, Shape};
-use portway_core::plan::nftables::{Data, Entry, Key, Verdict};
+use portway_core::plan::nftables::{Data, Entry, Key};
 
 use crate::expression;
 
@@ -71,14 +71,7 @@ pub fn element(w: &mut Writer, shape: &Shape, key: &Key, entry: Option<&Entry>) 
         match &entry.data {
             Data::None => {}
             Data::Fields(fields) => w.nest(2, |w| w.put(1, &bytes(fields, false))),
-            Data::Verdict(verdict) => w.nest(2, |w| {
-                let (code, chain) = match verdict {
-                    Verdict::Goto(chain) => (expression::GOTO, Some(*chain)),
-                    Verdict::Jump(chain) => (expression::JUMP, Some(*chain)),
-                    Verdict::Drop => (expression::DROP, None),
-                };
-                expression::verdict(w, code, chain);
-            }),
+            Data::Jump(chain) => w.nest(2, |w| expression::verdict(w, expression::JUMP, Some(*chain))),
         }
         if let Some(text) = &entry.comment {
             w.put(6, &comment(text));

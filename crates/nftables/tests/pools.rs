@@ -193,7 +193,7 @@ fn hashes_lead_each_client_where_core_says() {
             for live in [&[0, 1, 2][..], &[0, 1], &[1, 2], &[0, 1, 2]] {
                 running.meets(up(&rule, live));
                 let Meets::Members(members) = up(&rule, live) else { unreachable!() };
-                let table = balance::table(balance, &members);
+                let table = balance::table(balance, rule.pool.places(), &members);
                 let clients: Vec<SocketAddr> = (0..150_u16)
                     .map(|n| {
                         let [high, low] = (n * 211).to_be_bytes();

@@ -51,12 +51,12 @@ pub enum Set {
     Source4,
     /// Rule and slot to IPv6 source address.
     Source6,
-    /// Rule and slot to IPv4 address and port of a member of the rule's pool.
-    Slots4,
+    /// Rule and slot to IPv4 address and port of a member of the rule's pool; one of [`SHARDS`] maps, by the rule.
+    Slots4(u8),
     /// Rule and slot to IPv4 address; the port stays.
     Slots4SamePort,
-    /// Rule and slot to IPv6 address and port.
-    Slots6,
+    /// Rule and slot to IPv6 address and port; one of [`SHARDS`] maps, by the rule.
+    Slots6(u8),
     /// Rule and slot to IPv6 address; the port stays.
     Slots6SamePort,
     /// Rule and client to the IPv4 address and port that the client had last. Filled by the kernel.
@@ -67,8 +67,10 @@ pub enum Set {
     Persist6,
     /// Rule and client to the IPv6 address that the client had last; the port stays. Filled by the kernel.
     Persist6SamePort,
-    /// Rule to the chain that chooses a member of its pool, or to what refuses the flow.
+    /// Rule to the chain that chooses a member of its pool.
     Pools,
+    /// The rules that refuse new flows.
+    Refused,
     /// The rules that take note of the member that was chosen.
     Noted,
     /// Rule to the chain that remembers the client.
@@ -135,12 +137,22 @@ pub struct Shape {
     pub dynamic: bool,
 }
 
+/// Over how many maps the slots of members with ports are spread. The kernel checks every element that it adds to a map
+/// against every rule that asks the map, and every pool has such a rule: with one map for all, ten thousand pools of
+/// three took 22 seconds to set up.
+pub const SHARDS: u8 = 8;
+
+const SLOTS4: [&str; SHARDS as usize] =
+    ["slots4_0", "slots4_1", "slots4_2", "slots4_3", "slots4_4", "slots4_5", "slots4_6", "slots4_7"];
+const SLOTS6: [&str; SHARDS as usize] =
+    ["slots6_0", "slots6_1", "slots6_2", "slots6_3", "slots6_4", "slots6_5", "slots6_6", "slots6_7"];
+
 /// The most clients that are remembered in one map; further ones are served without being remembered.
 pub const MOST_CLIENTS: u32 = 65_536;
 
 impl Set {
     /// Every set, in order.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 50] = [
         Self::Address4,
         Self::Address4Ranges,
         Self::Address6,
@@ -161,15 +173,30 @@ impl Set {
         Self::Preserve,
         Self::Source4,
         Self::Source6,
-        Self::Slots4,
+        Self::Slots4(0),
+        Self::Slots4(1),
+        Self::Slots4(2),
+        Self::Slots4(3),
+        Self::Slots4(4),
+        Self::Slots4(5),
+        Self::Slots4(6),
+        Self::Slots4(7),
         Self::Slots4SamePort,
-        Self::Slots6,
+        Self::Slots6(0),
+        Self::Slots6(1),
+        Self::Slots6(2),
+        Self::Slots6(3),
+        Self::Slots6(4),
+        Self::Slots6(5),
+        Self::Slots6(6),
+        Self::Slots6(7),
         Self::Slots6SamePort,
         Self::Persist4,
         Self::Persist4SamePort,
         Self::Persist6,
         Self::Persist6SamePort,
         Self::Pools,
+        Self::Refused,
         Self::Noted,
         Self::Remembered,
         Self::Members4,
@@ -180,18 +207,33 @@ impl Set {
 
     /// The sets whose elements depend on facts, all keyed by the rule first; the elements of all others follow from the
     /// rule alone.
-    pub const OF_MEMBERS: [Self; 17] = [
+    pub const OF_MEMBERS: [Self; 32] = [
         Self::Backend4,
         Self::Backend4SamePort,
         Self::Backend4Shifted,
         Self::Backend6,
         Self::Backend6SamePort,
         Self::Backend6Shifted,
-        Self::Slots4,
+        Self::Slots4(0),
+        Self::Slots4(1),
+        Self::Slots4(2),
+        Self::Slots4(3),
+        Self::Slots4(4),
+        Self::Slots4(5),
+        Self::Slots4(6),
+        Self::Slots4(7),
         Self::Slots4SamePort,
-        Self::Slots6,
+        Self::Slots6(0),
+        Self::Slots6(1),
+        Self::Slots6(2),
+        Self::Slots6(3),
+        Self::Slots6(4),
+        Self::Slots6(5),
+        Self::Slots6(6),
+        Self::Slots6(7),
         Self::Slots6SamePort,
         Self::Pools,
+        Self::Refused,
         Self::Noted,
         Self::Remembered,
         Self::Members4,
@@ -238,15 +280,16 @@ impl Set {
             Self::Preserve => ("preserve", &[Mark], None),
             Self::Source4 => ("source4", &[Mark, Slot], Fields(&[Ipv4])),
             Self::Source6 => ("source6", &[Mark, Slot], Fields(&[Ipv6])),
-            Self::Slots4 => ("slots4", &[Mark, Slot], Fields(&[Ipv4, Service])),
+            Self::Slots4(shard) => (SLOTS4[shard as usize], &[Mark, Slot], Fields(&[Ipv4, Service])),
             Self::Slots4SamePort => ("slots4_same_port", &[Mark, Slot], Fields(&[Ipv4])),
-            Self::Slots6 => ("slots6", &[Mark, Slot], Fields(&[Ipv6, Service])),
+            Self::Slots6(shard) => (SLOTS6[shard as usize], &[Mark, Slot], Fields(&[Ipv6, Service])),
             Self::Slots6SamePort => ("slots6_same_port", &[Mark, Slot], Fields(&[Ipv6])),
             Self::Persist4 => ("persist4", &[Mark, Ipv4], Fields(&[Ipv4, Service])),
             Self::Persist4SamePort => ("persist4_same_port", &[Mark, Ipv4], Fields(&[Ipv4])),
             Self::Persist6 => ("persist6", &[Mark, Ipv6], Fields(&[Ipv6, Service])),
             Self::Persist6SamePort => ("persist6_same_port", &[Mark, Ipv6], Fields(&[Ipv6])),
             Self::Pools => ("pools", &[Mark], Verdict),
+            Self::Refused => ("refused", &[Mark], None),
             Self::Noted => ("noted", &[Mark], None),
             Self::Remembered => ("remembered", &[Mark], Verdict),
             Self::Members4 => ("members4", &[Mark, Ipv4, Service], None),
@@ -361,19 +404,8 @@ pub enum Data {
     None,
     /// One value per field.
     Fields(Vec<Value>),
-    /// What becomes of the flow.
-    Verdict(Verdict),
-}
-
-/// Where a verdict map leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Verdict {
-    /// To a chain, without return.
-    Goto(Chain),
-    /// To a chain and back.
+    /// A chain, and back.
     Jump(Chain),
-    /// The packet is dropped.
-    Drop,
 }
 
 /// An element without its key.

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 pub use diff::Change;
-pub use element::{Data, Direction, Entry, HelperObject, Key, Set, Value, Verdict};
+pub use element::{Data, Direction, Entry, HelperObject, Key, Set, Value};
 pub use ids::{Ids, MARK, MARK_MASK, RuleId};
 pub use text::layout_comment;
 
@@ -168,7 +168,7 @@ impl Plan {
                 let object = HelperObject { helper, protocol: listener.protocol };
                 let key = vec![Value::Mark(mark), Value::Protocol(listener.protocol)];
                 self.helpers.insert(object);
-                self.add(Set::Helpers, key, Data::Verdict(Verdict::Jump(Chain::Attach(object))), None);
+                self.add(Set::Helpers, key, Data::Jump(Chain::Attach(object)), None);
             }
         }
         self.guard |= pool::needs_guard(rule);

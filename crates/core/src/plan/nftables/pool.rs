@@ -1,22 +1,23 @@
 //! What of the table depends on facts: where a rule's new flows go, as elements and as chains of the rule's own.
 //!
-//! A pool with one member is an element of a backend map, like a rule with one backend. A choice needs a chain of the
-//! rule's own, because the counter of `numgen` belongs to the expression; the chain finds a slot, a map leads from rule
-//! and slot to the member, so that another member in a slot is an element changed and no more. Deliberately absent: how
+//! Where there is nothing to choose, the one member is an element of a backend map, like that of a rule with one
+//! backend. A choice needs a chain of the rule's own, because the counter of `numgen` belongs to the expression; the
+//! chain finds a slot, a map leads from rule and slot to the member, so that another member in a slot is an element
+//! changed and no more. Deliberately absent: how
 //! slots are shared out ([`crate::balance`]) and who is a member ([`crate::members`]).
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::element::{Data, Set, Value, Verdict};
+use super::element::{Data, SHARDS, Set, Value};
 use super::ids::RuleId;
 use super::table::{Chain, Hashed, Load, Statement};
 use super::{Plan, address_value, is_loopback4};
 use crate::address::{Family, PortRange, Protocol};
 use crate::balance;
 use crate::members::{Meets, Member};
-use crate::ruleset::{BackendHost, Balance, HashKey, Rule, Scope, Target, TargetPorts};
+use crate::ruleset::{Backend, BackendHost, Balance, HashKey, Resolve, Rule, Scope, Target, TargetPorts};
 
 /// How the members of a pool are written into the table: all in one way, because the maps have one shape each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,9 +42,10 @@ impl Addressing {
         self.one_of([Set::Backend4, Set::Backend4SamePort, Set::Backend6, Set::Backend6SamePort])
     }
 
-    /// The map from rule and slot to member.
-    pub const fn slots(self) -> Set {
-        self.one_of([Set::Slots4, Set::Slots4SamePort, Set::Slots6, Set::Slots6SamePort])
+    /// The map from rule and slot to member, for this rule.
+    pub fn slots(self, id: RuleId) -> Set {
+        let shard = u8::try_from(id.get() % u32::from(SHARDS)).unwrap_or(0);
+        self.one_of([Set::Slots4(shard), Set::Slots4SamePort, Set::Slots6(shard), Set::Slots6SamePort])
     }
 
     /// The map from rule and client to member.
@@ -134,11 +136,11 @@ pub enum OwnChain {
 }
 
 impl OwnChain {
-    /// The chain's rules, each a list of statements.
-    pub fn rules(&self) -> Vec<Vec<Statement>> {
+    /// The rules of this rule's chain, each a list of statements.
+    pub fn rules(&self, id: RuleId) -> Vec<Vec<Statement>> {
         match self {
             Self::Choose { addressing, draw, slots, protocols } => {
-                let set = addressing.slots();
+                let set = addressing.slots(id);
                 let choose = |protocol: Option<Protocol>| {
                     let header = match protocol {
                         None => "th",
@@ -183,17 +185,14 @@ impl OwnChain {
 impl Plan {
     /// Adds what of a rule depends on facts.
     pub(super) fn add_members(&mut self, rule: &Rule, meets: &Meets, id: RuleId) {
-        let mark = || vec![Value::Mark(id.mark())];
         let members = match meets {
-            Meets::Refuse => {
-                self.add(Set::Pools, mark(), Data::Verdict(Verdict::Goto(Chain::Refuse)), None);
-                &[]
-            }
-            Meets::Drop => {
-                self.add(Set::Pools, mark(), Data::Verdict(Verdict::Drop), None);
-                &[]
-            }
             Meets::Members(members) => members.as_slice(),
+            Meets::Refuse => {
+                self.add(Set::Refused, vec![Value::Mark(id.mark())], Data::None, None);
+                &[]
+            }
+            // What nothing catches is dropped.
+            Meets::Drop => &[],
         };
         self.add_choice(rule, members, id);
         let fixed = rule.pool.single();
@@ -202,50 +201,55 @@ impl Plan {
         }
     }
 
-    /// Adds the way to one member or the choice among several.
+    /// Adds the chain of a rule that has a choice, and where its slots lead; or the way to the only member.
     fn add_choice(&mut self, rule: &Rule, members: &[Member], id: RuleId) {
-        let Some(first) = members.first() else { return };
-        let addressing = Addressing::of(rule, first.target);
-        let alike: Vec<Member> = members
-            .iter()
-            .filter(|member| Addressing::of(rule, member.target) == addressing)
-            .cloned()
-            .collect();
-        let table = if alike.len() > 1 {
-            balance::table(rule.pool.balance, rule.pool.places(), &alike)
-        } else {
-            Vec::new()
-        };
-        let choice = addressing.filter(|_| table.len() > 1);
-        let (Some(addressing), Ok(slots)) = (choice, u32::try_from(table.len())) else {
-            match addressing.filter(|_| rule.pool.single().is_none()) {
+        let own = addressing(rule).filter(|_| chooses(rule));
+        let like = |member: &&Member| own.is_some() && Addressing::of(rule, member.target) == own;
+        let members_alike: Vec<Member> = members.iter().filter(like).cloned().collect();
+        if let Some(addressing) = own {
+            self.add_slots(rule, &members_alike, addressing, id);
+        }
+        if let Some(first) = members.first().filter(|_| members_alike.is_empty()) {
+            match Addressing::of(rule, first.target).filter(|_| rule.pool.single().is_none()) {
                 Some(addressing) => {
                     let data = Data::Fields(addressing.fields(rule, first.target));
                     self.add(addressing.backend(), vec![Value::Mark(id.mark())], data, None);
                 }
                 None => self.add_backend(rule, first.target, id.mark()),
             }
-            return;
-        };
-        for (slot, nth) in (0..).zip(&table) {
-            if let Some(member) = alike.get(usize::from(*nth)) {
-                let key = vec![Value::Mark(id.mark()), Value::Slot(slot)];
-                let data = Data::Fields(addressing.fields(rule, member.target));
-                self.add(addressing.slots(), key, data, None);
-            }
         }
+    }
+
+    fn add_slots(&mut self, rule: &Rule, members: &[Member], addressing: Addressing, id: RuleId) {
+        let table = match members {
+            [] => Vec::new(),
+            members => balance::table(rule.pool.balance, rule.pool.places(), members),
+        };
+        let slots = slots(rule, members.len(), table.len());
         let draw = match (rule.pool.balance, rule.pool.hash) {
             (Balance::SourceHash | Balance::ConsistentHash, key) => {
                 Draw::Hash { port: key == HashKey::SourcePort }
             }
             _ => Draw::Turn,
         };
+        for slot in (0..slots).take_while(|_| !table.is_empty()) {
+            // As many rounds of turns; or each slot as many times wider, so that a hash leads where it would in `table`.
+            let nth = match draw {
+                Draw::Turn => table[slot % table.len()],
+                Draw::Hash { .. } => table[slot / (slots / table.len())],
+            };
+            if let (Some(member), Ok(slot)) = (members.get(usize::from(nth)), u32::try_from(slot)) {
+                let key = vec![Value::Mark(id.mark()), Value::Slot(slot)];
+                let data = Data::Fields(addressing.fields(rule, member.target));
+                self.add(addressing.slots(id), key, data, None);
+            }
+        }
         let protocols = rule.listeners.iter().map(|listener| listener.protocol).collect();
         let protocols = if addressing.port { protocols } else { BTreeSet::new() };
+        let slots = u32::try_from(slots).unwrap_or(u32::MAX);
         let chain = Chain::Pool(id);
         self.chains.insert(chain, OwnChain::Choose { addressing, draw, slots, protocols });
-        let verdict = Data::Verdict(Verdict::Jump(chain));
-        self.add(Set::Pools, vec![Value::Mark(id.mark())], verdict, None);
+        self.add(Set::Pools, vec![Value::Mark(id.mark())], Data::Jump(chain), None);
     }
 
     /// The map in which clients of a rule are remembered, and what they may be remembered for; `None` for a rule that
@@ -254,7 +258,7 @@ impl Plan {
         let OwnChain::Remember { addressing, .. } = self.chains.get(&Chain::Remember(id))? else {
             return None;
         };
-        let members = [addressing.backend(), addressing.slots()]
+        let members = [addressing.backend(), addressing.slots(id)]
             .into_iter()
             .flat_map(|set| self.elements_of(set, id).map(|(_, entry)| &entry.data));
         Some((addressing.persist(), members.collect()))
@@ -280,10 +284,60 @@ impl Plan {
             let in_pool =
                 |member: &Member| rule.pool.backends.iter().any(|backend| backend.name == member.backend);
             if members.iter().all(in_pool) {
-                self.add(Set::Remembered, mark(), Data::Verdict(Verdict::Jump(chain)), None);
+                self.add(Set::Remembered, mark(), Data::Jump(chain), None);
             }
         }
     }
+}
+
+/// Whether a rule may have a choice, whoever is up: it has a chain for that.
+fn chooses(rule: &Rule) -> bool {
+    let several = |backend: &Backend| match backend.host {
+        BackendHost::Address(_) => false,
+        BackendHost::Name(_) => backend.resolve == Resolve::All,
+        BackendHost::Service(_) => true,
+    };
+    let backends = &rule.pool.backends;
+    rule.pool.balance != Balance::First && (backends.len() > 1 || backends.iter().any(several))
+}
+
+/// How many slots a rule with a table of this length for so many members has: where possible a number that stays while
+/// one member or another goes and comes, so that its chain stays as well and only elements change. A new rule in a chain
+/// has the kernel check every way through all chains, which takes tens of milliseconds when there are ten thousand; and
+/// it starts the turns over.
+fn slots(rule: &Rule, members: usize, table: usize) -> usize {
+    /// The most slots that are taken for this. Sixteen backends of one weight have 240.
+    const MOST: usize = 256;
+    /// For members that come from names: up to four of one weight.
+    const NAMED: usize = 12;
+    let steady = match rule.pool.balance {
+        Balance::ConsistentHash => balance::maglev_size(rule.pool.places(), members),
+        _ if rule.pool.has_names() => NAMED,
+        _ => {
+            let primary = |backend: &&Backend| !backend.backup && backend.weight > 0;
+            let weights: Vec<usize> =
+                rule.pool.backends.iter().filter(primary).map(|backend| backend.weight.into()).collect();
+            let without = |nth: usize| turns(&[&weights[..nth], &weights[nth + 1..]].concat());
+            let tables = (0..weights.len()).map(without);
+            tables.fold(turns(&weights).max(2), |all, one| lcm(all, one.max(1)).min(MOST + 1))
+        }
+    };
+    let fits = steady <= MOST || rule.pool.balance == Balance::ConsistentHash;
+    if fits && (table == 0 || steady.is_multiple_of(table)) { steady } else { table.max(2) }
+}
+
+/// How many turns a round has for these weights.
+fn turns(weights: &[usize]) -> usize {
+    let common = weights.iter().fold(0, |a, b| gcd(a, *b)).max(1);
+    weights.iter().map(|weight| weight / common).sum()
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+fn lcm(a: usize, b: usize) -> usize {
+    a / gcd(a, b) * b
 }
 
 /// How the members of a rule's pool are written, whoever is up: a service's records have ports, and everything else is

@@ -17,7 +17,7 @@ use crate::address::{Family, Protocol};
 
 use super::element::{DataShape, HelperObject, Set};
 use super::ids::RuleId;
-use super::pool::Addressing;
+use super::pool::{Addressing, OwnChain};
 
 /// The name of the table, in family `inet`.
 pub const TABLE: &str = "portway";
@@ -152,6 +152,14 @@ impl Chain {
         }
     }
 
+    /// The rules of a rule's own chain, which is `own`.
+    pub fn own_rules(self, own: &OwnChain) -> Vec<Vec<Statement>> {
+        match self {
+            Self::Pool(id) | Self::Remember(id) => own.rules(id),
+            _ => Vec::new(),
+        }
+    }
+
     /// The chain's rules, each a list of statements; none for a rule's own chain, which the plan has.
     pub fn rules(self) -> Vec<Vec<Statement>> {
         use Statement::{
@@ -186,8 +194,9 @@ impl Chain {
             Self::Choose => {
                 let mut rules: Vec<_> = Set::PERSIST.map(destination).into();
                 rules.push(vec![Statement::Dispatch(Set::Pools)]);
-                // A packet that meets the table in the middle of a change may find neither the old nor the new: its
-                // client tries again.
+                rules.push(vec![Statement::Lookup(Set::Refused), Statement::Goto(Chain::Refuse)]);
+                // Rules that are silent without members; and a packet that meets the table in the middle of a change
+                // may find neither the old nor the new: its client tries again.
                 rules.push(vec![Drop]);
                 rules
             }
@@ -338,11 +347,12 @@ pub const fn key_of(set: Set) -> &'static [Load] {
         | Set::Backend6
         | Set::Backend6SamePort
         | Set::Preserve
-        | Set::Slots4
+        | Set::Slots4(_)
         | Set::Slots4SamePort
-        | Set::Slots6
+        | Set::Slots6(_)
         | Set::Slots6SamePort
         | Set::Pools
+        | Set::Refused
         | Set::Noted
         | Set::Remembered => &[Load::Mark],
     }
@@ -416,14 +426,14 @@ pub const fn nat_of(set: Set) -> Option<(Family, Field)> {
         Set::Backend4
         | Set::Backend4SamePort
         | Set::Backend4Shifted
-        | Set::Slots4
+        | Set::Slots4(_)
         | Set::Slots4SamePort
         | Set::Persist4
         | Set::Persist4SamePort => Some((Family::V4, Field::Destination)),
         Set::Backend6
         | Set::Backend6SamePort
         | Set::Backend6Shifted
-        | Set::Slots6
+        | Set::Slots6(_)
         | Set::Slots6SamePort
         | Set::Persist6
         | Set::Persist6SamePort => Some((Family::V6, Field::Destination)),

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::address::Protocol;
 use crate::facts::Facts;
-use crate::members::{Reach, meets};
-use crate::ruleset::{Helper, Target};
+use crate::members::{Member, Reach, meets};
+use crate::ruleset::{Backend, BackendHost, Balance, HashKey, Helper, HostName, Pool, Target, WhenEmpty};
 
 fn rule(name: &str, listeners: Vec<Listener>, target: Target) -> Rule {
     Rule::new(RuleName::new(name).unwrap(), listeners, target)
@@ -116,6 +116,161 @@ fn a_changed_backend_changes_one_element() {
     assert!(change.add.contains_key(&Set::Backend4));
 }
 
+/// A rule with several backends of these weights, `10.0.0.1:80` and on.
+fn pool(balance: Balance, weights: &[u16]) -> Rule {
+    let mut rule = rule("web", vec![tcp(ANY, 80, 80)], to("10.0.0.1", TargetPorts::One(80)));
+    let backend = |(last, weight): (u8, &u16)| {
+        let target = Target { address: [10, 0, 0, last].into(), ports: TargetPorts::One(80) };
+        Backend { weight: *weight, ..Backend::of(target) }
+    };
+    rule.pool.backends = (1..).zip(weights).map(backend).collect();
+    rule.pool.balance = balance;
+    rule
+}
+
+/// What a rule meets while these backends are up.
+fn up(rule: &Rule, live: impl Fn(usize) -> bool) -> Meets {
+    let members: Vec<Member> = (0..)
+        .zip(&rule.pool.backends)
+        .filter(|(nth, backend)| live(*nth) && backend.weight > 0)
+        .map(|(_, backend)| Member {
+            backend: backend.name.clone(),
+            target: backend.target().unwrap(),
+            weight: backend.weight.into(),
+            max_connections: None,
+        })
+        .collect();
+    if members.is_empty() { Meets::Refuse } else { Meets::Members(members) }
+}
+
+fn plan_met(rules: &[(&Rule, Meets)]) -> (Plan, Ids) {
+    let ids = Ids::allocate(&Ids::default(), rules.iter().map(|(rule, _)| &rule.name));
+    (Plan::new(rules, &ids), ids)
+}
+
+fn slots(plan: &Plan) -> Vec<String> {
+    let data = |(_, entry): (&Key, &Entry)| match &entry.data {
+        Data::Fields(fields) => fields[0].to_string(),
+        _ => String::new(),
+    };
+    plan.elements(Set::Slots4(1)).map(data).collect()
+}
+
+#[test]
+fn a_backend_that_goes_or_comes_changes_elements_only() {
+    for (balance, weights) in [
+        (Balance::RoundRobin, &[1, 1][..]),
+        (Balance::RoundRobin, &[1, 1, 1]),
+        (Balance::RoundRobin, &[3, 2, 1]),
+        (Balance::SourceHash, &[2, 2, 4]),
+        (Balance::ConsistentHash, &[1, 1, 1, 1, 1]),
+        (Balance::RoundRobin, &[1; 16]),
+    ] {
+        let rule = pool(balance, weights);
+        let (mut plan, ids) = plan_met(&[(&rule, up(&rule, |_| true))]);
+        for down in 0..weights.len() {
+            for meets in [up(&rule, |nth| nth != down), Meets::Drop, up(&rule, |_| true), Meets::Refuse] {
+                let change = plan.adjust(&[(&rule, meets)], &ids);
+                assert!(
+                    change.add_chains.is_empty() && change.remove_chains.is_empty(),
+                    "{balance} {weights:?}"
+                );
+                let touched: Vec<_> = change.add.keys().chain(change.remove.keys()).collect();
+                let ours = |set: &&Set| matches!(set, Set::Slots4(1) | Set::Refused);
+                assert!(touched.iter().all(|set| ours(set)), "{touched:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn slots_lead_as_the_table_says() {
+    let turns = pool(Balance::RoundRobin, &[2, 1, 1]);
+    let (plan, _) = plan_met(&[(&turns, up(&turns, |nth| nth < 2))]);
+    // Two and one, for as long as four and any three of them need.
+    assert_eq!(slots(&plan), ["10.0.0.1", "10.0.0.2", "10.0.0.1"].repeat(4));
+    let hash = pool(Balance::SourceHash, &[2, 1, 1]);
+    let (plan, _) = plan_met(&[(&hash, up(&hash, |nth| nth < 2))]);
+    let wider = [["10.0.0.1"; 4], ["10.0.0.1"; 4], ["10.0.0.2"; 4]].concat();
+    assert_eq!(slots(&plan), wider);
+    assert!(plan.to_string().contains("jhash ip saddr mod 12 seed 0x506f7274 map @slots4_1"), "{plan}");
+}
+
+#[test]
+fn a_rule_with_one_address_has_no_more_elements_than_before() {
+    let rule = rule("web", vec![tcp(ANY, 80, 80)], to("10.0.0.1", TargetPorts::One(80)));
+    let (mut plan, ids) = plan_met(&[(&rule, up(&rule, |_| true))]);
+    assert_eq!(
+        plan.elements.keys().collect::<Vec<_>>(),
+        [&Set::Any, &Set::Flows, &Set::Traffic, &Set::Backend4]
+    );
+    assert!(plan.chains.is_empty());
+    plan.adjust(&[(&rule, Meets::Refuse)], &ids);
+    assert_eq!(
+        plan.elements.keys().collect::<Vec<_>>(),
+        [&Set::Any, &Set::Flows, &Set::Traffic, &Set::Refused]
+    );
+    plan.adjust(&[(&rule, Meets::Drop)], &ids);
+    assert_eq!(plan.elements.keys().collect::<Vec<_>>(), [&Set::Any, &Set::Flows, &Set::Traffic]);
+}
+
+/// What the host must do never depends on who is up, and names count before they are resolved.
+#[test]
+fn host_settings_do_not_follow_from_facts() {
+    let mut rule = rule(
+        "web",
+        vec![tcp(Scope::Address([192, 0, 2, 1].into()), 80, 80)],
+        to("127.0.0.1", TargetPorts::One(80)),
+    );
+    let settings = |rule: &Rule, meets| {
+        let (plan, _) = plan_met(&[(rule, meets)]);
+        (plan.needs_route_localnet(), [Family::V4, Family::V6].map(|family| plan.needs_forwarding(family)))
+    };
+    assert_eq!(settings(&rule, Meets::Refuse), (true, [false, false]));
+    let Meets::Members(members) = up(&rule, |_| true) else { unreachable!() };
+    let target = Target { address: [10, 0, 0, 9].into(), ports: TargetPorts::One(80) };
+    rule.pool.when_empty = WhenEmpty::Sorry(target);
+    assert_eq!(settings(&rule, Meets::Members(members)), (true, [true, false]));
+    rule.pool.when_empty = WhenEmpty::Refuse;
+    rule.pool.backends[0].host = BackendHost::Name(HostName::new("app.example").unwrap());
+    assert_eq!(settings(&rule, Meets::Drop), (false, [true, false]));
+}
+
+#[test]
+fn what_remembers_is_told_what_to_forget() {
+    let mut rule = pool(Balance::RoundRobin, &[1, 1, 1]);
+    let (mut plan, ids) = plan_met(&[(&rule, up(&rule, |_| true))]);
+    assert!(plan.adjust(&[(&rule, up(&rule, |nth| nth > 0))], &ids).forget.is_empty());
+    rule.pool.persist = Some(Duration::from_secs(60));
+    let (mut plan, ids) = plan_met(&[(&rule, up(&rule, |_| true))]);
+    let id = RuleId::new(1).unwrap();
+    assert_eq!(plan.remembered(id).unwrap().1.len(), 3);
+    assert_eq!(plan.adjust(&[(&rule, up(&rule, |nth| nth > 0))], &ids).forget, [id].into());
+    let (set, members) = plan.remembered(id).unwrap();
+    assert_eq!((set, members.len()), (Set::Persist4, 2));
+    rule.pool.persist = None;
+    assert_eq!(plan.adjust(&[(&rule, up(&rule, |nth| nth > 0))], &ids).forget, [id].into());
+    assert_eq!(plan.remembered(id), None);
+}
+
+prop_compose! {
+    fn any_pool()(
+        weights in prop::collection::vec(0_u16..5, 1..6),
+        balance in prop::sample::select(Balance::WORDS.map(|(_, balance)| balance).to_vec()),
+        hash in any::<bool>(),
+        persist in any::<bool>(),
+        same in any::<bool>(),
+    ) -> Pool {
+        let mut pool = pool(balance, &weights).pool;
+        pool.hash = if hash { HashKey::SourcePort } else { HashKey::Source };
+        pool.persist = persist.then_some(Duration::from_millis(1500));
+        if same {
+            pool.backends.iter_mut().for_each(|backend| backend.ports = TargetPorts::Same);
+        }
+        pool
+    }
+}
+
 prop_compose! {
     fn any_rule()(
         name in 0_u8..12,
@@ -158,6 +313,55 @@ fn any_rules() -> impl Strategy<Value = Vec<Rule>> {
 }
 
 proptest! {
+    /// Adjusting is planning afresh, and says just what differs.
+    #[test]
+    fn adjusted_plans_are_those_made_afresh(
+        mut rules in any_rules(),
+        pools in prop::collection::vec(any_pool(), 10),
+        steps in prop::collection::vec(prop::collection::vec((0_usize..10, any::<u8>()), 1..4), 1..6),
+    ) {
+        rules.iter_mut().zip(pools).for_each(|(rule, pool)| rule.pool = pool);
+        let meets = |rule: &Rule, state: u8| match state {
+            0..20 => Meets::Drop,
+            state => up(rule, |nth| state >> (nth % 8) & 1 == 0),
+        };
+        let mut met: Vec<(&Rule, Meets)> = rules.iter().map(|rule| (rule, up(rule, |_| true))).collect();
+        let (mut plan, ids) = plan_met(&met);
+        for step in steps {
+            let before = plan.clone();
+            let mut changed: BTreeMap<usize, (&Rule, Meets)> = BTreeMap::new();
+            for (nth, state) in step {
+                if let Some((rule, now)) = met.get_mut(nth) {
+                    *now = meets(rule, state);
+                    changed.insert(nth, (rule, now.clone()));
+                }
+            }
+            let change = plan.adjust(&changed.into_values().collect::<Vec<_>>(), &ids);
+            let afresh = Plan::new(&met, &ids);
+            prop_assert_eq!(&change, &Plan::diff(&before, &afresh));
+            prop_assert_eq!(&plan, &afresh);
+            prop_assert_eq!(before.apply(&change), afresh);
+        }
+    }
+
+    /// Whoever is up, each member has its share of the slots: to the last turn, or within Maglev's hundredth.
+    #[test]
+    fn shares_are_exact(weights in prop::collection::vec(1_u16..=256, 2..7), live in 1_u8..64, which in 0..3_usize) {
+        let balance = [Balance::RoundRobin, Balance::SourceHash, Balance::ConsistentHash][which];
+        let rule = pool(balance, &weights);
+        let live = |nth: usize| live >> nth & 1 == 1;
+        let (plan, _) = plan_met(&[(&rule, up(&rule, live))]);
+        let slots = slots(&plan);
+        let total: u64 = (0..).zip(&weights).filter(|(nth, _)| live(*nth)).map(|(_, weight)| u64::from(*weight)).sum();
+        for (nth, weight) in (0..).zip(&weights).filter(|(nth, _)| live(*nth)) {
+            let address = format!("10.0.0.{}", nth + 1);
+            let has = slots.iter().filter(|slot| **slot == address).count() as f64 / slots.len() as f64;
+            let share = f64::from(*weight) / total as f64;
+            let most = if balance == Balance::ConsistentHash { 0.01 } else { 1e-9 };
+            prop_assert!((has - share).abs() <= most, "{address} has {has}, its share is {share}");
+        }
+    }
+
     #[test]
     fn old_and_change_make_new(old in any_rules(), new in any_rules()) {
         let old_ids = Ids::allocate(&Ids::default(), old.iter().map(|rule| &rule.name));

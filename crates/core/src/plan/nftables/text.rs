@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use super::element::{
-    Data, DataShape, Datatype, Direction, Entry, HelperObject, Key, MOST_CLIENTS, Set, Value, Verdict,
+    Data, DataShape, Datatype, Direction, Entry, HelperObject, Key, MOST_CLIENTS, Set, Value,
 };
 use super::ids::RuleId;
 use super::pool::OwnChain;
@@ -49,7 +49,7 @@ fn write_body(f: &mut impl fmt::Write, plan: &Plan) -> fmt::Result {
     }
     let fixed = Chain::ALL.into_iter().filter(|chain| *chain != Chain::Guard || plan.guard);
     let attach = plan.helpers.iter().map(|object| Chain::Attach(*object));
-    let own = plan.chains.iter().map(|(chain, own)| (*chain, own.rules()));
+    let own = plan.chains.iter().map(|(chain, own)| (*chain, chain.own_rules(own)));
     let fixed = fixed.chain(attach).map(|chain| (chain, chain.rules()));
     for (nth, (chain, rules)) in fixed.chain(own).enumerate() {
         if nth > 0 {
@@ -113,7 +113,7 @@ fn write_element(f: &mut impl fmt::Write, key: &Key, entry: &Entry, counter: boo
     match &entry.data {
         Data::None => Ok(()),
         Data::Fields(fields) => write!(f, " : {}", concat(fields)),
-        Data::Verdict(verdict) => write!(f, " : {verdict}"),
+        Data::Jump(chain) => write!(f, " : jump {}", chain.name()),
     }
 }
 
@@ -193,16 +193,6 @@ impl Display for Load {
                 write!(f, " mod {slots}")?;
                 seed.map_or(Ok(()), |seed| write!(f, " seed 0x{seed:x}"))
             }
-        }
-    }
-}
-
-impl Display for Verdict {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Goto(chain) => write!(f, "goto {}", chain.name()),
-            Self::Jump(chain) => write!(f, "jump {}", chain.name()),
-            Self::Drop => f.write_str("drop"),
         }
     }
 }
