@@ -23,9 +23,26 @@ const MOST_A_SECOND: u32 = 1000;
 pub struct Icmp {
     v4: Option<Option<OwnedFd>>,
     v6: Option<Option<OwnedFd>>,
-    /// The present second, and the messages sent in it.
+    budget: Budget,
+}
+
+/// What may be sent in the present second.
+#[derive(Default)]
+struct Budget {
     second: u64,
     sent: u32,
+}
+
+impl Budget {
+    /// Whether one more message may be sent at `now` (ms).
+    fn take(&mut self, now: u64) -> bool {
+        if self.second != now / 1000 {
+            *self = Self { second: now / 1000, sent: 0 };
+        }
+        let fits = self.sent < MOST_A_SECOND;
+        self.sent += u32::from(fits);
+        fits
+    }
 }
 
 impl Icmp {
@@ -38,13 +55,9 @@ impl Icmp {
         interface: u32,
         now: u64,
     ) -> bool {
-        if self.second != now / 1000 {
-            (self.second, self.sent) = (now / 1000, 0);
-        }
-        if self.sent >= MOST_A_SECOND {
+        if !self.budget.take(now) {
             return false;
         }
-        self.sent += 1;
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (socket, message) = match (client, local) {
             (SocketAddr::V4(from), IpAddr::V4(to)) => {
@@ -113,6 +126,13 @@ fn checksum(bytes: &[u8]) -> [u8; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thousand_messages_a_second() {
+        let mut budget = Budget::default();
+        let mut taken = |now| (0..5000).filter(|_| budget.take(now)).count();
+        assert_eq!((taken(0), taken(999), taken(1000), taken(5500)), (1000, 0, 1000, 1000));
+    }
 
     #[test]
     fn checksums_verify() {
