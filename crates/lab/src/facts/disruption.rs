@@ -51,8 +51,9 @@ fn removal(engine: Engine, backends: u8, clients: &[SocketAddr]) -> Vec<Row> {
             moved,
             ideal + WITHOUT_NEED + chance,
             format!(
-                "{:.3} of 1/N; the bound is 1/N + {WITHOUT_NEED} % + {chance:.1} % chance",
-                moved / ideal
+                "{:.3} of 1/N, {:.3} of those that had to; the bound is 1/N + {WITHOUT_NEED} % + {chance:.1} % chance",
+                moved / ideal,
+                moved / percent(theirs.len())
             ),
         ),
         row(

@@ -34,6 +34,8 @@ struct Options {
 
 fn main() {
     let options = Options::parse();
+    let load = fs::read_to_string("/proc/loadavg").expect("/proc is mounted");
+    let load = load.split_whitespace().next().unwrap_or_default().to_owned();
     let start = Instant::now();
     let mut sections = Vec::new();
     for (title, measure) in [
@@ -49,7 +51,8 @@ fn main() {
         sections.push(format!("## {title}\n\n{}", row::table(&rows)));
     }
     let machine = machine::describe(&[("nft", "-v")]);
-    let report = format!("# Pools: figures\n\n{machine}\n\n{}", sections.join("\n"));
+    let head = format!("# Pools: figures\n\n{machine} Load average before: {load}; times suffer from it.");
+    let report = format!("{head}\n\n{}", sections.join("\n"));
     println!("{report}");
     if let Some(path) = &options.markdown {
         fs::write(path, &report).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));

@@ -38,32 +38,47 @@ fn file(engine: Engine, rules: u16) -> String {
     HEAD.to_owned() + &others.collect::<String>() + &Farm::pool(engine, &["", ""], CHECKED)
 }
 
-/// The largest and the middle time of some rounds of a backend that dies and comes back, in milliseconds.
-fn dies_and_returns(farm: &mut Farm, portway: &Portway, rounds: usize) -> (f64, f64) {
+/// Some rounds of a backend that dies and comes back: the time that 19 of 20 verdicts kept, in milliseconds, and more
+/// about them in words.
+fn dies_and_returns(farm: &mut Farm, portway: &Portway, rounds: usize) -> (f64, String) {
     portway.until("a", "up");
-    let mut times = Vec::new();
+    let (mut deaths, mut returns) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        for (well, met) in [(false, "b"), (true, "ab")] {
-            if well {
-                farm.revive(0)
-            } else {
-                farm.ail(0)
-            }
-            // Clients look, not the status: reading the counters of 10,000 rules is work of its own.
-            wait_for(met, || names(&tally(farm.net.client(), POOL, 10)) == met);
-            times.push(portway.fact("last_apply_us") as f64 / 1e3);
-        }
+        farm.ail(0);
+        deaths.push(in_force(farm, portway, "b"));
+        farm.revive(0);
+        returns.push(in_force(farm, portway, "ab"));
     }
+    let [deaths, returns] = [deaths, returns].map(sorted);
+    let all = sorted([deaths.clone(), returns.clone()].concat());
+    let middle = |times: &[f64]| times[times.len() / 2];
+    let remark = format!(
+        "19 in 20 of {}; median {:.2} ms of deaths, which end UDP flows too, {:.2} ms of returns; largest {:.2} ms",
+        all.len(),
+        middle(&deaths),
+        middle(&returns),
+        all[all.len() - 1]
+    );
+    (all[all.len() * 19 / 20 - 1], remark)
+}
+
+fn sorted(mut times: Vec<f64>) -> Vec<f64> {
     times.sort_by(f64::total_cmp);
-    (times[times.len() - 1], times[times.len() / 2])
+    times
+}
+
+/// Waits until clients meet these backends, and says how long the verdict took to be in force. Clients look, not the
+/// status: reading the counters of 10,000 rules is work of its own.
+fn in_force(farm: &Farm, portway: &Portway, met: &str) -> f64 {
+    wait_for(met, || names(&tally(farm.net.client(), POOL, 10)) == met);
+    portway.fact("last_apply_us") as f64 / 1e3
 }
 
 fn one_of(engine: Engine, rules: u16, rounds: usize) -> Row {
     let mut farm = Farm::new(Kind::Sign, 2);
     let portway = Portway::start(&farm.net.gateway, &file(engine, rules));
-    let (most, middle) = dies_and_returns(&mut farm, &portway, rounds);
-    let what = format!("verdict, 1 of {rules} rules concerned");
-    row(engine, what, most, format!("largest of {}, median {middle:.2} ms", 2 * rounds))
+    let (found, remark) = dies_and_returns(&mut farm, &portway, rounds);
+    row(engine, format!("verdict, 1 of {rules} rules concerned"), found, remark)
 }
 
 /// Every rule has the backend in its pool, so one verdict changes all of them.
@@ -74,11 +89,11 @@ fn all_of(engine: Engine, rules: u16, rounds: usize) -> Row {
         .map(|port| pool.replace("'pool'", &format!("'r{port}'")).replace(":8000", &format!(":{port}")));
     let file = HEAD.to_owned() + &others.collect::<String>() + &pool;
     let portway = Portway::start(&farm.net.gateway, &file.replace("tcp+udp/", ""));
-    let (most, middle) = dies_and_returns(&mut farm, &portway, rounds.min(5));
+    let (found, remark) = dies_and_returns(&mut farm, &portway, rounds.min(10));
+    // A budget of 0.2 ms a rule: that many pools at once are more than the issue promises 50 ms for.
+    let bound = BOUND.max(0.2 * f64::from(rules));
     let what = format!("verdict, {rules} of {rules} rules concerned");
-    // Ten thousand pools at once are no promise of the issue's; the figure is here to be known.
-    let bound = if rules > 100 { 1000.0 } else { BOUND };
-    Row { bound, ..row(engine, what, most, format!("median {middle:.2} ms")) }
+    Row { bound, ..row(engine, what, found, format!("{remark}; TCP only")) }
 }
 
 /// An operator's order, from the start of the command to its end, seen from outside: then it is in force. Not the
