@@ -7,12 +7,11 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use portway_core::engine::{Changed, Engine, EngineError};
-use portway_core::flow::{FlowFilter, Flows};
+use portway_core::engine::{Changed, Engine, EngineError, Observer};
+use portway_core::flow::FlowFilter;
 use portway_core::plan::nftables::table::Chain;
-use portway_core::plan::nftables::{Change, Ids, Key, Plan, RuleId, Set, Value};
+use portway_core::plan::nftables::{Change, Ids, Key, Plan, RuleId, Value};
 use portway_core::ruleset::EngineKind;
-use portway_core::snapshot::EngineSnapshot;
 use rustix::io::Errno;
 use rustix::net::netlink::NETFILTER;
 
@@ -21,7 +20,7 @@ use crate::decode::{self, Held};
 use crate::encode::{Batch, Subject};
 use crate::flow;
 use crate::memory;
-use crate::observe;
+use crate::observe::NftablesObserver;
 use crate::refusal::{failure, refusal_error, too_busy};
 use crate::socket::{Refusal, Socket};
 
@@ -408,30 +407,13 @@ impl Engine for NftablesEngine {
         Ok(())
     }
 
-    fn flows(&mut self, filter: &FlowFilter, most: usize) -> Result<Flows, EngineError> {
-        let ids = self.ids();
-        flow::list(&mut self.socket, &ids, filter, most).map_err(|error| failure("list the flows", &error))
-    }
-
     fn end_flows(&mut self, filter: &FlowFilter) -> Result<u64, EngineError> {
         let ids = self.ids();
         flow::end(&mut self.socket, &ids, filter).map_err(|error| failure("end flows", &error))
     }
 
-    fn observe(&mut self) -> Result<EngineSnapshot, EngineError> {
-        let read = |error: io::Error| failure("read the counters", &error);
-        let flows = match decode::counters(&mut self.socket, Set::Flows) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(EngineSnapshot::default()),
-            other => other.map_err(read)?,
-        };
-        let traffic = decode::counters(&mut self.socket, Set::Traffic).map_err(read)?;
-        let live =
-            conntrack::live(&mut self.socket).map_err(|error| failure("count the live flows", &error))?;
-        let mut members = Vec::new();
-        for set in Set::MEMBERS {
-            members.extend(decode::counters(&mut self.socket, set).map_err(read)?);
-        }
-        Ok(observe::snapshot(&flows, &traffic, &members, &live))
+    fn observer(&mut self) -> Result<Box<dyn Observer>, EngineError> {
+        Ok(Box::new(NftablesObserver::open(self.ids())?))
     }
 
     fn clear(&mut self) -> Result<(), EngineError> {
