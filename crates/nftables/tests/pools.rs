@@ -282,6 +282,32 @@ fn a_client_comes_back_to_its_backend() {
     assert_ne!(served(10), before);
 }
 
+/// The memory is bounded: when it is full, clients that are known stay, and others are served by turns.
+#[test]
+fn a_full_memory_serves_on() {
+    let lab = Lab::new();
+    run("ip", &["-n", lab.client.name(), "address", "add", "10.1.0.3/24", "dev", "eth0"]);
+    let rule = three(&lab, |pool| pool.persist = Some(Duration::from_secs(60)));
+    let _running = Running::new(&rule, up(&rule, &[0, 1, 2]));
+    let served = |last: u8| {
+        within(&lab.client, move || {
+            let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+            ask(([10, 1, 0, last], port).into(), ([10, 1, 0, 1], 8888).into()).unwrap().port()
+        })
+    };
+    assert_eq!(served(2), 9001);
+    let elements: Vec<String> = (1..65_536_u32)
+        .map(|n| format!("0x50ffffff . {} timeout 1h : 10.2.0.2 . 9001", std::net::Ipv4Addr::from(n)))
+        .collect();
+    let file = std::env::temp_dir().join(format!("portway-full-{}.nft", std::process::id()));
+    let elements = elements.join(", ");
+    std::fs::write(&file, format!("add element inet portway persist4 {{ {elements} }}")).unwrap();
+    nft(&["-f", file.to_str().unwrap()]);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!([served(3), served(3), served(3)], [9002, 9003, 9001]);
+    assert_eq!([served(2), served(2)], [9001, 9001]);
+}
+
 /// Backends that are this host: the kernel never asks postrouting about them.
 #[test]
 fn backends_on_this_host_are_counted_and_remembered() {
