@@ -60,6 +60,9 @@ pub fn under_load(engine: Engine) {
     }
     load.pass(50);
     load.stop_without_loss();
+    assert_eq!(names(&tally(farm.net.client(), POOL, 3)), "a", "the last pool and policy hold");
+    portway.reload(&engine.pool(LISTEN, &backends(&[0, 1, 2]), ""));
+    assert_eq!(names(&tally(farm.net.client(), POOL, 3)), "abc");
 }
 
 /// A pool moves to the other engine and back under load: no connection is lost, and the held ones live on.
