@@ -5,6 +5,7 @@
 //! by the kernel itself; then the table is read again.
 
 use std::io;
+use std::sync::Arc;
 
 use portway_core::engine::{Changed, Engine, EngineError, Observer};
 use portway_core::flow::FlowFilter;
@@ -31,6 +32,8 @@ pub struct NftablesEngine {
     pub(crate) socket: Socket,
     /// What the kernel held in a generation of its ruleset.
     pub(crate) held: Option<(u32, Held)>,
+    /// The rules of the last commit, by which flows are named. Members come and go without it.
+    ids: Arc<Ids>,
     pub(crate) prepared: Option<Prepared>,
     /// Whether the table of an earlier run was found and not yet reported.
     adopted: bool,
@@ -64,6 +67,7 @@ impl NftablesEngine {
         Ok(Self {
             socket,
             held: None,
+            ids: Arc::default(),
             prepared: None,
             adopted: false,
             has_committed: false,
@@ -116,14 +120,6 @@ impl NftablesEngine {
             differences.push(format!("chain guard is {}", if wanted { "missing" } else { "stale" }));
         }
         Ok(differences)
-    }
-
-    /// The ids of the rules as far as they are known without asking the kernel.
-    fn ids(&self) -> Ids {
-        match &self.held {
-            Some((_, Held::Ours(plan))) => plan.ids(),
-            _ => Ids::default(),
-        }
     }
 
     /// What the kernel holds now, read only when its ruleset has changed since the last time.
@@ -212,6 +208,9 @@ impl NftablesEngine {
             self.held = Some((after(way.generation), Held::Ours(self.destination(&mut way))));
             // The table forwards already; a flow that stays stuck is no reason to report it as failed.
             let _ = conntrack::release_udp(&mut self.socket, &way.change);
+        }
+        if let Some((_, Held::Ours(plan))) = &self.held {
+            self.ids = Arc::new(plan.ids());
         }
         self.forget_clients(&way.change);
         (self.adopted, self.has_committed) = (false, true);
@@ -305,12 +304,11 @@ impl Engine for NftablesEngine {
     }
 
     fn end_flows(&mut self, filter: &FlowFilter) -> Result<u64, EngineError> {
-        let ids = self.ids();
-        flow::end(&mut self.socket, &ids, filter).map_err(|error| failure("end flows", &error))
+        flow::end(&mut self.socket, &self.ids, filter).map_err(|error| failure("end flows", &error))
     }
 
     fn observer(&mut self) -> Result<Box<dyn Observer>, EngineError> {
-        Ok(Box::new(NftablesObserver::open(self.ids())?))
+        Ok(Box::new(NftablesObserver::open(Arc::clone(&self.ids))?))
     }
 
     fn clear(&mut self) -> Result<(), EngineError> {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use portway_core::engine::{EngineError, Observer};
 use portway_core::flow::{FlowFilter, Flows};
@@ -21,7 +22,7 @@ use crate::{conntrack, flow};
 pub struct NftablesObserver {
     socket: Socket,
     /// The rules whose flows are listed.
-    ids: Ids,
+    ids: Arc<Ids>,
 }
 
 impl NftablesObserver {
@@ -29,7 +30,7 @@ impl NftablesObserver {
     ///
     /// # Errors
     /// When the kernel offers no netfilter sockets.
-    pub fn open(ids: Ids) -> Result<Self, EngineError> {
+    pub fn open(ids: Arc<Ids>) -> Result<Self, EngineError> {
         let socket = Socket::open(Some(NETFILTER));
         Ok(Self { socket: socket.map_err(|error| failure("open a netfilter socket", &error))?, ids })
     }

@@ -156,7 +156,6 @@ impl Running {
         let now = self.now();
         let report = self.parts.controller.apply(candidate, now).map_err(|error| error.to_string())?;
         self.applied_at = Instant::now();
-        self.watch();
         self.keep_names();
         self.warnings = absent.into_iter().map(|diagnostic| diagnostic.message).collect();
         if check_only {
@@ -175,6 +174,8 @@ impl Running {
             }
             self.warnings.extend(legacy_iptables());
         }
+        // Last: what the watchers find shall not wait for the rest.
+        self.watch();
         Ok(report)
     }
 
