@@ -56,9 +56,9 @@ where
         for item in &news {
             match item {
                 News::Health(probe, health) => {
-                    // A verdict that says what is known already changes no member.
-                    let known = self.facts.health.get(probe).map_or(true, |known| known.up);
-                    if known != health.up || !self.facts.health.contains_key(probe) {
+                    // What was never judged counts as up.
+                    let was_up = self.facts.health.get(probe).is_none_or(|known| known.up);
+                    if was_up != health.up {
                         rules.extend(self.concern.of_probe(probe));
                     }
                 }
