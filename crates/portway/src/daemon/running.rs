@@ -2,7 +2,6 @@
 //!
 //! Deliberately absent: where the events come from and how the daemon ends (`daemon`).
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
@@ -14,7 +13,7 @@ use portway_core::caps::Caps;
 use portway_core::compare::compare;
 use portway_core::diagnostic::{Diagnostic, Source};
 use portway_core::engine::{Changed, EngineError};
-use portway_core::facts::{Moment, Resolved};
+use portway_core::facts::Moment;
 use portway_core::plan::nftables::{MARK, MARK_MASK};
 use portway_core::ruleset::{EngineKind, HostSettings};
 use portway_nftables::NftablesEngine;
@@ -294,11 +293,7 @@ fn told(item: &News, controller: &Controller<NftablesEngine, ProxyEngine>) -> Op
         }
         News::Names(lookup, answer) => {
             let rules = names(controller.concern().of_lookup(lookup).collect());
-            let shown = |resolved: &Resolved| match resolved.port {
-                None => resolved.address.to_string(),
-                Some(port) => SocketAddr::new(resolved.address, port).to_string(),
-            };
-            let addresses: Vec<String> = answer.iter().take(8).map(shown).collect();
+            let addresses: Vec<String> = answer.iter().take(8).map(ToString::to_string).collect();
             let addresses = if addresses.is_empty() { "nothing".to_owned() } else { addresses.join(", ") };
             Some(format!("{lookup} is {addresses} (rules {rules})"))
         }

@@ -4,20 +4,22 @@
 //! all that it needs and goes on a thread of its own. A rate needs two readings some time apart; without an earlier one
 //! there is none, and whoever asks again a little later gets it. Nothing is read in the background.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use portway_core::engine::EngineError;
-use portway_core::facts::{Facts, Moment};
+use portway_core::facts::{Facts, Lookup, Moment};
 use portway_core::flow::{FlowFilter, Flows};
 use portway_core::members::{self, MemberState, MemberView};
 use portway_core::ruleset::EngineKind;
 use portway_core::snapshot::{EngineSnapshot, MemberCounters, RuleCounters, flows_per_second};
 
+use portway_watch::Report;
+
 use super::Running;
-use crate::control::{BackendStatus, FactsStatus, RuleStatus, Status};
+use crate::control::{BackendStatus, FactsStatus, NameStatus, RuleStatus, Status};
 use crate::controller::{Candidate, Observers};
 
 /// Totals of flows by rule, and when they were read.
@@ -34,6 +36,8 @@ pub(super) struct Reading {
     now: Moment,
     /// What is known without reading.
     known: Status,
+    /// What the watchers have done.
+    report: Box<dyn FnOnce() -> Report + Send>,
     /// The last totals, left for the next reading.
     sample: Arc<Mutex<Option<Sample>>>,
 }
@@ -50,6 +54,7 @@ impl Running {
             uptime_seconds: self.parts.started.elapsed().as_secs(),
             applied_seconds: self.applied_at.elapsed().as_secs(),
             rules: Vec::new(),
+            names: Vec::new(),
             facts: FactsStatus { probes: probes as u64, names: names as u64, ..self.facts.clone() },
             engines: BTreeMap::new(),
             warnings: self.warnings.iter().chain(&self.stuck).cloned().collect(),
@@ -60,6 +65,7 @@ impl Running {
             facts: Arc::clone(self.parts.controller.facts()),
             now: self.now(),
             known,
+            report: Box::new(self.parts.watch.reporter()),
             sample: Arc::clone(&self.sample),
         })
     }
@@ -94,7 +100,22 @@ impl Reading {
         };
         self.sample.lock().unwrap_or_else(PoisonError::into_inner).replace(sample);
         let engines = snapshots.into_iter().map(|(kind, s)| (kind.to_string(), s.gauges)).collect();
-        Ok(Status { rules, engines, ..self.known })
+        let report = (self.report)();
+        let names = names(&self.facts, &report);
+        let Status { mut facts, mut warnings, .. } = self.known;
+        facts.checks_not_made = report.probes.values().filter(|probe| probe.passed.is_none()).count() as u64;
+        if facts.checks_not_made > 0 {
+            warnings.push(format!(
+                "{} checks could not be made, for want of descriptors or memory here",
+                facts.checks_not_made
+            ));
+        }
+        warnings.extend(names.iter().filter_map(|name| {
+            let error = name.error.as_ref()?;
+            let kept = if name.addresses.is_empty() { "" } else { "; its last answer is kept" };
+            Some(format!("{} is not resolved: {error}{kept}", name.name))
+        }));
+        Ok(Status { rules, engines, names, facts, warnings, ..self.known })
     }
 
     /// How the backends of the nth rule stand.
@@ -171,6 +192,23 @@ impl Reading {
             keep: view.order.as_ref().is_some_and(|order| order.keep),
         }
     }
+}
+
+/// The names and what became of asking for them.
+fn names(facts: &Facts, report: &Report) -> Vec<NameStatus> {
+    let now = Instant::now();
+    let all: BTreeSet<&Lookup> = facts.names.keys().chain(report.lookups.keys()).collect();
+    let status = |lookup: &Lookup| {
+        let asked = report.lookups.get(lookup);
+        NameStatus {
+            name: lookup.to_string(),
+            addresses: facts.names.get(lookup).into_iter().flatten().map(ToString::to_string).collect(),
+            asked: asked.map_or(0, |report| report.asked),
+            error: asked.and_then(|report| report.error.clone()),
+            next_seconds: asked.map(|report| report.left(now).as_secs()),
+        }
+    };
+    all.into_iter().map(status).collect()
 }
 
 /// What an engine saw of one rule.
