@@ -77,7 +77,8 @@ fn shares(weights: &[u32]) -> Vec<u32> {
     cut.into_iter().map(|(slots, _)| slots).collect()
 }
 
-fn gcd(a: u32, b: u32) -> u32 {
+/// The greatest common divisor; 0 divides like nothing.
+pub(crate) fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 

@@ -44,29 +44,39 @@ pub trait Engine {
     /// What stood in the way. The old state is still whole; what was prepared is gone.
     fn adjust(&mut self, change: &Self::Change) -> Result<(), EngineError>;
 
-    /// Lists live flows of this engine that `filter` means, at most `most` of them.
-    ///
-    /// # Errors
-    /// What could not be read.
-    fn flows(&mut self, filter: &FlowFilter, most: usize) -> Result<Flows, EngineError>;
-
     /// Ends the live flows that `filter` means (TCP by reset) and says how many there were.
     ///
     /// # Errors
     /// What could not be done; some may have ended.
     fn end_flows(&mut self, filter: &FlowFilter) -> Result<u64, EngineError>;
 
-    /// Reads counters and live flows.
+    /// A reader of what the engine does now, for another thread: with ten thousand rules or flows reading takes its
+    /// time, and a backend that goes down must not wait for it.
     ///
     /// # Errors
-    /// What could not be read.
-    fn observe(&mut self) -> Result<EngineSnapshot, EngineError>;
+    /// The reader could not be made.
+    fn observer(&mut self) -> Result<Box<dyn Observer>, EngineError>;
 
     /// Removes everything that the engine owns on this host and nothing else; ends the flows it carried.
     ///
     /// # Errors
     /// What could not be removed.
     fn clear(&mut self) -> Result<(), EngineError>;
+}
+
+/// Reads an engine beside its work.
+pub trait Observer: Send {
+    /// Reads counters and live flows.
+    ///
+    /// # Errors
+    /// What could not be read.
+    fn observe(&mut self) -> Result<EngineSnapshot, EngineError>;
+
+    /// Lists live flows of the engine that `filter` means, at most `most` of them.
+    ///
+    /// # Errors
+    /// What could not be read.
+    fn flows(&mut self, filter: &FlowFilter, most: usize) -> Result<Flows, EngineError>;
 }
 
 /// What a commit did.

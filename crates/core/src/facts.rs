@@ -74,6 +74,16 @@ pub struct Resolved {
     pub priority: u16,
 }
 
+impl fmt::Display for Resolved {
+    /// The address, with the port of a service's record.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            None => self.address.fmt(f),
+            Some(port) => SocketAddr::new(self.address, port).fmt(f),
+        }
+    }
+}
+
 /// What a resolver said last: sorted, without doubles. Empty when it said that there is no such name.
 pub type Answer = Vec<Resolved>;
 

@@ -12,7 +12,7 @@ use portway_core::plan::nftables::table::{Chain, TABLE};
 use portway_core::plan::nftables::{HelperObject, RuleId};
 
 use crate::encode::{INET, kind};
-use crate::expression::META_L4PROTO;
+use crate::primitive::META_L4PROTO;
 use crate::socket::Socket;
 use crate::wire::Attributes;
 

@@ -11,7 +11,7 @@ use portway_core::plan::nftables::{Data, Entry, HelperObject, Key, Plan, Set, la
 
 use crate::chain;
 use crate::encode::{INET, kind};
-use crate::expression::{CT_HELPER, JUMP};
+use crate::primitive::{CT_HELPER, JUMP};
 use crate::socket::{Dump, Socket};
 use crate::value::values;
 use crate::wire::{Attributes, Messages, text, user_data};

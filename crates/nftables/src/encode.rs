@@ -2,11 +2,12 @@
 //! refusal can name the rule.
 
 use portway_core::address::Protocol;
-use portway_core::plan::nftables::table::{Chain, Statement, TABLE};
+use portway_core::plan::nftables::statement::Statement;
+use portway_core::plan::nftables::table::{Chain, TABLE};
 use portway_core::plan::nftables::{Change, Entry, HelperObject, Key, RuleId, Set, layout_comment};
 
 use crate::expression;
-use crate::expression::CT_HELPER;
+use crate::primitive::CT_HELPER;
 use crate::set;
 use crate::wire::{Writer, flag};
 

@@ -4,55 +4,47 @@
 //! ruleset. Every batch is valid for that generation only, so a change by somebody else in between is noticed
 //! by the kernel itself; then the table is read again.
 
-use std::collections::BTreeSet;
 use std::io;
+use std::sync::Arc;
 
-use portway_core::engine::{Changed, Engine, EngineError};
-use portway_core::flow::{FlowFilter, Flows};
+use portway_core::engine::{Changed, Engine, EngineError, Observer};
+use portway_core::flow::FlowFilter;
 use portway_core::plan::nftables::table::Chain;
-use portway_core::plan::nftables::{Change, Ids, Key, Plan, RuleId, Set, Value};
+use portway_core::plan::nftables::{Change, Ids, Plan, Value};
 use portway_core::ruleset::EngineKind;
-use portway_core::snapshot::EngineSnapshot;
 use rustix::io::Errno;
 use rustix::net::netlink::NETFILTER;
 
+use crate::adjust::Forget;
 use crate::conntrack;
 use crate::decode::{self, Held};
 use crate::encode::{Batch, Subject};
 use crate::flow;
-use crate::memory;
-use crate::observe;
+use crate::observe::NftablesObserver;
 use crate::refusal::{failure, refusal_error, too_busy};
 use crate::socket::{Refusal, Socket};
 
 /// How often a commit is tried again because others change the ruleset at the same time.
-const TRIES: usize = 20;
+pub const TRIES: usize = 20;
 
 /// NAT by the kernel's nf_tables.
 pub struct NftablesEngine {
-    socket: Socket,
+    pub(crate) socket: Socket,
     /// What the kernel held in a generation of its ruleset.
-    held: Option<(u32, Held)>,
-    prepared: Option<Prepared>,
+    pub(crate) held: Option<(u32, Held)>,
+    /// The rules of the last commit, by which flows are named. Members come and go without it.
+    ids: Arc<Ids>,
+    pub(crate) prepared: Option<Prepared>,
     /// Whether the table of an earlier run was found and not yet reported.
     adopted: bool,
     /// Whether this engine has committed.
     has_committed: bool,
     /// The rules of which a member has gone for which clients may still be remembered.
-    forget: Forget,
-}
-
-/// Which rules' remembered clients must be looked through.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Forget {
-    /// Every rule's: nobody knows what an earlier run left undone.
-    All,
-    /// These.
-    Rules(BTreeSet<RuleId>),
+    pub(crate) forget: Forget,
 }
 
 /// A way to a plan that the kernel has rehearsed.
-struct Prepared {
+pub(crate) struct Prepared {
     /// The generation of the ruleset from which it leads.
     generation: u32,
     batch: Batch,
@@ -75,6 +67,7 @@ impl NftablesEngine {
         Ok(Self {
             socket,
             held: None,
+            ids: Arc::default(),
             prepared: None,
             adopted: false,
             has_committed: false,
@@ -127,14 +120,6 @@ impl NftablesEngine {
             differences.push(format!("chain guard is {}", if wanted { "missing" } else { "stale" }));
         }
         Ok(differences)
-    }
-
-    /// The ids of the rules as far as they are known without asking the kernel.
-    fn ids(&self) -> Ids {
-        match &self.held {
-            Some((_, Held::Ours(plan))) => plan.ids(),
-            _ => Ids::default(),
-        }
     }
 
     /// What the kernel holds now, read only when its ruleset has changed since the last time.
@@ -224,81 +209,12 @@ impl NftablesEngine {
             // The table forwards already; a flow that stays stuck is no reason to report it as failed.
             let _ = conntrack::release_udp(&mut self.socket, &way.change);
         }
+        if let Some((_, Held::Ours(plan))) = &self.held {
+            self.ids = Arc::new(plan.ids());
+        }
         self.forget_clients(&way.change);
         (self.adopted, self.has_committed) = (false, true);
         changed
-    }
-
-    /// Sends a batch at once. When the generation of the kernel's ruleset is another than the one that is known, the
-    /// batch goes without it: on a busy host every change by others would otherwise cost a reading of the whole table.
-    /// What they did to this table is then found by the next [`Self::sync`], because the known generation stays behind.
-    fn send(&mut self, fill: impl Fn(Batch) -> Batch) -> Result<(Batch, Vec<Refusal>), EngineError> {
-        let mut known = self.held.as_ref().map(|(generation, _)| *generation);
-        loop {
-            let first = self.socket.sequences(0);
-            let mut batch = fill(Batch::new(first, known));
-            self.socket.sequences(batch.next_sequence().wrapping_sub(first).wrapping_add(1));
-            let refusals = self.socket.batch(batch.finish(), first);
-            let refusals = refusals.map_err(|error| failure("change the nf_tables ruleset", &error))?;
-            if is_outdated(&batch, &refusals) && known.take().is_some() {
-                continue;
-            }
-            if let (true, Some(_), Some((generation, _))) = (refusals.is_empty(), known, &mut self.held) {
-                *generation = after(*generation);
-            }
-            return Ok((batch, refusals));
-        }
-    }
-
-    /// Forgets the clients that are remembered for members which a change removes, and those that an earlier attempt
-    /// did not get to. New flows go elsewhere already unless their client is remembered, so a failure is no reason to
-    /// report the change as failed; the next change tries again.
-    fn forget_clients(&mut self, change: &Change) {
-        if let Forget::Rules(rules) = &mut self.forget {
-            rules.extend(&change.forget);
-        }
-        if self.forget_now().is_ok() {
-            self.forget = Forget::Rules(BTreeSet::new());
-        }
-    }
-
-    fn forget_now(&mut self) -> Result<(), EngineError> {
-        let rules = match &self.forget {
-            Forget::Rules(rules) if rules.is_empty() => return Ok(()),
-            Forget::Rules(rules) => Some(rules),
-            Forget::All => None,
-        };
-        let Some((_, Held::Ours(plan))) = &self.held else { return Ok(()) };
-        let stale = memory::stale(&mut self.socket, plan, rules);
-        let mut stale = stale.map_err(|error| failure("read the remembered clients", &error))?;
-        for _ in 0..TRIES {
-            if stale.is_empty() {
-                return Ok(());
-            }
-            let remove = |batch: Batch| {
-                let mut batch = batch.one_by_one();
-                stale.iter().for_each(|(set, key)| batch.remove_elements(*set, std::iter::once(key)));
-                batch
-            };
-            let (batch, refusals) = self.send(remove)?;
-            if refusals.is_empty() {
-                return Ok(());
-            }
-            // Some have expired since they were read. All the others are asked for again, in a batch without those.
-            let gone: BTreeSet<Key> = refusals
-                .iter()
-                .filter(|refusal| refusal.error == Errno::NOENT)
-                .filter_map(|refusal| match batch.subject(refusal.sequence) {
-                    Some(Subject::Elements(_, keys)) => keys.first().cloned(),
-                    _ => None,
-                })
-                .collect();
-            if gone.is_empty() {
-                return Err(failure("forget clients", &refusals[0].error.into()));
-            }
-            stale.retain(|(_, key)| !gone.contains(key));
-        }
-        Err(too_busy())
     }
 
     fn rehearse(&mut self, batch: &Batch) -> Result<Vec<Refusal>, EngineError> {
@@ -324,12 +240,12 @@ impl NftablesEngine {
 }
 
 /// The generation of the kernel's ruleset after a change: it counts from 1 and skips 0.
-fn after(generation: u32) -> u32 {
+pub fn after(generation: u32) -> u32 {
     generation.checked_add(1).unwrap_or(1)
 }
 
 /// Whether the kernel says that its ruleset is not the one that the batch was made for.
-fn is_outdated(batch: &Batch, refusals: &[Refusal]) -> bool {
+pub fn is_outdated(batch: &Batch, refusals: &[Refusal]) -> bool {
     refusals.iter().any(|refusal| {
         batch.subject(refusal.sequence).is_none() && matches!(refusal.error, Errno::RESTART | Errno::AGAIN)
     })
@@ -384,54 +300,15 @@ impl Engine for NftablesEngine {
     }
 
     fn adjust(&mut self, change: &Change) -> Result<(), EngineError> {
-        self.prepared = None;
-        if change.is_empty() {
-            return Ok(());
-        }
-        let Some((_, Held::Ours(_))) = &self.held else {
-            return Err(failure("change members of pools", &io::ErrorKind::NotFound.into()));
-        };
-        let (_, refusals) = self.send(|mut batch| {
-            batch.change(change);
-            batch
-        })?;
-        if let Some((_, Held::Ours(plan))) = &mut self.held {
-            plan.change(change);
-        }
-        if !refusals.is_empty() {
-            // The table is not what is known of it: from what it is now to what it should be.
-            let Some((_, Held::Ours(wanted))) = self.held.take() else { return Err(too_busy()) };
-            self.prepare(&wanted)?;
-            return self.commit().map(drop);
-        }
-        self.forget_clients(change);
-        Ok(())
-    }
-
-    fn flows(&mut self, filter: &FlowFilter, most: usize) -> Result<Flows, EngineError> {
-        let ids = self.ids();
-        flow::list(&mut self.socket, &ids, filter, most).map_err(|error| failure("list the flows", &error))
+        self.adjust_members(change)
     }
 
     fn end_flows(&mut self, filter: &FlowFilter) -> Result<u64, EngineError> {
-        let ids = self.ids();
-        flow::end(&mut self.socket, &ids, filter).map_err(|error| failure("end flows", &error))
+        flow::end(&mut self.socket, &self.ids, filter).map_err(|error| failure("end flows", &error))
     }
 
-    fn observe(&mut self) -> Result<EngineSnapshot, EngineError> {
-        let read = |error: io::Error| failure("read the counters", &error);
-        let flows = match decode::counters(&mut self.socket, Set::Flows) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(EngineSnapshot::default()),
-            other => other.map_err(read)?,
-        };
-        let traffic = decode::counters(&mut self.socket, Set::Traffic).map_err(read)?;
-        let live =
-            conntrack::live(&mut self.socket).map_err(|error| failure("count the live flows", &error))?;
-        let mut members = Vec::new();
-        for set in Set::MEMBERS {
-            members.extend(decode::counters(&mut self.socket, set).map_err(read)?);
-        }
-        Ok(observe::snapshot(&flows, &traffic, &members, &live))
+    fn observer(&mut self) -> Result<Box<dyn Observer>, EngineError> {
+        Ok(Box::new(NftablesObserver::open(Arc::clone(&self.ids))?))
     }
 
     fn clear(&mut self) -> Result<(), EngineError> {

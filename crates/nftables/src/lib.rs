@@ -4,6 +4,7 @@
 //! the engine itself and what else the kernel tells: conntrack entries, other tables in the way, capabilities.
 //! Deliberately absent: the `nft` program, sysctls (the `portway` crate's) and any decision about rules.
 
+mod adjust;
 mod chain;
 mod conntrack;
 mod decode;
@@ -14,6 +15,7 @@ mod flow;
 mod memory;
 mod observe;
 mod obstacle;
+mod primitive;
 mod probe;
 mod refusal;
 mod set;

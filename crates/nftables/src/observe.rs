@@ -1,12 +1,63 @@
-//! Counters of the table and entries of conntrack, brought together as what the engine saw. Pure.
+//! Reading the table's counters and conntrack's entries, and bringing them together as what the engine saw.
+//!
+//! A reader has a socket of its own, so that it may be on another thread than the engine.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use portway_core::plan::nftables::{Direction, Key, Value, mark_of};
+use portway_core::engine::{EngineError, Observer};
+use portway_core::flow::{FlowFilter, Flows};
+use portway_core::plan::nftables::{Direction, Ids, Key, Set, Value, mark_of};
 use portway_core::snapshot::EngineSnapshot;
+use rustix::net::netlink::NETFILTER;
 
-use crate::decode::Counter;
+use crate::decode::{self, Counter};
+use crate::refusal::failure;
+use crate::socket::Socket;
+use crate::{conntrack, flow};
+
+/// A reader of the table and of the flows.
+pub struct NftablesObserver {
+    socket: Socket,
+    /// The rules whose flows are listed.
+    ids: Arc<Ids>,
+}
+
+impl NftablesObserver {
+    /// A reader in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// When the kernel offers no netfilter sockets.
+    pub fn open(ids: Arc<Ids>) -> Result<Self, EngineError> {
+        let socket = Socket::open(Some(NETFILTER));
+        Ok(Self { socket: socket.map_err(|error| failure("open a netfilter socket", &error))?, ids })
+    }
+}
+
+impl Observer for NftablesObserver {
+    fn observe(&mut self) -> Result<EngineSnapshot, EngineError> {
+        let read = |error: io::Error| failure("read the counters", &error);
+        let flows = match decode::counters(&mut self.socket, Set::Flows) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(EngineSnapshot::default()),
+            other => other.map_err(read)?,
+        };
+        let traffic = decode::counters(&mut self.socket, Set::Traffic).map_err(read)?;
+        let live =
+            conntrack::live(&mut self.socket).map_err(|error| failure("count the live flows", &error))?;
+        let mut members = Vec::new();
+        for set in Set::MEMBERS {
+            members.extend(decode::counters(&mut self.socket, set).map_err(read)?);
+        }
+        Ok(snapshot(&flows, &traffic, &members, &live))
+    }
+
+    fn flows(&mut self, filter: &FlowFilter, most: usize) -> Result<Flows, EngineError> {
+        let listed = flow::list(&mut self.socket, &self.ids, filter, most);
+        listed.map_err(|error| failure("list the flows", &error))
+    }
+}
 
 /// An element that counts, with its comment.
 type Counted = (Key, Option<String>, Counter);

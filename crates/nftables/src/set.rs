@@ -3,7 +3,7 @@
 use portway_core::plan::nftables::element::{DataShape, Datatype, MOST_CLIENTS, Shape};
 use portway_core::plan::nftables::{Data, Entry, Key};
 
-use crate::expression;
+use crate::primitive;
 
 use crate::value::{byte_length, bytes, length, type_number};
 use crate::wire::Writer;
@@ -71,7 +71,7 @@ pub fn element(w: &mut Writer, shape: &Shape, key: &Key, entry: Option<&Entry>) 
         match &entry.data {
             Data::None => {}
             Data::Fields(fields) => w.nest(2, |w| w.put(1, &bytes(fields, false))),
-            Data::Jump(chain) => w.nest(2, |w| expression::verdict(w, expression::JUMP, Some(*chain))),
+            Data::Jump(chain) => w.nest(2, |w| primitive::verdict(w, primitive::JUMP, Some(*chain))),
         }
         if let Some(text) = &entry.comment {
             w.put(6, &comment(text));

@@ -206,7 +206,7 @@ fn one_change_among_ten_thousand_rules_sends_those_elements_only() {
     assert_eq!(second.previous_ids().unwrap().len(), 10_000);
     println!("10,000 rules read back in {:?}", start.elapsed());
     let start = Instant::now();
-    assert_eq!(engine.observe().unwrap().rules.len(), 10_000);
+    assert_eq!(engine.observer().unwrap().observe().unwrap().rules.len(), 10_000);
     println!("10,000 rules observed in {:?}", start.elapsed());
 }
 

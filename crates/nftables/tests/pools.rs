@@ -148,7 +148,7 @@ fn turns_are_exact_and_a_change_leaves_connections_alone() {
         streams.push(stream);
     }
     assert_eq!(by_port, [(9001, 6), (9002, 4), (9003, 2)].into());
-    let members = running.engine.observe().unwrap().members["web"].clone();
+    let members = running.engine.observer().unwrap().observe().unwrap().members["web"].clone();
     let counted = |nth: usize| (members[BACKENDS[nth]].flows, members[BACKENDS[nth]].live);
     assert_eq!([0, 1, 2].map(counted), [(309, 309), (206, 206), (103, 103)]);
     for (live, expected) in [
@@ -282,6 +282,32 @@ fn a_client_comes_back_to_its_backend() {
     assert_ne!(served(10), before);
 }
 
+/// The memory is bounded: when it is full, clients that are known stay, and others are served by turns.
+#[test]
+fn a_full_memory_serves_on() {
+    let lab = Lab::new();
+    run("ip", &["-n", lab.client.name(), "address", "add", "10.1.0.3/24", "dev", "eth0"]);
+    let rule = three(&lab, |pool| pool.persist = Some(Duration::from_secs(60)));
+    let _running = Running::new(&rule, up(&rule, &[0, 1, 2]));
+    let served = |last: u8| {
+        within(&lab.client, move || {
+            let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+            ask(([10, 1, 0, last], port).into(), ([10, 1, 0, 1], 8888).into()).unwrap().port()
+        })
+    };
+    assert_eq!(served(2), 9001);
+    let elements: Vec<String> = (1..65_536_u32)
+        .map(|n| format!("0x50ffffff . {} timeout 1h : 10.2.0.2 . 9001", std::net::Ipv4Addr::from(n)))
+        .collect();
+    let file = std::env::temp_dir().join(format!("portway-full-{}.nft", std::process::id()));
+    let elements = elements.join(", ");
+    std::fs::write(&file, format!("add element inet portway persist4 {{ {elements} }}")).unwrap();
+    nft(&["-f", file.to_str().unwrap()]);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!([served(3), served(3), served(3)], [9002, 9003, 9001]);
+    assert_eq!([served(2), served(2)], [9001, 9001]);
+}
+
 /// Backends that are this host: the kernel never asks postrouting about them.
 #[test]
 fn backends_on_this_host_are_counted_and_remembered() {
@@ -295,7 +321,7 @@ fn backends_on_this_host_are_counted_and_remembered() {
     let from_outside = spread(&lab.client, "10.1.0.1:8888", 5);
     let from_here = spread(&lab.gateway, "127.0.0.1:8888", 5);
     assert_eq!((from_outside.len(), from_here.len()), (1, 1), "{from_outside:?} {from_here:?}");
-    let members = running.engine.observe().unwrap().members["own"].clone();
+    let members = running.engine.observer().unwrap().observe().unwrap().members["own"].clone();
     assert_eq!(members.values().map(|member| member.flows).collect::<Vec<_>>(), [5, 5]);
     running.engine.clear().unwrap();
     rule.pool.persist = None;
@@ -360,7 +386,7 @@ fn a_pool_without_members_refuses_or_is_silent() {
     assert_eq!(spread(&lab.client, "10.1.0.1:8888", 3), [(9009, 3)].into());
     running.meets(up(&rule, &[1]));
     assert_eq!(spread(&lab.client, "10.1.0.1:8888", 3), [(9002, 3)].into());
-    let members = running.engine.observe().unwrap().members["web"].clone();
+    let members = running.engine.observer().unwrap().observe().unwrap().members["web"].clone();
     assert_eq!((members["10.2.0.2:9009"].flows, members["10.2.0.2:9002"].flows), (3, 3));
 }
 
@@ -380,7 +406,7 @@ fn flows_are_listed_and_ended() {
             (0..6).map(|_| connect(&lab.client, "10.1.0.1:8888").unwrap()).collect();
         spread(&lab.client, "10.1.0.1:8888", 3);
         let engine = &mut running.engine;
-        let flows = engine.flows(&FlowFilter::default(), 4).unwrap();
+        let flows = engine.observer().unwrap().flows(&FlowFilter::default(), 4).unwrap();
         assert_eq!((flows.flows.len(), flows.total), (4, 9));
         let second: IpAddr = [10, 2, 0, 2].into();
         let of_second = |protocol: Option<&str>, rule: Option<&str>| FlowFilter {
@@ -390,7 +416,7 @@ fn flows_are_listed_and_ended() {
             backend_port: Some(9002),
             ..FlowFilter::default()
         };
-        let listed = engine.flows(&of_second(Some("tcp"), Some("web")), 100).unwrap();
+        let listed = engine.observer().unwrap().flows(&of_second(Some("tcp"), Some("web")), 100).unwrap();
         assert_eq!(listed.total, 2);
         for flow in &listed.flows {
             let (stream, _) = streams
@@ -409,11 +435,14 @@ fn flows_are_listed_and_ended() {
                     && flow.bytes_out.unwrap() > 100
             );
         }
-        let udp =
-            engine.flows(&FlowFilter { protocol: Some("udp".into()), ..FlowFilter::default() }, 100).unwrap();
+        let udp = engine
+            .observer()
+            .unwrap()
+            .flows(&FlowFilter { protocol: Some("udp".into()), ..FlowFilter::default() }, 100)
+            .unwrap();
         assert!(udp.flows.iter().all(|flow| flow.state == "answered") && udp.total == 3, "{udp:?}");
         let none = FlowFilter { rule: Some("other".into()), ..FlowFilter::default() };
-        assert_eq!(engine.flows(&none, 100).unwrap().total, 0);
+        assert_eq!(engine.observer().unwrap().flows(&none, 100).unwrap().total, 0);
         assert_eq!(engine.end_flows(&none).unwrap(), 0);
         // A backend goes down, then its flows end, and only its.
         running.meets(up(&rule, &[0, 2]));

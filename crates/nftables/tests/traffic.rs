@@ -127,7 +127,7 @@ fn from_outside_from_the_host_itself_and_back() {
         assert_eq!(seen(tcp(from, to)), source, "TCP from {name} to {to}");
         assert_eq!(seen(udp(from, to)), source, "UDP from {name} to {to}");
     }
-    let snapshot = engine.observe().unwrap();
+    let snapshot = engine.observer().unwrap().observe().unwrap();
     let any = snapshot.rules["any"];
     assert_eq!((any.flows, any.failed), (6, 0), "{snapshot:?}");
     // Three UDP flows; the TCP connections have ended.
@@ -146,7 +146,7 @@ fn traffic_to_others_and_from_outside_to_loopback_is_not_caught() {
     let mut engine = forward(&[rule("any", &["tcp/0.0.0.0:8888", "udp/0.0.0.0:8888"], "10.2.0.2:80")]);
     assert_eq!(seen(tcp(&lab.client, "10.2.0.2:8888")), "10.1.0.2");
     assert_eq!(seen(udp(&lab.client, "10.2.0.2:8888")), "10.1.0.2");
-    assert_eq!(engine.observe().unwrap().rules["any"].flows, 0);
+    assert_eq!(engine.observer().unwrap().observe().unwrap().rules["any"].flows, 0);
     // route_localnet is set, and still nobody outside reaches 127.0.0.0/8.
     run("ip", &["-n", lab.client.name(), "address", "del", "127.0.0.1/8", "dev", "lo"]);
     run(
@@ -198,10 +198,10 @@ fn a_restarted_daemon_adopts_the_table_and_its_counters() {
     let changed = apply(&mut second, &plan).unwrap();
     assert!(changed.adopted);
     assert_eq!((changed.added, changed.removed), (5, 0));
-    let before = second.observe().unwrap().rules["web"];
+    let before = second.observer().unwrap().observe().unwrap().rules["web"];
     assert_eq!(before.flows, 4);
     assert_eq!(seen(tcp(&lab.client, "10.1.0.1:8888")), "10.2.0.1");
-    let after = second.observe().unwrap().rules["web"];
+    let after = second.observer().unwrap().observe().unwrap().rules["web"];
     assert!(after.flows == 5 && after.bytes_in > before.bytes_in && after.bytes_out > before.bytes_out);
 }
 
@@ -215,7 +215,7 @@ fn established_flows_outlive_a_change_and_end_with_clear() {
     let mut stream = within(&lab.client, || TcpStream::connect("10.1.0.1:8888").unwrap());
     let changed = plan(&mut engine, &[web("10.2.0.2:81")]);
     apply(&mut engine, &changed).unwrap();
-    assert_eq!(engine.observe().unwrap().rules["web"].live, 1);
+    assert_eq!(engine.observer().unwrap().observe().unwrap().rules["web"].live, 1);
     let without = plan(&mut engine, &[]);
     apply(&mut engine, &without).unwrap();
     stream.write_all(b"still here?").unwrap();

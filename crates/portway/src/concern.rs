@@ -69,6 +69,11 @@ impl Concern {
         self.lookups.keys().cloned().collect()
     }
 
+    /// How many probes and how many names there are.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.probes.len(), self.lookups.len())
+    }
+
     /// Whether a probe is any rule's.
     pub fn has_probe(&self, probe: &Probe) -> bool {
         self.probes.contains_key(probe)

@@ -15,21 +15,24 @@ mod fake;
 mod learn;
 
 use std::fmt;
+use std::sync::Arc;
 
 use portway_core::address::Family;
 use portway_core::assign::Assignment;
-use portway_core::engine::{Changed, Engine, EngineError};
+use portway_core::engine::{Changed, Engine, EngineError, Observer};
 use portway_core::facts::{Facts, Moment};
-use portway_core::flow::{FlowFilter, Flows};
+use portway_core::flow::FlowFilter;
 use portway_core::members::Reach;
 use portway_core::plan::{Plans, World, nftables, proxy};
 use portway_core::ruleset::{EngineKind, HostSettings, Rule, Ruleset};
-use portway_core::snapshot::EngineSnapshot;
 
 pub use self::learn::News;
 use self::learn::Pending;
 use crate::concern::Concern;
 use crate::host::sysctl::{Change, Needs, Sysctls};
+
+/// Readers by engine.
+pub type Observers = Vec<(EngineKind, Box<dyn Observer>)>;
 
 /// A ruleset with its engines chosen, ready to be planned and applied.
 #[derive(Clone, Debug)]
@@ -44,7 +47,7 @@ pub struct Candidate {
 #[derive(Clone, Debug)]
 pub struct Applied {
     /// What the user asked for, and who serves it.
-    pub candidate: Candidate,
+    pub candidate: Arc<Candidate>,
     /// What the engines hold.
     pub plans: Plans,
 }
@@ -104,7 +107,7 @@ pub struct Controller<N, P> {
     /// The ids in the kernel's table when this daemon started: its names for rules of an earlier run.
     adopted_ids: nftables::Ids,
     applied: Option<Applied>,
-    facts: Facts,
+    facts: Arc<Facts>,
     concern: Concern,
     pending: Pending,
 }
@@ -124,11 +127,20 @@ where
         facts: Facts,
     ) -> Self {
         let (concern, pending) = (Concern::default(), Pending::default());
-        Self { nftables, proxy, sysctls, adopted_ids, applied: None, facts, concern, pending }
+        Self {
+            nftables,
+            proxy,
+            sysctls,
+            adopted_ids,
+            applied: None,
+            facts: Arc::new(facts),
+            concern,
+            pending,
+        }
     }
 
     /// What the world says, as far as it concerns the rules that are applied.
-    pub fn facts(&self) -> &Facts {
+    pub fn facts(&self) -> &Arc<Facts> {
         &self.facts
     }
 
@@ -146,7 +158,7 @@ where
     ///
     /// # Errors
     /// What stood in the way; see [`ApplyError`].
-    pub fn apply(&mut self, candidate: Candidate, now: Moment) -> Result<Report, ApplyError> {
+    pub fn apply(&mut self, candidate: Arc<Candidate>, now: Moment) -> Result<Report, ApplyError> {
         let previous = match &self.applied {
             Some(applied) => &applied.plans.ids,
             None => &self.adopted_ids,
@@ -179,29 +191,6 @@ where
         Ok(report)
     }
 
-    /// Live flows of every engine that `filter` means, or of one; at most `most` of them.
-    ///
-    /// # Errors
-    /// The first engine that could not be read.
-    pub fn flows(
-        &mut self,
-        filter: &FlowFilter,
-        only: Option<EngineKind>,
-        most: usize,
-    ) -> Result<Flows, EngineError> {
-        let mut all = Flows::default();
-        let wanted = |kind| only.is_none_or(|only| only == kind);
-        if let Some(engine) = self.nftables.as_mut().filter(|_| wanted(EngineKind::Nftables)) {
-            all = engine.flows(filter, most)?;
-        }
-        if wanted(EngineKind::Proxy) {
-            let more = self.proxy.flows(filter, most - all.flows.len().min(most))?;
-            all.flows.extend(more.flows);
-            all.total += more.total;
-        }
-        Ok(all)
-    }
-
     /// Ends the flows that `filter` means, on every engine or on one, and says how many there were.
     ///
     /// # Errors
@@ -218,17 +207,20 @@ where
         Ok(ended)
     }
 
-    /// Counters of every engine.
+    /// Readers of every engine, or of one, for another thread.
     ///
     /// # Errors
-    /// The first engine that could not be read.
-    pub fn observe(&mut self) -> Result<Vec<(EngineKind, EngineSnapshot)>, EngineError> {
-        let mut snapshots = Vec::new();
-        if let Some(engine) = &mut self.nftables {
-            snapshots.push((EngineKind::Nftables, engine.observe()?));
+    /// The first reader that could not be made.
+    pub fn observers(&mut self, only: Option<EngineKind>) -> Result<Observers, EngineError> {
+        let wanted = |kind| only.is_none_or(|only| only == kind);
+        let mut observers = Observers::new();
+        if let Some(engine) = self.nftables.as_mut().filter(|_| wanted(EngineKind::Nftables)) {
+            observers.push((EngineKind::Nftables, engine.observer()?));
         }
-        snapshots.push((EngineKind::Proxy, self.proxy.observe()?));
-        Ok(snapshots)
+        if wanted(EngineKind::Proxy) {
+            observers.push((EngineKind::Proxy, self.proxy.observer()?));
+        }
+        Ok(observers)
     }
 
     /// Removes every trace: both engines' state and the host settings. Goes on past a failure.

@@ -108,6 +108,7 @@ fn serve(
     candidate: Candidate,
     state: Option<&StateDir>,
 ) -> Result<(), Failure> {
+    let candidate = Arc::new(candidate);
     let uses_kernel = uses_kernel(&candidate);
     let sysctls = state.map(open_sysctls).transpose()?;
     let table = match state.filter(|_| caps.nftables.is_ok()).map(|_| TableLock::take()) {
@@ -179,11 +180,7 @@ fn serve(
                 Ok(lines) => lines.iter().for_each(|line| report::log(line)),
                 Err(reason) => report::log(&reason),
             },
-            Event::Asked(asked) => {
-                let response = daemon.answer(asked.request, &asked.by);
-                // The client may have gone; its answer goes with it.
-                let _ = asked.answer.send(response);
-            }
+            Event::Asked(asked) => daemon.answer(asked),
         }
         daemon.learn();
     }

@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     engine.commit()?;
     println!("ready");
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
-    println!("{:#?}", engine.observe()?);
+    println!("{:#?}", engine.observer()?.observe()?);
     engine.clear()?;
     Ok(())
 }

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use portway_core::address::{PortRange, Protocol};
-use portway_core::engine::{Changed, Engine, EngineError};
-use portway_core::flow::{FlowFilter, Flows};
+use portway_core::engine::{Changed, Engine, EngineError, Observer};
+use portway_core::flow::FlowFilter;
 use portway_core::plan::proxy::{Change, Plan, RulePlan, Socket};
 use portway_core::ruleset::{EngineKind, RuleName};
-use portway_core::snapshot::EngineSnapshot;
 
 use crate::command::{Command, ListenerId};
 use crate::limits::{self, Limits};
 use crate::listen;
+use crate::observe::ProxyObserver;
 use crate::served::Served;
 use crate::shared::{Log, Shared};
 use crate::threads::Threads;
@@ -148,7 +148,7 @@ impl Engine for ProxyEngine {
         self.files = limits::raise_file_limit();
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let wanted = plan.settings.workers.map_or_else(cores, |workers| workers.get() as usize);
-        let workers = if self.threads.len() == 0 { wanted } else { self.worker_count };
+        let workers = if self.threads.workers.len() == 0 { wanted } else { self.worker_count };
         if workers != wanted {
             self.shared.log.always("proxy: a changed number of workers takes effect at the next start");
         }
@@ -200,7 +200,7 @@ impl Engine for ProxyEngine {
         for (name, socket, ports, id) in &prepared.route {
             route.extend(route_of(name, socket, *ports).map(|route| (*id, route)));
         }
-        let mut add: Vec<Vec<_>> = (0..self.threads.len()).map(|_| Vec::new()).collect();
+        let mut add: Vec<Vec<_>> = (0..self.threads.workers.len()).map(|_| Vec::new()).collect();
         for (name, socket, ports, sockets) in prepared.open {
             let Some(route) = route_of(&name, &socket, ports) else { continue };
             let id = self.next_listener;
@@ -213,10 +213,10 @@ impl Engine for ProxyEngine {
         }
         let remove: Vec<ListenerId> =
             prepared.remove.iter().filter_map(|socket| self.listeners.remove(socket)).collect();
-        self.set_limits(&prepared.plan, self.listeners.len() * self.threads.len());
+        self.set_limits(&prepared.plan, self.listeners.len() * self.threads.workers.len());
         self.plan = prepared.plan;
         self.forget_rules();
-        let answers = self.threads.ask(|worker, done| Command::Apply {
+        let answers = self.threads.workers.ask(|worker, done| Command::Apply {
             add: std::mem::take(&mut add[worker]),
             route: route.clone(),
             remove: remove.clone(),
@@ -253,54 +253,29 @@ impl Engine for ProxyEngine {
             }
         }
         if waited_for {
-            self.threads.tell(|_| Command::Look);
+            self.threads.workers.tell(|_| Command::Look);
         }
         Ok(())
     }
 
-    fn flows(&mut self, filter: &FlowFilter, most: usize) -> Result<Flows, EngineError> {
-        let mut all = Flows::default();
-        for part in self.threads.ask(|_, answer| Command::List { filter: filter.clone(), most, answer }) {
-            all.total += part.total;
-            all.flows.extend(part.flows.into_iter().take(most.saturating_sub(all.flows.len())));
-        }
-        Ok(all)
-    }
-
     fn end_flows(&mut self, filter: &FlowFilter) -> Result<u64, EngineError> {
-        Ok(self.threads.ask(|_, answer| Command::End { filter: filter.clone(), answer }).into_iter().sum())
+        Ok(self
+            .threads
+            .workers
+            .ask(|_, answer| Command::End { filter: filter.clone(), answer })
+            .into_iter()
+            .sum())
     }
 
-    fn observe(&mut self) -> Result<EngineSnapshot, EngineError> {
+    fn observer(&mut self) -> Result<Box<dyn Observer>, EngineError> {
         self.forget_rules();
-        let shared = &self.shared;
-        let gauges = [
-            ("workers", self.threads.len() as u64),
-            ("workers_failed", shared.workers_failed.load(Relaxed) as u64),
-            ("listeners", self.listeners.len() as u64),
-            ("connections", shared.connections.get() as u64),
-            ("connections_max", shared.connections.max() as u64),
-            ("udp_flows", shared.flows.get() as u64),
-            ("udp_flows_max", shared.flows.max() as u64),
-            ("udp_dropped", shared.udp_dropped.load(Relaxed)),
-            ("icmp_refusals_sent", shared.icmp_sent.load(Relaxed)),
-            ("open_pipes", shared.pipes.get() as u64),
-            ("open_pipes_max", shared.pipes.max() as u64),
-            ("accept_paused", shared.paused.load(Relaxed) as u64),
-            ("accept_paused_total", shared.paused_total.load(Relaxed)),
-            ("retries", shared.retries.load(Relaxed)),
-            ("open_files_max", self.files as u64),
-        ];
-        let members = self.rules.iter().map(|(name, served)| (name.to_string(), served.members(shared)));
-        Ok(EngineSnapshot {
-            rules: self
-                .rules
-                .iter()
-                .map(|(name, served)| (name.to_string(), served.state.snapshot()))
-                .collect(),
-            members: members.filter(|(_, members)| !members.is_empty()).collect(),
-            gauges: gauges.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-        })
+        Ok(Box::new(ProxyObserver {
+            shared: self.shared.clone(),
+            workers: self.threads.workers.clone(),
+            rules: self.rules.clone(),
+            listeners: self.listeners.len(),
+            files: self.files,
+        }))
     }
 
     fn clear(&mut self) -> Result<(), EngineError> {

@@ -17,6 +17,7 @@ mod icmp;
 mod limits;
 mod listen;
 mod member;
+mod observe;
 mod persist;
 mod pipes;
 mod pool;

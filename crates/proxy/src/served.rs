@@ -16,6 +16,7 @@ use crate::route::Route;
 use crate::shared::{RuleState, Shared};
 
 /// A rule.
+#[derive(Clone)]
 pub struct Served {
     /// What the workers count.
     pub state: Arc<RuleState>,

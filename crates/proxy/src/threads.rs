@@ -15,24 +15,56 @@ use crate::worker::Worker;
 /// How long a worker may take to answer a command. Its loop never blocks, so this only catches defects.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The workers.
+/// The workers and their threads.
 #[derive(Default)]
 pub struct Threads {
-    workers: Vec<Handle>,
+    /// Where they are told what to do.
+    pub workers: Workers,
+    threads: Vec<JoinHandle<()>>,
 }
 
+/// Where workers are told what to do, from any thread.
+#[derive(Clone, Default)]
+pub struct Workers(Vec<Handle>);
+
+#[derive(Clone)]
 struct Handle {
     commands: Sender<Command>,
     waker: Arc<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Sends every worker its command.
+    pub fn tell(&self, mut command: impl FnMut(usize) -> Command) {
+        for (id, worker) in self.0.iter().enumerate() {
+            // A worker that has failed is gone already.
+            if worker.commands.send(command(id)).is_ok() {
+                wake(&worker.waker);
+            }
+        }
+    }
+
+    /// Sends every worker its command, which has a sender to answer with, and returns the answers. Workers that have
+    /// failed are left out.
+    pub fn ask<T>(&self, mut command: impl FnMut(usize, Sender<T>) -> Command) -> Vec<T> {
+        let (sender, receiver) = channel();
+        self.tell(|id| command(id, sender.clone()));
+        // What is left are the senders in commands: the channel ends when each is answered or gone.
+        drop(sender);
+        let mut answers = Vec::with_capacity(self.0.len());
+        while let Ok(answer) = receiver.recv_timeout(PATIENCE) {
+            answers.push(answer);
+        }
+        answers
+    }
 }
 
 impl Threads {
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.workers.len()
-    }
-
     /// Starts workers until there are `count`.
     ///
     /// # Errors
@@ -52,44 +84,19 @@ impl Threads {
                     ));
                 }
             });
-            self.workers.push(Handle { commands, waker, thread: Some(thread?) });
+            self.threads.push(thread?);
+            self.workers.0.push(Handle { commands, waker });
         }
         Ok(())
     }
 
-    /// Sends every worker its command.
-    pub fn tell(&self, mut command: impl FnMut(usize) -> Command) {
-        for (id, worker) in self.workers.iter().enumerate() {
-            // A worker that has failed is gone already.
-            if worker.commands.send(command(id)).is_ok() {
-                wake(&worker.waker);
-            }
-        }
-    }
-
-    /// Sends every worker its command, which has a sender to answer with, and returns the answers. Workers that have
-    /// failed are left out.
-    pub fn ask<T>(&self, mut command: impl FnMut(usize, Sender<T>) -> Command) -> Vec<T> {
-        let (sender, receiver) = channel();
-        self.tell(|id| command(id, sender.clone()));
-        // What is left are the senders in commands: the channel ends when each is answered or gone.
-        drop(sender);
-        let mut answers = Vec::with_capacity(self.workers.len());
-        while let Ok(answer) = receiver.recv_timeout(PATIENCE) {
-            answers.push(answer);
-        }
-        answers
-    }
-
     /// Ends all connections and the threads.
     pub fn stop(&mut self, shared: &Shared) {
-        self.tell(|_| Command::Stop);
-        for worker in &mut self.workers {
-            if let Some(thread) = worker.thread.take() {
-                _ = thread.join();
-            }
+        self.workers.tell(|_| Command::Stop);
+        for thread in self.threads.drain(..) {
+            _ = thread.join();
         }
-        self.workers.clear();
+        self.workers.0.clear();
         shared.wakers.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }

@@ -18,7 +18,7 @@ use portway_core::ruleset::Scope;
 use support::*;
 
 fn flows(proxy: &mut Proxy, filter: &FlowFilter) -> Vec<Flow> {
-    let flows = proxy.engine.flows(filter, 10_000).unwrap();
+    let flows = proxy.engine.observer().unwrap().flows(filter, 10_000).unwrap();
     assert_eq!(flows.total, flows.flows.len() as u64);
     flows.flows
 }
@@ -98,7 +98,7 @@ fn filters_pick_and_the_listing_is_bounded() {
     }
     let all = FlowFilter::default();
     assert_eq!(flows(&mut proxy, &all).len(), 20);
-    let few = proxy.engine.flows(&all, 3).unwrap();
+    let few = proxy.engine.observer().unwrap().flows(&all, 3).unwrap();
     assert_eq!((few.flows.len(), few.total), (3, 20));
     let address_of = |nth: usize| members[nth].target.address;
     let port_of = |nth: usize| members[nth].target.ports.of(PortRange::single(1).unwrap(), 1);

@@ -113,6 +113,8 @@ pub struct Status {
     pub rules: Vec<RuleStatus>,
     /// How long what the world says takes to be in force.
     pub facts: FactsStatus,
+    /// The names of the rules.
+    pub names: Vec<NameStatus>,
     /// Engine-wide figures: engine, figure, value.
     pub engines: BTreeMap<String, BTreeMap<String, u64>>,
     /// What the operator should know (a table of someone else that drops our traffic, a setting not set).
@@ -181,6 +183,21 @@ pub struct BackendStatus {
     pub keep: bool,
 }
 
+/// One name that rules have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameStatus {
+    /// The name, a service as the file writes it.
+    pub name: String,
+    /// What it stands for now; addresses, with their ports for a service.
+    pub addresses: Vec<String>,
+    /// How often it was asked for since the start.
+    pub asked: u64,
+    /// What was wrong with the last answer, if anything; the last good one is kept.
+    pub error: Option<String>,
+    /// Seconds until it is asked for again.
+    pub next_seconds: Option<u64>,
+}
+
 /// How facts came into force.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FactsStatus {
@@ -194,4 +211,6 @@ pub struct FactsStatus {
     pub probes: u64,
     /// Names that are resolved.
     pub names: u64,
+    /// Probes whose last check could not be made, for want of descriptors or memory here.
+    pub checks_not_made: u64,
 }

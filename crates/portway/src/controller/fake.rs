@@ -2,15 +2,15 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use portway_core::caps::Caps;
 use portway_core::diagnostic::Source;
-use portway_core::engine::{Changed, Engine, EngineError};
+use portway_core::engine::{Changed, Engine, EngineError, Observer};
 use portway_core::facts::Facts;
-use portway_core::flow::{FlowFilter, Flows};
+use portway_core::flow::FlowFilter;
 use portway_core::plan::{nftables, proxy};
 use portway_core::ruleset::EngineKind;
-use portway_core::snapshot::EngineSnapshot;
 
 use super::{Candidate, Controller};
 use crate::load;
@@ -64,17 +64,14 @@ impl<P, C> Engine for Fake<P, C> {
     fn adjust(&mut self, _: &C) -> Result<(), EngineError> {
         self.step("adjust")
     }
-    fn flows(&mut self, _: &FlowFilter, _: usize) -> Result<Flows, EngineError> {
-        self.step("flows").map(|()| Flows::default())
-    }
     fn end_flows(&mut self, filter: &FlowFilter) -> Result<u64, EngineError> {
         let FlowFilter { backend, backend_port, protocol, .. } = filter;
         let backend = backend.zip(*backend_port).map(|(address, port)| format!(" {address}:{port}"));
         let protocol = protocol.as_ref().map(|protocol| format!(" {protocol}"));
         self.step(&format!("end{}{}", backend.unwrap_or_default(), protocol.unwrap_or_default())).map(|()| 0)
     }
-    fn observe(&mut self) -> Result<EngineSnapshot, EngineError> {
-        self.step("observe").map(|()| EngineSnapshot::default())
+    fn observer(&mut self) -> Result<Box<dyn Observer>, EngineError> {
+        unimplemented!("no test of the controller reads")
     }
     fn clear(&mut self) -> Result<(), EngineError> {
         self.step("clear")
@@ -89,10 +86,10 @@ pub(super) fn controller(script: &Rc<Script>) -> Fakes {
     Controller::new(Some(nft), proxy, None, nftables::Ids::default(), Facts::default())
 }
 
-pub(super) fn candidate(forward: &str) -> Candidate {
+pub(super) fn candidate(forward: &str) -> Arc<Candidate> {
     of_file(&format!("[[rule]]\nname = \"web\"\nlisten = \"0.0.0.0:80\"\nforward = \"{forward}\"\n"))
 }
 
-pub(super) fn of_file(text: &str) -> Candidate {
-    load::load(Source::new("test", text.to_owned()), &Caps::all()).candidate.unwrap()
+pub(super) fn of_file(text: &str) -> Arc<Candidate> {
+    load::load(Source::new("test", text.to_owned()), &Caps::all()).candidate.map(Arc::new).unwrap()
 }

@@ -4,6 +4,7 @@
 //! Only then are flows ended: a flow that begins anew must not meet the backend that it was taken from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use portway_core::effects::{self, Downs, MemberFlows};
 use portway_core::engine::{Engine, EngineError};
@@ -55,9 +56,9 @@ where
         for item in &news {
             match item {
                 News::Health(probe, health) => {
-                    // A verdict that says what is known already changes no member.
-                    let known = self.facts.health.get(probe).map_or(true, |known| known.up);
-                    if known != health.up || !self.facts.health.contains_key(probe) {
+                    // What was never judged counts as up.
+                    let was_up = self.facts.health.get(probe).is_none_or(|known| known.up);
+                    if was_up != health.up {
                         rules.extend(self.concern.of_probe(probe));
                     }
                 }
@@ -71,20 +72,21 @@ where
         }
         rules.extend(&renamed);
         let before = self.downs(&rules);
+        let facts = Arc::make_mut(&mut self.facts);
         for item in news {
             match item {
                 // What is no longer watched was on its way when the rules changed.
                 News::Health(probe, health) if self.concern.has_probe(&probe) => {
-                    self.facts.health.insert(probe, health);
+                    facts.health.insert(probe, health);
                 }
                 News::Names(lookup, answer) if self.concern.has_lookup(&lookup) => {
-                    self.facts.names.insert(lookup, answer);
+                    facts.names.insert(lookup, answer);
                 }
                 News::Order(rule, backend, Some(order)) => {
-                    self.facts.orders.insert((rule, backend), order);
+                    facts.orders.insert((rule, backend), order);
                 }
                 News::Order(rule, backend, None) => {
-                    self.facts.orders.remove(&(rule, backend));
+                    facts.orders.remove(&(rule, backend));
                 }
                 News::Health(..) | News::Names(..) => {}
             }
@@ -131,12 +133,13 @@ where
     /// After an apply: what is watched, forgotten and due follows from the new rules.
     pub(super) fn note_applied(&mut self, now: Moment) {
         let Some(applied) = &self.applied else { return };
-        let Candidate { ruleset, assignment } = &applied.candidate;
+        let Candidate { ruleset, assignment } = &*applied.candidate;
         self.concern = Concern::new(ruleset, assignment, &self.facts);
         let concern = &self.concern;
-        self.facts.health.retain(|probe, _| concern.has_probe(probe));
-        self.facts.names.retain(|lookup, _| concern.has_lookup(lookup));
-        self.facts.orders.retain(|(rule, backend), _| {
+        let facts = Arc::make_mut(&mut self.facts);
+        facts.health.retain(|probe, _| concern.has_probe(probe));
+        facts.names.retain(|lookup, _| concern.has_lookup(lookup));
+        facts.orders.retain(|(rule, backend), _| {
             let rule = ruleset.rules.iter().find(|known| known.name == *rule);
             rule.is_some_and(|rule| {
                 rule.pool.has_names() || rule.pool.backends.iter().any(|known| known.name == *backend)

@@ -2,9 +2,10 @@
 //!
 //! Deliberately absent: where the events come from and how the daemon ends (`daemon`).
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use portway_core::address::Family;
@@ -12,7 +13,7 @@ use portway_core::caps::Caps;
 use portway_core::compare::compare;
 use portway_core::diagnostic::{Diagnostic, Source};
 use portway_core::engine::{Changed, EngineError};
-use portway_core::facts::{Moment, Resolved};
+use portway_core::facts::Moment;
 use portway_core::plan::nftables::{MARK, MARK_MASK};
 use portway_core::ruleset::{EngineKind, HostSettings};
 use portway_nftables::NftablesEngine;
@@ -21,6 +22,7 @@ use portway_watch::Watch;
 
 use super::Failure;
 use crate::cli::report;
+use crate::control::server::Asked;
 use crate::control::{FactsStatus, Request, Response};
 use crate::controller::{Applied, Candidate, Controller, News, Report};
 use crate::host::sysctl::dotted;
@@ -30,7 +32,7 @@ use crate::news::Waiting;
 use crate::remembered::Remembered;
 
 mod orders;
-mod status;
+mod reading;
 
 /// The most flows that one answer lists.
 const MOST_FLOWS: usize = 100_000;
@@ -60,7 +62,7 @@ pub(super) struct Running {
     facts: FactsStatus,
     /// What stands in the way of bringing the facts into force, if anything does.
     stuck: Option<String>,
-    sample: Option<status::Sample>,
+    sample: Arc<Mutex<Option<reading::Sample>>>,
 }
 
 impl Running {
@@ -68,7 +70,7 @@ impl Running {
     pub(super) fn new(parts: Parts, source: Source, file: Option<PathBuf>) -> Self {
         let (warnings, facts) = (Vec::new(), FactsStatus::default());
         let applied_at = parts.started;
-        Self { parts, source, file, warnings, applied_at, facts, stuck: None, sample: None }
+        Self { parts, source, file, warnings, applied_at, facts, stuck: None, sample: Arc::default() }
     }
 
     /// What is applied now.
@@ -147,13 +149,12 @@ impl Running {
     }
 
     /// Applies a candidate and notes what the operator should know of it.
-    pub(super) fn apply(&mut self, candidate: Candidate) -> Result<Report, Failure> {
+    pub(super) fn apply(&mut self, candidate: Arc<Candidate>) -> Result<Report, Failure> {
         let check_only = candidate.ruleset.host.settings == HostSettings::Check;
         let absent = absent::diagnose(&candidate);
         let now = self.now();
         let report = self.parts.controller.apply(candidate, now).map_err(|error| error.to_string())?;
         self.applied_at = Instant::now();
-        self.watch();
         self.keep_names();
         self.warnings = absent.into_iter().map(|diagnostic| diagnostic.message).collect();
         if check_only {
@@ -172,6 +173,8 @@ impl Running {
             }
             self.warnings.extend(legacy_iptables());
         }
+        // Last: what the watchers find shall not wait for the rest.
+        self.watch();
         Ok(report)
     }
 
@@ -183,7 +186,7 @@ impl Running {
         let unchanged = |reason: String| format!("reload refused, nothing was changed: {reason}");
         let source = load::read(file).map_err(|error| unchanged(error.to_string()))?;
         let loaded = load::load(source, &self.parts.caps);
-        let Some(candidate) = loaded.candidate else {
+        let Some(candidate) = loaded.candidate.map(Arc::new) else {
             let mistakes = report::rendered(&loaded.source, &loaded.diagnostics, false);
             return Err(unchanged(format!("the file has mistakes\n\n{}", mistakes.trim_end())));
         };
@@ -207,36 +210,61 @@ impl Running {
         Ok(lines)
     }
 
-    /// Answers a client of the control socket.
-    pub(super) fn answer(&mut self, request: Request, by: &str) -> Response {
-        let controller = &mut self.parts.controller;
-        match request {
-            Request::Status => match self.status() {
-                Ok(status) => Response::Status(Box::new(status)),
-                Err(error) => Response::Refused(error.to_string()),
+    /// Answers a client of the control socket. What has to be read is read on a thread of its own: the control server
+    /// waits for one answer at a time, so there is one such thread at most.
+    pub(super) fn answer(&mut self, asked: Asked) {
+        let Asked { request, by, answer } = asked;
+        let refused = |error: EngineError| Response::Refused(error.to_string());
+        let response = match request {
+            Request::Status => match self.reading(None) {
+                Ok(reading) => {
+                    return aside(answer, move || reading.status().map(Box::new).map(Response::Status));
+                }
+                Err(error) => refused(error),
             },
             Request::Order { rule, backend, order, keep } => {
-                match self.order(&rule, &backend, order, keep, by) {
-                    Ok(backends) => Response::Ordered(backends),
+                match self.order(&rule, &backend, order, keep, &by) {
+                    Ok(read) => return aside(answer, move || read().map(Response::Ordered)),
                     Err(reason) => Response::Refused(reason),
                 }
             }
-            Request::Conns { filter, engine, most } => {
-                let flows = controller.flows(&filter, engine, most.min(MOST_FLOWS));
-                flows.map_or_else(|error| Response::Refused(error.to_string()), Response::Conns)
-            }
-            Request::Kill { filter, engine } => {
-                let ended = controller.end_flows(&filter, engine);
-                if let Ok(count) = &ended {
-                    report::log(&format!("{by} ended {count} flows"));
+            Request::Conns { filter, engine, most } => match self.reading(engine) {
+                Ok(reading) => {
+                    let most = most.min(MOST_FLOWS);
+                    return aside(answer, move || reading.flows(&filter, most).map(Response::Conns));
                 }
-                ended.map_or_else(|error| Response::Refused(error.to_string()), Response::Killed)
-            }
+                Err(error) => refused(error),
+            },
+            Request::Kill { filter, engine } => match self.parts.controller.end_flows(&filter, engine) {
+                Ok(count) => {
+                    report::log(&format!("{by} ended {count} flows"));
+                    Response::Killed(count)
+                }
+                Err(error) => refused(error),
+            },
             Request::Reload => self.reload().map_or_else(Response::Refused, Response::Reloaded),
             Request::Applied => {
                 Response::Applied { name: self.source.name().to_owned(), text: self.source.text().to_owned() }
             }
+        };
+        // The client may have gone; its answer goes with it.
+        let _ = answer.send(response);
+    }
+}
+
+/// Reads and answers on a thread of its own.
+fn aside(
+    answer: SyncSender<Response>,
+    read: impl FnOnce() -> Result<Response, EngineError> + Send + 'static,
+) {
+    let work = {
+        let answer = answer.clone();
+        move || {
+            let _ = answer.send(read().unwrap_or_else(|error| Response::Refused(error.to_string())));
         }
+    };
+    if let Err(error) = thread::Builder::new().name("reading".to_owned()).spawn(work) {
+        let _ = answer.send(Response::Refused(format!("no thread to read on: {error}")));
     }
 }
 
@@ -265,11 +293,7 @@ fn told(item: &News, controller: &Controller<NftablesEngine, ProxyEngine>) -> Op
         }
         News::Names(lookup, answer) => {
             let rules = names(controller.concern().of_lookup(lookup).collect());
-            let shown = |resolved: &Resolved| match resolved.port {
-                None => resolved.address.to_string(),
-                Some(port) => SocketAddr::new(resolved.address, port).to_string(),
-            };
-            let addresses: Vec<String> = answer.iter().take(8).map(shown).collect();
+            let addresses: Vec<String> = answer.iter().take(8).map(ToString::to_string).collect();
             let addresses = if addresses.is_empty() { "nothing".to_owned() } else { addresses.join(", ") };
             Some(format!("{lookup} is {addresses} (rules {rules})"))
         }

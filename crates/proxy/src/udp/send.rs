@@ -107,7 +107,7 @@ mod tests {
                 assert!(wanted.remove(&buffer[..length]), "round {round}: {length} bytes that nobody sent");
             }
         }
-        let snapshot = engine.observe().unwrap();
+        let snapshot = engine.observer().unwrap().observe().unwrap();
         assert_eq!(snapshot.gauges["udp_dropped"], 0);
         assert_eq!(snapshot.rules["rule"].bytes_in, 8 * data.len() as u64);
     }

@@ -122,7 +122,7 @@ impl Proxy {
     }
 
     pub fn snapshot(&mut self) -> EngineSnapshot {
-        self.engine.observe().unwrap()
+        self.engine.observer().unwrap().observe().unwrap()
     }
 
     pub fn counters(&mut self, rule: &str) -> RuleCounters {

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::element::{HelperObject, Key, Set};
 use super::ids::RuleId;
 use super::pool::OwnChain;
-use super::table::{Chain, Field, nat_of};
+use super::statement::{Field, nat_of};
+use super::table::Chain;
 use super::{Elements, Plan, mark_of};
 
 /// What turns one plan into another. Removals come before additions: a changed element is in both.

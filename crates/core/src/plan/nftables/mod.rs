@@ -9,6 +9,8 @@ mod diff;
 pub mod element;
 mod ids;
 pub mod pool;
+mod slots;
+pub mod statement;
 pub mod table;
 mod text;
 
@@ -214,7 +216,7 @@ impl Plan {
             SourceMode::Masquerade => {}
             SourceMode::Preserve => self.add(Set::Preserve, vec![Value::Mark(mark)], Data::None, None),
             SourceMode::Snat(pool) => {
-                for (slot, address) in (0..table::SLOTS).zip(pool.iter().cycle()) {
+                for (slot, address) in (0..statement::SLOTS).zip(pool.iter().cycle()) {
                     let set = match Family::of(*address) {
                         Family::V4 => Set::Source4,
                         Family::V6 => Set::Source6,

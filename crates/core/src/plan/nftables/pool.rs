@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use super::element::{Data, SHARDS, Set, Value};
 use super::ids::RuleId;
-use super::table::{Chain, Hashed, Load, Statement};
+use super::slots::slots;
+use super::statement::{Hashed, Load, Statement};
+use super::table::Chain;
 use super::{Plan, address_value, is_loopback4};
 use crate::address::{Family, PortRange, Protocol};
 use crate::balance;
@@ -299,45 +301,6 @@ fn chooses(rule: &Rule) -> bool {
     };
     let backends = &rule.pool.backends;
     rule.pool.balance != Balance::First && (backends.len() > 1 || backends.iter().any(several))
-}
-
-/// How many slots a rule with a table of this length for so many members has: where possible a number that stays while
-/// one member or another goes and comes, so that its chain stays as well and only elements change. A new rule in a chain
-/// has the kernel check every way through all chains, which takes tens of milliseconds when there are ten thousand; and
-/// it starts the turns over.
-fn slots(rule: &Rule, members: usize, table: usize) -> usize {
-    /// The most slots that are taken for this. Sixteen backends of one weight have 240.
-    const MOST: usize = 256;
-    /// For members that come from names: up to four of one weight.
-    const NAMED: usize = 12;
-    let steady = match rule.pool.balance {
-        Balance::ConsistentHash => balance::maglev_size(rule.pool.places(), members),
-        _ if rule.pool.has_names() => NAMED,
-        _ => {
-            let primary = |backend: &&Backend| !backend.backup && backend.weight > 0;
-            let weights: Vec<usize> =
-                rule.pool.backends.iter().filter(primary).map(|backend| backend.weight.into()).collect();
-            let without = |nth: usize| turns(&[&weights[..nth], &weights[nth + 1..]].concat());
-            let tables = (0..weights.len()).map(without);
-            tables.fold(turns(&weights).max(2), |all, one| lcm(all, one.max(1)).min(MOST + 1))
-        }
-    };
-    let fits = steady <= MOST || rule.pool.balance == Balance::ConsistentHash;
-    if fits && (table == 0 || steady.is_multiple_of(table)) { steady } else { table.max(2) }
-}
-
-/// How many turns a round has for these weights.
-fn turns(weights: &[usize]) -> usize {
-    let common = weights.iter().fold(0, |a, b| gcd(a, *b)).max(1);
-    weights.iter().map(|weight| weight / common).sum()
-}
-
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
-fn lcm(a: usize, b: usize) -> usize {
-    a / gcd(a, b) * b
 }
 
 /// How the members of a rule's pool are written, whoever is up: a service's records have ports, and everything else is

@@ -9,7 +9,8 @@ use super::element::{
 };
 use super::ids::RuleId;
 use super::pool::OwnChain;
-use super::table::{Chain, Field, Hashed, Load, Statement, TABLE, key_of, nat_of};
+use super::statement::{Field, Hashed, Load, Statement, key_of, nat_of};
+use super::table::{Chain, TABLE};
 use super::{Elements, MARK, MARK_MASK, Plan};
 use crate::address::Family;
 

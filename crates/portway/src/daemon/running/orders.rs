@@ -2,8 +2,9 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use portway_core::engine::EngineError;
 use portway_core::facts::{Admin, Order};
-use portway_core::members::MemberView;
+use portway_core::members::{self, MemberView};
 use portway_core::ruleset::{Backend, BackendName, RuleName};
 
 use super::{Failure, Running};
@@ -12,7 +13,8 @@ use crate::control::{BackendStatus, Ordered};
 use crate::controller::News;
 
 impl Running {
-    /// Carries out an order and says how the backend stands then: one row, or one for each address of a name.
+    /// Carries out an order, and gives back what reads how the backend stands then: one row, or one for each address of
+    /// a name.
     pub(super) fn order(
         &mut self,
         rule: &str,
@@ -20,7 +22,7 @@ impl Running {
         ordered: Ordered,
         keep: bool,
         by: &str,
-    ) -> Result<Vec<BackendStatus>, Failure> {
+    ) -> Result<impl FnOnce() -> Result<Vec<BackendStatus>, EngineError> + Send + use<>, Failure> {
         let (nth, rule, backend) = self.find(rule, backend)?;
         if let Ordered::Weight(Some(weight)) = ordered
             && weight > Backend::MOST_WEIGHT
@@ -45,11 +47,13 @@ impl Running {
         {
             return Err(format!("{said}; but it cannot be remembered: {error}"));
         }
-        let all = self.backends_of(nth).map_err(|error| error.to_string())?;
-        let meant = |row: &BackendStatus| {
-            row.name == backend.as_str() || row.target.as_deref() == Some(backend.as_str())
-        };
-        Ok(all.into_iter().filter(meant).collect())
+        let reading = self.reading(None).map_err(|error| error.to_string())?;
+        Ok(move || {
+            let mut rows = reading.backends(nth)?;
+            let meant = |text: &str| text == backend.as_str();
+            rows.retain(|row| meant(&row.name) || row.target.as_deref().is_some_and(meant));
+            Ok(rows)
+        })
     }
 
     /// The rule (and its place) and the backend that are meant, by name or by address.
@@ -62,7 +66,7 @@ impl Running {
             return Err(format!("no rule is called {rule} (there is {})", names.join(", ")));
         };
         let (found, reach) = candidate.rule(nth);
-        let views = self.views(found, reach);
+        let views = members::view(found, self.parts.controller.facts(), self.now(), reach);
         let meant = |view: &MemberView| view.backend == backend || view.target.as_deref() == Some(backend);
         match views.iter().find(|view| meant(view)).and_then(|_| BackendName::new(backend)) {
             Some(backend) => Ok((nth, found.name.clone(), backend)),
