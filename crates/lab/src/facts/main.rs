@@ -24,7 +24,7 @@ use row::Row;
 /// Measures what pools promise. Needs root.
 #[derive(Debug, Parser)]
 struct Options {
-    /// A look at whether everything runs: few rules, few clients.
+    /// A look at whether everything runs: few rules, few clients, and no judgement.
     #[arg(long)]
     quick: bool,
     /// Write the report to this file as Markdown.
@@ -57,5 +57,5 @@ fn main() {
     if let Some(path) = &options.markdown {
         fs::write(path, &report).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
     }
-    assert!(!report.contains(row::MISSED), "a bound was missed");
+    assert!(options.quick || !report.contains(row::MISSED), "a bound was missed");
 }
