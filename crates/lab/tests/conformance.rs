@@ -125,12 +125,14 @@ claims! {
         stopped: nftables proxy;
         frozen: nftables proxy;
         cut_off: nftables proxy;
-        // Checks are made by the daemon, whatever carries the traffic.
-        every_type: nftables;
-        wrong_answers: proxy;
         where_from_and_where_to: nftables proxy;
         slow_start: nftables proxy;
         ten_thousand_rules: nftables;
+    }
+    check {
+        // Checks are made by the daemon, whatever carries the traffic.
+        every_type: nftables;
+        wrong_answers: proxy;
     }
     on_down {
         keep: nftables proxy;

@@ -4,6 +4,7 @@
 //! `tests/conformance.rs`; the rules that an engine does not claim are in [`refused`].
 
 pub mod balance;
+pub mod check;
 pub mod command;
 pub mod conns;
 pub mod empty;
