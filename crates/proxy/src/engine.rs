@@ -62,7 +62,8 @@ impl ProxyEngine {
             used: BTreeSet::new(),
             next_listener: 1,
             prepared: None,
-            files: 0,
+            // Here already: what else counts its share of descriptors in this process shall count from the same number.
+            files: limits::raise_file_limit(),
         }
     }
 
