@@ -216,7 +216,12 @@ impl Plan {
             SourceMode::Masquerade => {}
             SourceMode::Preserve => self.add(Set::Preserve, vec![Value::Mark(mark)], Data::None, None),
             SourceMode::Snat(pool) => {
-                for (slot, address) in (0..statement::SLOTS).zip(pool.iter().cycle()) {
+                // Where backends are names there may be addresses of both families. A flow keeps its listener's, and
+                // every slot must have an address of it.
+                let family = rule.listeners.first().map(|listener| listener.scope.family());
+                let pool: Vec<&IpAddr> =
+                    pool.iter().filter(|address| Some(Family::of(**address)) == family).collect();
+                for (slot, address) in (0..statement::SLOTS).zip(pool.into_iter().cycle()) {
                     let set = match Family::of(*address) {
                         Family::V4 => Set::Source4,
                         Family::V6 => Set::Source6,
