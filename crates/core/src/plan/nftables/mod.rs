@@ -96,7 +96,7 @@ impl Plan {
 
     /// Copies what of a rule depends on facts.
     fn copy_members(&self, id: RuleId, to: &mut Self) {
-        for set in Set::OF_MEMBERS {
+        for set in Set::ALL.into_iter().filter(|set| set.is_of_members()) {
             for (key, entry) in self.elements_of(set, id) {
                 to.add(set, key.clone(), entry.data.clone(), entry.comment.clone());
             }
