@@ -81,8 +81,10 @@ fn crossing(rule: &Rule) -> Option<Obstacle> {
     let family = rule.listeners.first()?.scope.family();
     if rule.pool.has_names() && rule.listeners.iter().any(|listener| listener.scope.family() != family) {
         return Some(
-            Obstacle::new("listeners of both families to a name, whose addresses are those of one family here")
-                .remedy("write two rules, one for the listeners of each family"),
+            Obstacle::new(
+                "listeners of both families to a name, whose addresses are those of one family here",
+            )
+            .remedy("write two rules, one for the listeners of each family"),
         );
     }
     let mut families = rule.pool.backends.iter().filter_map(Backend::target).map(|target| target.family());
