@@ -311,7 +311,7 @@ mod tests {
         let mut controller = controller(&script);
         controller.apply(candidate("10.0.0.1:80"), Moment::ZERO).unwrap();
         script.calls.borrow_mut().clear();
-        script.fails.replace(Some(fails));
+        script.fails.replace(vec![fails]);
         let result = controller.apply(candidate("10.0.0.2:80"), Moment::ZERO);
         (controller, script, result)
     }
@@ -361,7 +361,7 @@ mod tests {
         let script = Rc::<Script>::default();
         let mut controller = controller(&script);
         controller.apply(candidate("10.0.0.1:80"), Moment::ZERO).unwrap();
-        script.fails.replace(Some("proxy clear"));
+        script.fails.replace(vec!["proxy clear"]);
         assert_eq!(controller.clear().unwrap_err().len(), 1);
         assert_eq!(script.calls.borrow().last().unwrap(), "nftables clear");
     }

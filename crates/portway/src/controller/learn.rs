@@ -33,12 +33,20 @@ pub enum News {
 /// What is due later.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    /// Flows that end at a time, unless their backend is back by then.
+    /// Flows that end at a time, unless their backend is back by then. What could not be ended is here again.
     ending: Vec<(Moment, MemberFlows)>,
     /// When a rule's members change by time alone (slow start).
     steps: BTreeMap<usize, Moment>,
     /// When the whole is applied again because an engine could not carry out a change.
     retry: Option<Moment>,
+}
+
+impl Pending {
+    /// These members are there again: what was to end of their flows is not to end any more.
+    fn spare(&mut self, spared: &[MemberFlows]) {
+        let member = |flows: &MemberFlows| (flows.rule.clone(), flows.address, flows.port);
+        self.ending.retain(|(_, flows)| !spared.iter().any(|spared| member(spared) == member(flows)));
+    }
 }
 
 impl<N, P> Controller<N, P>
@@ -114,19 +122,13 @@ where
             let before = self.downs(&due);
             self.replan(&due, &before, now)?;
         }
-        let ending = std::mem::take(&mut self.pending.ending);
-        let (due, later): (Vec<_>, Vec<_>) = ending.into_iter().partition(|(at, _)| *at <= now);
-        self.pending.ending = later;
-        for (_, flows) in due {
-            self.end_flows(&flows.filter(), None)?;
-        }
-        Ok(())
+        self.end_due(now)
     }
 
     /// When [`Controller::tick`] has something to do next.
     pub fn due(&self) -> Option<Moment> {
         let pending = &self.pending;
-        let ending = pending.ending.iter().map(|(at, _)| *at);
+        let ending = pending.ending.iter().filter(|_| pending.retry.is_none()).map(|(at, _)| *at);
         ending.chain(pending.steps.values().copied()).chain(pending.retry).min()
     }
 
@@ -186,25 +188,34 @@ where
         let Applied { candidate, plans } = applied;
         let indices: Vec<usize> = rules.iter().copied().collect();
         let changes = plans.adjust(Applied::world(candidate, &self.facts, now), &indices);
-        let mut at_once = Vec::new();
         for (nth, before) in before {
             let (rule, reach) = candidate.rule(*nth);
             let effects = effects::effects(rule, before, &effects::downs(rule, &self.facts, reach));
-            self.pending.ending.retain(|(_, flows)| !effects.spared.contains(flows));
-            for ended in effects.ended {
-                if ended.after.is_zero() {
-                    at_once.push(ended.flows);
-                } else {
-                    self.pending.ending.push((now + ended.after, ended.flows));
-                }
-            }
+            self.pending.spare(&effects.spared);
+            let ended = effects.ended.into_iter().map(|ended| (now + ended.after, ended.flows));
+            self.pending.ending.extend(ended);
         }
         self.note_steps(rules, now);
         self.carry_out(&changes, now)?;
-        for flows in at_once {
-            self.end_flows(&flows.filter(), None)?;
+        self.end_due(now)
+    }
+
+    /// Ends the flows whose time is over; not while an engine lags behind, for they would begin anew where they were.
+    fn end_due(&mut self, now: Moment) -> Result<(), EngineError> {
+        if self.pending.retry.is_some() {
+            return Ok(());
         }
-        Ok(())
+        let ending = std::mem::take(&mut self.pending.ending);
+        let (due, later): (Vec<_>, Vec<_>) = ending.into_iter().partition(|(at, _)| *at <= now);
+        self.pending.ending = later;
+        let mut result = Ok(());
+        for (_, flows) in due {
+            if let Err(error) = self.end_flows(&flows.filter(), None) {
+                self.pending.ending.push((now + RETRY, flows));
+                result = result.and(Err(error));
+            }
+        }
+        result
     }
 
     /// The engines' part of a change. An engine that could not is brought to the whole plan, now or a little later.
@@ -407,11 +418,45 @@ mod tests {
     #[test]
     fn an_engine_that_cannot_gets_the_whole_plan_and_is_asked_again() {
         let (mut controller, script) = applied("");
-        script.fails.replace(Some("nftables adjust"));
+        script.fails.replace(vec!["nftables adjust"]);
         let down = verdict(&controller, "10.0.0.2:80", false, SECOND);
         controller.learn(vec![down], SECOND).unwrap();
         let whole = ["nftables prepare", "nftables commit", "proxy prepare", "proxy commit"];
         assert_eq!(calls(&script)[..5], [&["nftables adjust"], &whole[..]].concat());
         assert_eq!(controller.due(), None);
+    }
+
+    /// What a change asks for is not lost with an engine that cannot carry it out.
+    #[test]
+    fn flows_are_ended_once_the_engine_has_followed() {
+        let (mut controller, script) = applied("on-down = 'reset'");
+        script.fails.replace(vec!["nftables adjust", "nftables prepare"]);
+        let down = verdict(&controller, "10.0.0.2:80", false, SECOND);
+        controller.learn(vec![down], SECOND).unwrap_err();
+        assert_eq!(calls(&script), ["nftables adjust", "nftables prepare"]);
+        assert_eq!(controller.due(), Some(2 * SECOND));
+        controller.tick(2 * SECOND).unwrap();
+        let whole = ["nftables prepare", "nftables commit", "proxy prepare", "proxy commit"];
+        assert_eq!(calls(&script), [&whole.map(str::to_owned)[..], &ends("10.0.0.2:80")].concat());
+        assert_eq!(controller.due(), None);
+    }
+
+    #[test]
+    fn flows_that_could_not_be_ended_are_tried_again_until_their_backend_is_back() {
+        for back in [false, true] {
+            let (mut controller, script) = applied("on-down = 'reset'");
+            script.fails.replace(vec!["nftables end 10.0.0.2:80"]);
+            let down = verdict(&controller, "10.0.0.2:80", false, SECOND);
+            controller.learn(vec![down], SECOND).unwrap_err();
+            assert_eq!(controller.due(), Some(2 * SECOND));
+            if back {
+                let up = verdict(&controller, "10.0.0.2:80", true, SECOND);
+                controller.learn(vec![up], SECOND).unwrap();
+            }
+            calls(&script);
+            controller.tick(2 * SECOND).unwrap();
+            assert_eq!(calls(&script), if back { Vec::new() } else { ends("10.0.0.2:80") });
+            assert_eq!(controller.due(), None);
+        }
     }
 }
