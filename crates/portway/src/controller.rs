@@ -163,7 +163,9 @@ where
             Some(applied) => &applied.plans.ids,
             None => &self.adopted_ids,
         };
-        let plans = Plans::new(Applied::world(&candidate, &self.facts, now), previous);
+        let concern = Concern::new(&candidate.ruleset, &candidate.assignment, &self.facts);
+        let facts = self.facts_for(&candidate.ruleset, &concern);
+        let plans = Plans::new(Applied::world(&candidate, &facts, now), previous);
         let settings = self.prepare(&plans, &candidate.ruleset)?;
         let mut report = Report { settings, ..Report::default() };
         if let Some(engine) = &mut self.nftables {
@@ -187,6 +189,7 @@ where
             }
         }
         self.applied = Some(Applied { candidate, plans });
+        (self.facts, self.concern) = (Arc::new(facts), concern);
         self.note_applied(now);
         Ok(report)
     }

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use portway_core::effects::{self, Downs, MemberFlows};
 use portway_core::engine::{Engine, EngineError};
-use portway_core::facts::{Answer, Health, Lookup, Moment, Order, Probe};
+use portway_core::facts::{Answer, Facts, Health, Lookup, Moment, Order, Probe};
 use portway_core::members;
 use portway_core::plan::{Changes, nftables, proxy};
-use portway_core::ruleset::{BackendName, RuleName};
+use portway_core::ruleset::{BackendName, RuleName, Ruleset};
 
-use super::{Applied, Candidate, Controller};
+use super::{Applied, Controller};
 use crate::concern::Concern;
 
 /// How long until an engine that could not carry out a change is asked again.
@@ -79,6 +79,7 @@ where
             }
         }
         rules.extend(&renamed);
+        let any_renamed = !renamed.is_empty();
         let before = self.downs(&rules);
         let facts = Arc::make_mut(&mut self.facts);
         for item in news {
@@ -104,6 +105,11 @@ where
                 let (rule, reach) = applied.candidate.rule(nth);
                 self.concern.enter(nth, rule, reach, &self.facts);
             }
+        }
+        if any_renamed {
+            // A name may change its addresses for weeks.
+            let (facts, concern) = (Arc::make_mut(&mut self.facts), &self.concern);
+            facts.health.retain(|probe, _| concern.has_probe(probe));
         }
         self.replan(&rules, &before, now)
     }
@@ -132,13 +138,9 @@ where
         ending.chain(pending.steps.values().copied()).chain(pending.retry).min()
     }
 
-    /// After an apply: what is watched, forgotten and due follows from the new rules.
-    pub(super) fn note_applied(&mut self, now: Moment) {
-        let Some(applied) = &self.applied else { return };
-        let Candidate { ruleset, assignment } = &*applied.candidate;
-        self.concern = Concern::new(ruleset, assignment, &self.facts);
-        let concern = &self.concern;
-        let facts = Arc::make_mut(&mut self.facts);
+    /// Of the facts those that are of use for these rules, which ask for what `concern` says.
+    pub(super) fn facts_for(&self, ruleset: &Ruleset, concern: &Concern) -> Facts {
+        let mut facts = Facts::clone(&self.facts);
         facts.health.retain(|probe, _| concern.has_probe(probe));
         facts.names.retain(|lookup, _| concern.has_lookup(lookup));
         facts.orders.retain(|(rule, backend), _| {
@@ -147,10 +149,25 @@ where
                 rule.pool.has_names() || rule.pool.backends.iter().any(|known| known.name == *backend)
             })
         });
+        facts
+    }
+
+    /// After an apply: what is due follows from the new rules.
+    pub(super) fn note_applied(&mut self, now: Moment) {
+        let Some(applied) = &self.applied else { return };
+        let rules = &applied.candidate.ruleset.rules;
+        // Another check, and with it no verdict yet: such a backend counts as up, and its flows go on.
+        for (nth, rule) in rules.iter().enumerate() {
+            if self.pending.ending.iter().any(|(_, flows)| flows.rule == rule.name) {
+                let (_, reach) = applied.candidate.rule(nth);
+                let downs = effects::downs(rule, &self.facts, reach);
+                self.pending.spare(&effects::effects(rule, &Downs::default(), &downs).spared);
+            }
+        }
         self.pending.retry = None;
         self.pending.steps.clear();
-        let rules = (0..ruleset.rules.len()).filter(|nth| ruleset.rules[*nth].pool.slow_start.is_some());
-        self.note_steps(&rules.collect(), now);
+        let stepping = (0..rules.len()).filter(|nth| rules[*nth].pool.slow_start.is_some());
+        self.note_steps(&stepping.collect(), now);
     }
 }
 
@@ -457,6 +474,62 @@ mod tests {
             controller.tick(2 * SECOND).unwrap();
             assert_eq!(calls(&script), if back { Vec::new() } else { ends("10.0.0.2:80") });
             assert_eq!(controller.due(), None);
+        }
+    }
+
+    /// Its verdict was the old check's. Without one it counts as up, and its clients may not be cut off.
+    #[test]
+    fn a_drain_is_over_when_a_reload_makes_its_backend_count_as_up() {
+        for (file, ends_left) in [("check = 'tcp'", true), ("check = { type = 'tcp', fall = 5 }", false)] {
+            let on_down = "on-down = 'drain'\ndrain-timeout = '5s'";
+            let (mut controller, script) = applied(on_down);
+            let down = verdict(&controller, "10.0.0.2:80", false, SECOND);
+            controller.learn(vec![down], SECOND).unwrap();
+            let text = FILE.replacen("check = 'tcp'", file, 1).replace("ON_DOWN", on_down);
+            controller.apply(of_file(&text), 2 * SECOND).unwrap();
+            calls(&script);
+            controller.tick(6 * SECOND).unwrap();
+            let ended = ["nftables end 10.0.0.2:80 tcp", "proxy end 10.0.0.2:80 tcp"];
+            assert_eq!(calls(&script), if ends_left { &ended[..] } else { &[][..] }, "{file}");
+        }
+    }
+
+    /// What is planned is what the facts say: an order whose backend has gone holds nowhere.
+    #[test]
+    fn an_order_that_a_reload_forgets_is_not_planned() {
+        let (mut controller, _script) = applied("");
+        controller.learn(vec![order("web", "10.0.0.1:80", Some(Admin::Drain))], SECOND).unwrap();
+        let renamed = FILE
+            .replacen("['10.0.0.1:80'", "[{ address = '10.0.0.1:80', name = 'a' }", 1)
+            .replace("ON_DOWN", "");
+        controller.apply(of_file(&renamed), SECOND).unwrap();
+        assert_eq!(controller.facts().orders.len(), 0);
+        let applied = controller.applied().unwrap();
+        let world = Applied::world(&applied.candidate, controller.facts(), SECOND);
+        assert_eq!(applied.plans, portway_core::plan::Plans::new(world, &applied.plans.ids));
+    }
+
+    #[test]
+    fn verdicts_on_addresses_that_a_name_has_left_are_forgotten() {
+        let file = FILE
+            .replace("forward = 'app.example:90'", "forward = 'app.example:90'\n[rule.pool]\ncheck = 'tcp'")
+            .replace("ON_DOWN", "");
+        let script = Rc::<Script>::default();
+        let mut controller = controller(&script);
+        controller.apply(of_file(&file), Moment::ZERO).unwrap();
+        for nth in 1..=5 {
+            let address = format!("10.9.0.{nth}");
+            let answer = portway_core::facts::Resolved {
+                address: address.parse().unwrap(),
+                port: None,
+                weight: 0,
+                priority: 0,
+            };
+            let lookup = Lookup::Addresses("app.example".to_owned());
+            controller.learn(vec![News::Names(lookup, vec![answer])], SECOND).unwrap();
+            let down = verdict(&controller, &format!("{address}:90"), false, SECOND);
+            controller.learn(vec![down], SECOND).unwrap();
+            assert_eq!(controller.facts().health.len(), 1, "{address}");
         }
     }
 }
