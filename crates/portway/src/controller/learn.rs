@@ -134,6 +134,11 @@ where
         self.end_due(now)
     }
 
+    /// Whether an engine holds less than what is planned, and is asked again later.
+    pub fn lags(&self) -> bool {
+        self.pending.retry.is_some()
+    }
+
     /// When [`Controller::tick`] has something to do next.
     pub fn due(&self) -> Option<Moment> {
         let pending = &self.pending;

@@ -123,7 +123,10 @@ impl Running {
         if let Some(reason) = stuck.as_ref().filter(|_| stuck != self.stuck) {
             report::warning(reason);
         }
-        self.stuck = stuck;
+        // Another rule's change that went well puts nothing right for those that wait.
+        if stuck.is_some() || !self.parts.controller.lags() {
+            self.stuck = stuck;
+        }
         let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.facts.applied += 1;
         self.facts.last_apply_us = micros;
@@ -155,6 +158,7 @@ impl Running {
         let now = self.now();
         let report = self.parts.controller.apply(candidate, now).map_err(|error| error.to_string())?;
         self.applied_at = Instant::now();
+        self.stuck = None;
         self.keep_names();
         self.warnings = absent.into_iter().map(|diagnostic| diagnostic.message).collect();
         if check_only {
