@@ -141,6 +141,11 @@ impl Running {
         watch.set(concern.probes(), concern.lookups(), &applied.candidate.ruleset.dns);
     }
 
+    fn keep_orders(&self) -> std::io::Result<()> {
+        let Parts { controller, remembered, .. } = &self.parts;
+        remembered.as_ref().map_or(Ok(()), |files| files.keep_orders(&controller.facts().orders))
+    }
+
     fn keep_names(&self) {
         let Parts { controller, remembered, .. } = &self.parts;
         let files = remembered.as_ref().zip(controller.applied());
@@ -160,6 +165,10 @@ impl Running {
         self.applied_at = Instant::now();
         self.stuck = None;
         self.keep_names();
+        // Those of backends that have left the file would be back with the next start.
+        if let Err(error) = self.keep_orders() {
+            report::warning(&format!("orders are not remembered: {error}"));
+        }
         self.warnings = absent.into_iter().map(|diagnostic| diagnostic.message).collect();
         if check_only {
             self.warnings.extend(report.settings.iter().map(|change| {
