@@ -112,7 +112,8 @@ pub enum SourceMode {
     /// The address of this host on the way to the backend.
     Masquerade,
     /// One of these addresses, of the backend's family; never empty. All have the backends' family, and where those
-    /// have both, or are names, there may be addresses of both.
+    /// have both, or are names, there may be addresses of both. For an address of a name that has a family without one
+    /// here, as [`Self::Masquerade`].
     Snat(Vec<IpAddr>),
     /// The client's own; the backend must route its replies through this host.
     Preserve,
