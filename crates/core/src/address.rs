@@ -4,8 +4,15 @@
 //! a configuration (`udp/0.0.0.0:53`, `eth0:443`), which are `config::endpoint`'s business.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::Serialize;
+
+/// Whether an address can be one host's: neither unspecified nor multicast, nor the limited broadcast address (RFC 6890).
+pub fn is_one_host(address: IpAddr) -> bool {
+    let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    !(address.is_unspecified() || address.is_multicast() || broadcast)
+}
 
 /// A transport protocol that Portway forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -108,7 +108,7 @@ pub struct Order {
     pub by: String,
     /// When, in seconds since the Unix epoch.
     pub at: u64,
-    /// Whether it survives the daemon.
+    /// Whether it survives the daemon; once given, until all of it is taken back.
     pub keep: bool,
 }
 

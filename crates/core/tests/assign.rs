@@ -49,6 +49,12 @@ fn auto_takes_the_cheapest_that_can() {
             EngineKind::Proxy,
             "IPv4 listener to an IPv6 backend",
         ),
+        (
+            "listen = ['0.0.0.0:80', '[::]:80']\nforward = 'app.example:80'",
+            EngineKind::Proxy,
+            "listeners of both families to a name",
+        ),
+        ("listen = '[::]:80'\nforward = 'app.example:80'", EngineKind::Nftables, "cheapest"),
         ("listen = '[fd00::2]:80'\nforward = '[::1]:80'", EngineKind::Proxy, "backend is [::1]"),
         ("listen = '[::1]:80'\nforward = '[fd00::1]'", EngineKind::Proxy, "listener is [::1]"),
         ("listen = '80'\nforward = '10.0.0.1'\ntimeouts = { idle = '5m' }", EngineKind::Proxy, "timeouts"),

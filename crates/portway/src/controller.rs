@@ -163,7 +163,9 @@ where
             Some(applied) => &applied.plans.ids,
             None => &self.adopted_ids,
         };
-        let plans = Plans::new(Applied::world(&candidate, &self.facts, now), previous);
+        let concern = Concern::new(&candidate.ruleset, &candidate.assignment, &self.facts);
+        let facts = self.facts_for(&candidate.ruleset, &concern);
+        let plans = Plans::new(Applied::world(&candidate, &facts, now), previous);
         let settings = self.prepare(&plans, &candidate.ruleset)?;
         let mut report = Report { settings, ..Report::default() };
         if let Some(engine) = &mut self.nftables {
@@ -187,6 +189,7 @@ where
             }
         }
         self.applied = Some(Applied { candidate, plans });
+        (self.facts, self.concern) = (Arc::new(facts), concern);
         self.note_applied(now);
         Ok(report)
     }
@@ -311,7 +314,7 @@ mod tests {
         let mut controller = controller(&script);
         controller.apply(candidate("10.0.0.1:80"), Moment::ZERO).unwrap();
         script.calls.borrow_mut().clear();
-        script.fails.replace(Some(fails));
+        script.fails.replace(vec![fails]);
         let result = controller.apply(candidate("10.0.0.2:80"), Moment::ZERO);
         (controller, script, result)
     }
@@ -361,7 +364,7 @@ mod tests {
         let script = Rc::<Script>::default();
         let mut controller = controller(&script);
         controller.apply(candidate("10.0.0.1:80"), Moment::ZERO).unwrap();
-        script.fails.replace(Some("proxy clear"));
+        script.fails.replace(vec!["proxy clear"]);
         assert_eq!(controller.clear().unwrap_err().len(), 1);
         assert_eq!(script.calls.borrow().last().unwrap(), "nftables clear");
     }

@@ -27,11 +27,11 @@ impl Persist {
         Self { clients: Mutex::new(LruCache::unbounded_with_hasher(RandomState::new())) }
     }
 
-    /// Where `client` was sent within the last `timeout` ms.
-    pub fn recall(&self, client: IpAddr, now: u64, timeout: u64) -> Option<Target> {
+    /// Where `client` was sent within the last `timeout` ms, and when (ms).
+    pub fn recall(&self, client: IpAddr, now: u64, timeout: u64) -> Option<(Target, u64)> {
         let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let (target, since) = *clients.peek(&client.to_canonical())?;
-        (now < since.saturating_add(timeout)).then_some(target)
+        (now < since.saturating_add(timeout)).then_some((target, since))
     }
 
     /// Remembers where `client` is sent now.
@@ -62,6 +62,10 @@ mod tests {
         Target { address: Ipv4Addr::LOCALHOST.into(), ports: TargetPorts::One(port) }
     }
 
+    fn recall(persist: &Persist, client: IpAddr, now: u64, timeout: u64) -> Option<Target> {
+        persist.recall(client, now, timeout).map(|(target, _)| target)
+    }
+
     fn client(number: u32) -> IpAddr {
         Ipv4Addr::from(number).into()
     }
@@ -70,13 +74,13 @@ mod tests {
     fn a_client_is_remembered_for_as_long_as_it_comes_back() {
         let persist = Persist::new();
         persist.remember(client(1), target(80), 0, 100);
-        assert_eq!(persist.recall(client(1), 99, 100), Some(target(80)));
-        assert_eq!(persist.recall(client(2), 99, 100), None);
+        assert_eq!(recall(&persist, client(1), 99, 100), Some(target(80)));
+        assert_eq!(recall(&persist, client(2), 99, 100), None);
         persist.remember(client(1), target(80), 99, 100);
-        assert_eq!(persist.recall(client(1), 198, 100), Some(target(80)));
-        assert_eq!(persist.recall(client(1), 199, 100), None);
+        assert_eq!(recall(&persist, client(1), 198, 100), Some(target(80)));
+        assert_eq!(recall(&persist, client(1), 199, 100), None);
         let mapped = Ipv4Addr::from(1u32).to_ipv6_mapped().into();
-        assert_eq!(persist.recall(mapped, 198, 100), Some(target(80)), "one host, however it is written");
+        assert_eq!(recall(&persist, mapped, 198, 100), Some(target(80)), "one host, however it is written");
     }
 
     #[test]
@@ -88,9 +92,9 @@ mod tests {
         }
         persist.remember(client(0), target(81), 0, 100);
         persist.remember(client(most), target(80), 0, 100);
-        assert_eq!(persist.recall(client(0), 0, 100), Some(target(81)), "it came back");
-        assert_eq!(persist.recall(client(1), 0, 100), None);
-        assert_eq!(persist.recall(client(2), 0, 100), Some(target(80)));
+        assert_eq!(recall(&persist, client(0), 0, 100), Some(target(81)), "it came back");
+        assert_eq!(recall(&persist, client(1), 0, 100), None);
+        assert_eq!(recall(&persist, client(2), 0, 100), Some(target(80)));
         assert_eq!(persist.clients.lock().unwrap().len(), MOST);
     }
 

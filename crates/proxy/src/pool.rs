@@ -5,6 +5,7 @@
 //! ([`Member`]). Choosing takes no lock, except where a rule asks for persistence, and a pool of one member costs
 //! nothing but counting its flows.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -48,6 +49,9 @@ pub struct Pool {
 struct Place {
     member: Arc<Member>,
     weight: u32,
+    /// When (ms) it was put into the pool, where it has been since. Clients that are remembered for it from an earlier
+    /// time are not sent there: they had lost it.
+    since: u64,
 }
 
 /// Turns taken, in a cache line of its own: what stands around it is only read.
@@ -101,10 +105,14 @@ impl Pool {
             Meets::Refuse => (&[][..], NoMember::Refuse),
             Meets::Drop => (&[][..], NoMember::Drop),
         };
+        let known = before.map_or(&[][..], |before| &before.places);
+        let known: HashMap<Target, u64> =
+            known.iter().map(|place| (place.member.target, place.since)).collect();
         let place = |planned: &portway_core::members::Member| {
             let member = member(planned.target);
             member.live.set_max(planned.max_connections.map_or(usize::MAX, |max| max.get() as usize));
-            Place { member, weight: planned.weight }
+            let since = known.get(&planned.target).copied().unwrap_or(now);
+            Place { member, weight: planned.weight, since }
         };
         let persist = plan.persist.map(|timeout| {
             let known = before.and_then(|before| before.persist.as_ref());
@@ -203,8 +211,8 @@ impl Pool {
 
     fn remembered(&self, asking: &Asking<'_>) -> Option<Lease> {
         let (persist, timeout) = self.persist.as_ref()?;
-        let target = persist.recall(asking.client?.ip(), asking.now, *timeout)?;
-        let place = self.places.iter().find(|place| place.member.target == target)?;
+        let (target, at) = persist.recall(asking.client?.ip(), asking.now, *timeout)?;
+        let place = self.places.iter().find(|place| place.member.target == target && place.since <= at)?;
         place.take(Choice::Sound, asking)
     }
 

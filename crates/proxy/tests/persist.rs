@@ -48,6 +48,20 @@ fn a_member_that_left_does_not_count() {
     assert_eq!(place_of(client(2), address), other, "and the others to where they were");
 }
 
+/// As nftables has it, whether the client has called meanwhile or not.
+#[test]
+fn a_member_that_comes_back_has_no_clients() {
+    let members = tellers(2);
+    let (mut proxy, address) = persistent(&members, Duration::from_secs(60));
+    proxy.adjust(Meets::Members(vec![members[1].clone()]));
+    let clients = 1..=10;
+    assert!(clients.clone().all(|last| place_of(client(last), address) == 1));
+    thread::sleep(Duration::from_millis(10));
+    proxy.adjust(Meets::Members(vec![members[0].clone()]));
+    proxy.adjust(Meets::Members(members));
+    assert!(clients.map(|last| place_of(client(last), address)).any(|place| place == 0));
+}
+
 #[test]
 fn new_flows_renew_it_and_time_ends_it() {
     let members = tellers(2);

@@ -75,8 +75,18 @@ fn nftables(rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
     found
 }
 
-/// Families: an address of one cannot be translated to one of the other.
+/// Families: an address of one cannot be translated to one of the other. A name has addresses of both, and only those of
+/// one family are used ([`crate::members::Reach`]).
 fn crossing(rule: &Rule) -> Option<Obstacle> {
+    let family = rule.listeners.first()?.scope.family();
+    if rule.pool.has_names() && rule.listeners.iter().any(|listener| listener.scope.family() != family) {
+        return Some(
+            Obstacle::new(
+                "listeners of both families to a name, whose addresses are those of one family here",
+            )
+            .remedy("write two rules, one for the listeners of each family"),
+        );
+    }
     let mut families = rule.pool.backends.iter().filter_map(Backend::target).map(|target| target.family());
     let first = families.next();
     if families.any(|family| Some(family) != first) {

@@ -285,6 +285,5 @@ fn noted<T>(text: &Text, parsed: Result<T, Fault>, diagnostics: &mut Vec<Diagnos
 
 /// Whether an address can be this host's own, to send from.
 fn can_send_from(address: IpAddr) -> bool {
-    let broadcast = address == IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
-    !(address.is_unspecified() || address.is_multicast() || address.is_loopback() || broadcast)
+    crate::address::is_one_host(address) && !address.is_loopback()
 }

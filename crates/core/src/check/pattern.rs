@@ -18,7 +18,7 @@ impl Pattern {
     /// The pattern of an expectation.
     ///
     /// # Errors
-    /// The regular expression has a mistake or is too large: what the `regex` crate says of it.
+    /// The regular expression has a mistake or is too large; which, in words for people.
     pub fn new(expect: &Expect) -> Result<Self, String> {
         let text = match expect {
             Expect::Regex(text) => text.clone(),
@@ -29,7 +29,7 @@ impl Pattern {
         };
         let mut builder = RegexBuilder::new(&text);
         builder.size_limit(Self::MOST).dfa_size_limit(Self::MOST);
-        builder.build().map(Self).map_err(|error| error.to_string())
+        builder.build().map(Self).map_err(|error| words(&error))
     }
 
     /// The pattern of what a check expects, where it expects something.
@@ -48,6 +48,19 @@ impl Pattern {
     /// Whether `bytes` hold it.
     pub(super) fn is_in(&self, bytes: &[u8]) -> bool {
         self.0.is_match(bytes)
+    }
+}
+
+/// What is wrong with a regular expression.
+fn words(error: &regex::Error) -> String {
+    match error {
+        regex::Error::CompiledTooBig(_) => "it would be too large".to_owned(),
+        // The last line of the library's report is the reason; those before it draw the place.
+        other => {
+            let report = other.to_string();
+            let last = report.lines().last().unwrap_or_default();
+            last.strip_prefix("error: ").unwrap_or(last).to_owned()
+        }
     }
 }
 

@@ -6,10 +6,10 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::{Reach, watch};
-use crate::address::Family;
+use crate::address::{Family, is_one_host};
 use crate::facts::{Facts, Resolved};
 use crate::ruleset::{Backend, BackendHost, BackendName, Pool, Resolve, Rule, Scope, Target, TargetPorts};
 
@@ -151,8 +151,7 @@ fn obstacle(rule: &Rule, target: Target, reach: Reach) -> Option<Aside<'static>>
 fn can_be_sent_to(address: IpAddr) -> bool {
     let scoped =
         matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() || v6.is_unicast_link_local());
-    let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
-    !(address.is_unspecified() || address.is_multicast() || broadcast || scoped)
+    is_one_host(address) && !scoped
 }
 
 /// Leaves each target to one candidate, and no more candidates than a pool may have.

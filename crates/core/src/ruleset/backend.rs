@@ -146,19 +146,18 @@ pub enum Resolve {
     First,
 }
 
-/// The name of a backend within its pool: `name`, or the backend as written. 1 to 253 printable ASCII bytes without
+/// The name of a backend within its pool: `name`, or the backend as written. 1 to 270 printable ASCII bytes without
 /// white space, quotes and backslashes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct BackendName(String);
 
 impl BackendName {
-    /// The longest name, in bytes: that of a host name with its port.
+    /// The longest name, in bytes: a host name with a range of ports is shorter.
     pub const MAX: usize = 270;
 
     /// The name, or `None` when it breaks the rules above.
     pub fn new(name: &str) -> Option<Self> {
-        let printable = name.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\'' | b'\\'));
-        ((1..=Self::MAX).contains(&name.len()) && printable).then(|| Self(name.to_owned()))
+        super::is_name(name, Self::MAX).then(|| Self(name.to_owned()))
     }
 
     /// The name as text.

@@ -32,8 +32,7 @@ impl RuleName {
 
     /// The name, or `None` when it breaks the rules above.
     pub fn new(name: &str) -> Option<Self> {
-        let printable = name.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\'' | b'\\'));
-        ((1..=Self::MAX).contains(&name.len()) && printable).then(|| Self(name.to_owned()))
+        is_name(name, Self::MAX).then(|| Self(name.to_owned()))
     }
 
     /// The name as text.
@@ -46,6 +45,12 @@ impl fmt::Display for RuleName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Whether a text is 1 to `most` printable ASCII bytes without white space, quotes and backslashes.
+fn is_name(text: &str, most: usize) -> bool {
+    let printable = text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\'' | b'\\'));
+    (1..=most).contains(&text.len()) && printable
 }
 
 /// Which destination addresses a listener answers for.
@@ -107,7 +112,8 @@ pub enum SourceMode {
     /// The address of this host on the way to the backend.
     Masquerade,
     /// One of these addresses, of the backend's family; never empty. All have the backends' family, and where those
-    /// have both, or are names, there may be addresses of both.
+    /// have both, or are names, there may be addresses of both. For an address of a name that has a family without one
+    /// here, as [`Self::Masquerade`].
     Snat(Vec<IpAddr>),
     /// The client's own; the backend must route its replies through this host.
     Preserve,

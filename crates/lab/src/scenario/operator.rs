@@ -108,6 +108,12 @@ pub fn survives(engine: Engine) {
     orders_hold(&portway);
     portway.reload(&Farm::pool(engine, &["", "", ""], "on-down = 'reset'"));
     orders_hold(&portway);
+    // By its address it is the same backend.
+    let target = portway.backend("pool", "a")["target"].as_str().expect("an address").to_owned();
+    portway.order(&format!("undrain pool/{target}"));
+    portway.order(&format!("drain pool/{target}"));
+    portway.reload(&Farm::pool(engine, &["", "", ""], ""));
+    orders_hold(&portway);
     portway.stop();
     portway.restart();
     assert_eq!(portway.state("a"), "up", "without --keep it ends with the daemon");
@@ -117,15 +123,24 @@ pub fn survives(engine: Engine) {
     };
     only_weight();
     portway.order("disable pool/c --keep");
+    portway.order("weight pool/c 2");
     portway.kill9();
     portway.restart();
     assert_eq!(portway.state("c"), "disabled");
     assert_eq!(portway.backend("pool", "c")["by"], "root", "who did it outlives the daemon too");
     portway.order("enable pool/c");
+    portway.order("weight pool/c default");
     only_weight();
     portway.stop();
     portway.restart();
     assert_eq!(portway.state("c"), "up", "what was taken back stays so");
+    portway.order("disable pool/c --keep");
+    portway.reload(&Farm::pool(engine, &["", ""], ""));
+    portway.reload(&Farm::pool(engine, &["", "", ""], ""));
+    assert_eq!(portway.state("c"), "up", "it ended with its backend");
+    portway.stop();
+    portway.restart();
+    assert_eq!(portway.state("c"), "up", "and stays so");
 }
 
 /// A rule or backend that is not there is refused, with those that are.

@@ -15,11 +15,11 @@ use portway_core::ruleset::EngineKind;
 use super::{Candidate, Controller};
 use crate::load;
 
-/// What the fakes were asked, in order, and which step of which engine fails.
+/// What the fakes were asked, in order, and which steps of which engines fail.
 #[derive(Default)]
 pub(super) struct Script {
     pub(super) calls: RefCell<Vec<String>>,
-    pub(super) fails: RefCell<Option<&'static str>>,
+    pub(super) fails: RefCell<Vec<&'static str>>,
 }
 
 pub(super) struct Fake<P, C> {
@@ -36,9 +36,10 @@ impl<P, C> Fake<P, C> {
     fn step(&self, step: &str) -> Result<(), EngineError> {
         let call = format!("{} {step}", self.kind);
         self.script.calls.borrow_mut().push(call.clone());
-        // One failure only: going back afterwards works.
-        if *self.script.fails.borrow() == Some(call.as_str()) {
-            self.script.fails.replace(None);
+        // Each fails once: going back afterwards works.
+        let failing = self.script.fails.borrow().iter().position(|step| *step == call);
+        if let Some(nth) = failing {
+            self.script.fails.borrow_mut().remove(nth);
             let reason = "as the test wants".to_owned();
             return Err(EngineError { engine: self.kind, rule: None, doing: call, reason, hint: None });
         }

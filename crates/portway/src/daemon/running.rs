@@ -123,7 +123,10 @@ impl Running {
         if let Some(reason) = stuck.as_ref().filter(|_| stuck != self.stuck) {
             report::warning(reason);
         }
-        self.stuck = stuck;
+        // Another rule's change that went well puts nothing right for those that wait.
+        if stuck.is_some() || !self.parts.controller.lags() {
+            self.stuck = stuck;
+        }
         let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.facts.applied += 1;
         self.facts.last_apply_us = micros;
@@ -136,6 +139,11 @@ impl Running {
         let Some(applied) = controller.applied() else { return };
         let concern = controller.concern();
         watch.set(concern.probes(), concern.lookups(), &applied.candidate.ruleset.dns);
+    }
+
+    fn keep_orders(&self) -> std::io::Result<()> {
+        let Parts { controller, remembered, .. } = &self.parts;
+        remembered.as_ref().map_or(Ok(()), |files| files.keep_orders(&controller.facts().orders))
     }
 
     fn keep_names(&self) {
@@ -155,7 +163,12 @@ impl Running {
         let now = self.now();
         let report = self.parts.controller.apply(candidate, now).map_err(|error| error.to_string())?;
         self.applied_at = Instant::now();
+        self.stuck = None;
         self.keep_names();
+        // Those of backends that have left the file would be back with the next start.
+        if let Err(error) = self.keep_orders() {
+            report::warning(&format!("orders are not remembered: {error}"));
+        }
         self.warnings = absent.into_iter().map(|diagnostic| diagnostic.message).collect();
         if check_only {
             self.warnings.extend(report.settings.iter().map(|change| {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use portway_core::address::is_one_host;
 use portway_core::facts::Resolved;
 use portway_core::names::Outcome;
 
@@ -59,10 +60,7 @@ impl Answers {
     pub(super) fn addresses(&self, host: &Name) -> impl Iterator<Item = IpAddr> {
         let records = [RecordType::A, RecordType::AAAA].map(|kind| self.fresh.get(&(host.clone(), kind)));
         let addresses = records.into_iter().flatten().flatten().filter_map(RData::ip_addr);
-        addresses.filter(|address| match address {
-            IpAddr::V4(v4) => !(v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast()),
-            IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_multicast()),
-        })
+        addresses.filter(|address| is_one_host(*address))
     }
 
     /// The records of a service. A target of "." says that there is none (RFC 2782), and port 0 leads nowhere.

@@ -2,17 +2,13 @@
 //!
 //! Deliberately absent: how an answer is searched, which is the check's business when it runs.
 
-use regex::bytes::RegexBuilder;
-
+use crate::check::Pattern;
 use crate::config::{CheckConfig, Text};
 use crate::diagnostic::{Diagnostic, quote};
 use crate::ruleset::Expect;
 
 /// The most bytes to send, to expect, and of a regular expression.
 pub const MOST: usize = 1024;
-
-/// The most memory that a compiled regular expression may take, in bytes.
-const REGEX_SIZE: usize = 1 << 20;
 
 /// `send` or `send-hex`.
 pub fn send(config: &CheckConfig, diagnostics: &mut Vec<Diagnostic>) -> Option<Vec<u8>> {
@@ -28,7 +24,7 @@ pub fn expect(config: &CheckConfig, diagnostics: &mut Vec<Diagnostic>) -> Option
     let bytes =
         text.or_else(|| config.expect_hex.as_ref().and_then(|text| hex(text, "expect-hex", diagnostics)));
     let regex = config.expect_regex.as_ref().and_then(|text| regex(text, diagnostics));
-    bytes.map(Expect::Bytes).or(regex.map(Expect::Regex))
+    bytes.map(Expect::Bytes).or(regex)
 }
 
 /// One spelling of a thing, not several.
@@ -80,20 +76,12 @@ fn hex(text: &Text, name: &str, diagnostics: &mut Vec<Diagnostic>) -> Option<Vec
     Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
-fn regex(text: &Text, diagnostics: &mut Vec<Diagnostic>) -> Option<String> {
+fn regex(text: &Text, diagnostics: &mut Vec<Diagnostic>) -> Option<Expect> {
     within(text, "expect-regex", text.value.len(), diagnostics)?;
-    match RegexBuilder::new(&text.value).size_limit(REGEX_SIZE).build() {
-        Ok(_) => Some(text.value.clone()),
-        Err(error) => {
-            let why = match error {
-                regex::Error::CompiledTooBig(_) => "it would be too large".to_owned(),
-                // The last line of the library's report is the reason; those before it draw the place.
-                other => {
-                    let report = other.to_string();
-                    let last = report.lines().last().unwrap_or_default();
-                    last.strip_prefix("error: ").unwrap_or(last).to_owned()
-                }
-            };
+    let expect = Expect::Regex(text.value.clone());
+    match Pattern::new(&expect) {
+        Ok(_) => Some(expect),
+        Err(why) => {
             diagnostics.push(
                 Diagnostic::error(text.inside(), format!("this is not a regular expression: {why}"))
                     .hint("for a text as it is write `expect`"),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::ports::Shape;
 use super::source::plain_address;
-use crate::address::{Family, Protocol};
+use crate::address::{Family, Protocol, is_one_host};
 use crate::config::value::format_duration;
 use crate::config::{CheckConfig, Text};
 use crate::diagnostic::{Diagnostic, Span};
@@ -80,7 +80,7 @@ fn times(config: &CheckConfig, diagnostics: &mut Vec<Diagnostic>) -> (Duration, 
 /// An address to check.
 fn address(text: &Text, diagnostics: &mut Vec<Diagnostic>) -> Option<IpAddr> {
     let found = plain_address(text).and_then(|address| {
-        if address.is_unspecified() || address.is_multicast() {
+        if !is_one_host(address) {
             return Err(Diagnostic::error(text.inside(), format!("{address} cannot be checked"))
                 .hint("write the address of one host"));
         }

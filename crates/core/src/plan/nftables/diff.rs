@@ -50,9 +50,10 @@ impl Change {
 
     /// The rules of which an element that leads to a member goes.
     fn losers(&self) -> impl Iterator<Item = RuleId> {
-        let members = self.remove.iter().filter(|(set, _)| {
-            Set::OF_MEMBERS.contains(set) && matches!(nat_of(**set), Some((_, Field::Destination)))
-        });
+        let members = self
+            .remove
+            .iter()
+            .filter(|(set, _)| set.is_of_members() && matches!(nat_of(**set), Some((_, Field::Destination))));
         members.flat_map(|(_, keys)| keys).filter_map(|key| mark_of(key).and_then(RuleId::of_mark))
     }
 }

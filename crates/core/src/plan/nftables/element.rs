@@ -205,43 +205,6 @@ impl Set {
         Self::Members6SamePort,
     ];
 
-    /// The sets whose elements depend on facts, all keyed by the rule first; the elements of all others follow from the
-    /// rule alone.
-    pub const OF_MEMBERS: [Self; 32] = [
-        Self::Backend4,
-        Self::Backend4SamePort,
-        Self::Backend4Shifted,
-        Self::Backend6,
-        Self::Backend6SamePort,
-        Self::Backend6Shifted,
-        Self::Slots4(0),
-        Self::Slots4(1),
-        Self::Slots4(2),
-        Self::Slots4(3),
-        Self::Slots4(4),
-        Self::Slots4(5),
-        Self::Slots4(6),
-        Self::Slots4(7),
-        Self::Slots4SamePort,
-        Self::Slots6(0),
-        Self::Slots6(1),
-        Self::Slots6(2),
-        Self::Slots6(3),
-        Self::Slots6(4),
-        Self::Slots6(5),
-        Self::Slots6(6),
-        Self::Slots6(7),
-        Self::Slots6SamePort,
-        Self::Pools,
-        Self::Refused,
-        Self::Noted,
-        Self::Remembered,
-        Self::Members4,
-        Self::Members4SamePort,
-        Self::Members6,
-        Self::Members6SamePort,
-    ];
-
     /// The maps in which the kernel remembers clients.
     pub const PERSIST: [Self; 4] =
         [Self::Persist4, Self::Persist4SamePort, Self::Persist6, Self::Persist6SamePort];
@@ -313,6 +276,16 @@ impl Set {
         let dynamic =
             matches!(self, Self::Persist4 | Self::Persist4SamePort | Self::Persist6 | Self::Persist6SamePort);
         Shape { name, key, data, interval, counter, dynamic }
+    }
+
+    /// Whether elements depend on facts, all keyed by the rule first; those of all other sets follow from the rule alone.
+    pub const fn is_of_members(self) -> bool {
+        let follows_from_the_rule = matches!(
+            self,
+            Self::Flows | Self::Traffic | Self::Helpers | Self::Preserve | Self::Source4 | Self::Source6
+        );
+        // The kernel's own memory of clients is no part of a plan.
+        !(self.is_listener() || follows_from_the_rule || self.shape().dynamic)
     }
 
     /// Whether the set says which traffic is a rule's: its keys end in protocol and port.

@@ -96,7 +96,7 @@ impl Plan {
 
     /// Copies what of a rule depends on facts.
     fn copy_members(&self, id: RuleId, to: &mut Self) {
-        for set in Set::OF_MEMBERS {
+        for set in Set::ALL.into_iter().filter(|set| set.is_of_members()) {
             for (key, entry) in self.elements_of(set, id) {
                 to.add(set, key.clone(), entry.data.clone(), entry.comment.clone());
             }
@@ -216,7 +216,12 @@ impl Plan {
             SourceMode::Masquerade => {}
             SourceMode::Preserve => self.add(Set::Preserve, vec![Value::Mark(mark)], Data::None, None),
             SourceMode::Snat(pool) => {
-                for (slot, address) in (0..statement::SLOTS).zip(pool.iter().cycle()) {
+                // Where backends are names there may be addresses of both families. A flow keeps its listener's, and
+                // every slot must have an address of it.
+                let family = rule.listeners.first().map(|listener| listener.scope.family());
+                let pool: Vec<&IpAddr> =
+                    pool.iter().filter(|address| Some(Family::of(**address)) == family).collect();
+                for (slot, address) in (0..statement::SLOTS).zip(pool.into_iter().cycle()) {
                     let set = match Family::of(*address) {
                         Family::V4 => Set::Source4,
                         Family::V6 => Set::Source6,

@@ -107,6 +107,24 @@ fn host_settings_follow_from_the_rules() {
     assert_eq!(needs(Scope::Any(Family::V6), "fd00::1"), (false, [false, true]));
 }
 
+/// A name may have addresses of both families, and so may the pool of sources; flows keep the listener's.
+#[test]
+fn every_source_slot_has_an_address_of_the_listeners_family() {
+    let sources: Vec<IpAddr> =
+        ["192.0.2.9", "fd00::9", "192.0.2.10"].map(|text| text.parse().unwrap()).into();
+    for (family, set, other) in
+        [(Family::V4, Set::Source4, Set::Source6), (Family::V6, Set::Source6, Set::Source4)]
+    {
+        let listener = tcp(Scope::Any(family), 80, 80);
+        let mut rule = rule("named", vec![listener], to("10.0.0.1", TargetPorts::One(80)));
+        rule.pool.backends[0].host = BackendHost::Name(HostName::new("app.example").unwrap());
+        rule.source = SourceMode::Snat(sources.clone());
+        let plan = plan(&[rule]);
+        assert_eq!(plan.elements(set).count(), usize::try_from(statement::SLOTS).unwrap());
+        assert_eq!(plan.elements(other).count(), 0);
+    }
+}
+
 #[test]
 fn a_changed_backend_changes_one_element() {
     let old = plan(&[rule("web", vec![tcp(ANY, 80, 80)], to("10.0.0.1", TargetPorts::One(80)))]);

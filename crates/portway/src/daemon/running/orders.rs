@@ -4,7 +4,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use portway_core::engine::EngineError;
 use portway_core::facts::{Admin, Order};
-use portway_core::members::{self, MemberView};
+use portway_core::members;
 use portway_core::ruleset::{Backend, BackendName, RuleName};
 
 use super::{Failure, Running};
@@ -42,11 +42,7 @@ impl Running {
         let learned = self.parts.controller.learn(news, now);
         self.note(learned, since);
         report::log(&said);
-        if let Some(files) = &self.parts.remembered
-            && let Err(error) = files.keep_orders(&self.parts.controller.facts().orders)
-        {
-            return Err(format!("{said}; but it cannot be remembered: {error}"));
-        }
+        self.keep_orders().map_err(|error| format!("{said}; but it cannot be remembered: {error}"))?;
         let reading = self.reading(None).map_err(|error| error.to_string())?;
         Ok(move || {
             let mut rows = reading.backends(nth)?;
@@ -56,7 +52,8 @@ impl Running {
         })
     }
 
-    /// The rule (and its place) and the backend that are meant, by name or by address.
+    /// The rule (and its place) and the backend that are meant, by name or by address. A backend that is an address in
+    /// the file is known by its name, however it was asked for: an order must be found again by either.
     fn find(&self, rule: &str, backend: &str) -> Result<(usize, RuleName, BackendName), Failure> {
         let candidate = self.applied().map(|applied| &applied.candidate);
         let rules = candidate.map_or(&[][..], |candidate| &candidate.ruleset.rules);
@@ -67,8 +64,16 @@ impl Running {
         };
         let (found, reach) = candidate.rule(nth);
         let views = members::view(found, self.parts.controller.facts(), self.now(), reach);
-        let meant = |view: &MemberView| view.backend == backend || view.target.as_deref() == Some(backend);
-        match views.iter().find(|view| meant(view)).and_then(|_| BackendName::new(backend)) {
+        let named = || found.pool.backends.iter().find(|known| known.name.as_str() == backend);
+        let written = || {
+            let at = |known: &&Backend| known.target().is_some_and(|target| target.to_string() == backend);
+            found.pool.backends.iter().find(at)
+        };
+        let resolved = || {
+            views.iter().find(|view| view.target.as_deref() == Some(backend))?;
+            BackendName::new(backend)
+        };
+        match named().or_else(written).map(|known| known.name.clone()).or_else(resolved) {
             Some(backend) => Ok((nth, found.name.clone(), backend)),
             None => {
                 let mut names: Vec<&str> = views.iter().map(|view| view.backend.as_str()).collect();
@@ -98,7 +103,8 @@ fn changed(mut order: Order, ordered: Ordered, keep: bool, by: &str) -> Result<O
     }
     by.clone_into(&mut order.by);
     order.at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    order.keep = keep;
+    // One entry in the state directory holds both: a weight that may go must not take a drain with it that is to stay.
+    order.keep |= keep;
     Ok(order)
 }
 
