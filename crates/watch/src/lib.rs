@@ -16,6 +16,9 @@
 #![forbid(unsafe_code)]
 
 mod command;
+mod context;
+mod fault;
+mod lock;
 mod lookup;
 mod probe;
 mod random;
@@ -35,8 +38,8 @@ use std::time::Instant;
 use portway_core::facts::{Answer, Health, Lookup, Probe};
 use portway_core::ruleset::Dns;
 
+use context::{Context, Wanted};
 pub use report::{LookupReport, ProbeReport, Report};
-use thread::{Context, Wanted};
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]

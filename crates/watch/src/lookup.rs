@@ -9,8 +9,9 @@ use std::time::Instant;
 use portway_core::facts::{Answer, Lookup};
 use portway_core::names::Resolution;
 
+use crate::context::Context;
+use crate::lock::locked;
 use crate::resolver::{Kept, Resolver};
-use crate::thread::{Context, locked};
 use crate::{Event, LookupReport};
 
 /// The last answer to a lookup, which outlives the task that got it.

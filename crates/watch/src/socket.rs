@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout_at};
 
-use crate::probe::{Fault, Made};
+use crate::fault::{Fault, Made};
 
 /// How much is read at a time.
 const READ: usize = 8 * 1024;

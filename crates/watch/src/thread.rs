@@ -1,127 +1,30 @@
-//! The thread: what all tasks share, and the one that starts and ends the others.
+//! The thread: the task that starts and ends the others, as the owner says.
 //!
 //! Deliberately absent: what a task does ([`crate::probe`], [`crate::lookup`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use portway_core::check::Pattern;
-use portway_core::facts::{Lookup, Moment, Probe};
+use portway_core::facts::{Lookup, Probe};
 use portway_core::ruleset::{Check, Dns};
-use rustix::process::{Resource, getrlimit};
-use tokio::sync::{Notify, Semaphore};
 use tokio::task;
 
+use crate::context::{COMMANDS, Context};
 use crate::lookup::Last;
 use crate::resolver::Resolver;
-use crate::tls::{READING, Tls};
-use crate::{Event, Report, lookup, probe};
+use crate::tls::READING;
+use crate::{lookup, probe};
 
-/// The most checks at the same time; each holds one descriptor.
-const CHECKS: usize = 1000;
-/// Checks hold at most one in so many of the process's descriptors: the rest is for traffic.
-const SHARE: usize = 8;
-/// The most programs at the same time.
-const COMMANDS: usize = 8;
-/// The most lookups at the same time; each asks at most [`crate::resolver::QUESTIONS`] questions at a time.
-const LOOKUPS: usize = 64;
 /// Threads for what blocks: programs, and the certificate files of checks.
 const BLOCKING: usize = COMMANDS + READING;
 /// New checks start this far apart, so that 10,000 of them do not start in one instant.
 const APART: Duration = Duration::from_micros(100);
 /// How long the end of the thread waits for programs that were killed.
 const LAST_WAIT: Duration = Duration::from_secs(1);
-
-/// What is to be watched.
-pub(crate) struct Wanted {
-    pub(crate) probes: BTreeSet<Probe>,
-    pub(crate) lookups: BTreeSet<Lookup>,
-    pub(crate) dns: Dns,
-}
-
-/// What the owner has said last.
-#[derive(Default)]
-struct Orders {
-    wanted: Option<Wanted>,
-    closed: bool,
-}
-
-/// What the owner and all tasks share.
-pub(crate) struct Context {
-    start: Instant,
-    send: Box<dyn Fn(Event) + Send + Sync>,
-    orders: Mutex<Orders>,
-    told: Notify,
-    report: Mutex<Report>,
-    pub(crate) checks: Arc<Semaphore>,
-    pub(crate) commands: Arc<Semaphore>,
-    pub(crate) lookups: Semaphore,
-    pub(crate) tls: Tls,
-    pub(crate) random: crate::random::Random,
-}
-
-impl Context {
-    pub(crate) fn new(start: Instant, send: Box<dyn Fn(Event) + Send + Sync>) -> Self {
-        let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok());
-        let checks = files.map_or(CHECKS, |files| (files / SHARE).clamp(16, CHECKS));
-        Self {
-            start,
-            send,
-            orders: Mutex::default(),
-            told: Notify::new(),
-            report: Mutex::default(),
-            checks: Arc::new(Semaphore::new(checks)),
-            commands: Arc::new(Semaphore::new(COMMANDS)),
-            lookups: Semaphore::new(LOOKUPS),
-            tls: Tls::new(),
-            random: crate::random::Random::new(),
-        }
-    }
-
-    /// Tells the thread what to watch. Only the last word counts.
-    pub(crate) fn want(&self, wanted: Wanted) {
-        locked(&self.orders).wanted = Some(wanted);
-        self.told.notify_one();
-    }
-
-    /// Tells the thread to end.
-    pub(crate) fn close(&self) {
-        locked(&self.orders).closed = true;
-        self.told.notify_one();
-    }
-
-    pub(crate) fn report(&self) -> Report {
-        locked(&self.report).clone()
-    }
-
-    /// Changes the report.
-    pub(crate) fn note(&self, note: impl FnOnce(&mut Report)) {
-        note(&mut locked(&self.report));
-    }
-
-    pub(crate) fn send(&self, event: Event) {
-        (self.send)(event);
-    }
-
-    /// The moment of an instant.
-    pub(crate) fn moment(&self, at: Instant) -> Moment {
-        at.saturating_duration_since(self.start)
-    }
-
-    /// The instant of a moment; far away where the clock cannot express it.
-    pub(crate) fn instant(&self, moment: Moment) -> Instant {
-        const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
-        self.start.checked_add(moment).unwrap_or_else(|| Instant::now() + FAR)
-    }
-}
-
-/// A lock whose holders do not panic half-way: what they guard is whole.
-pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Starts the thread.
 pub(crate) fn start(context: Arc<Context>) -> io::Result<JoinHandle<()>> {
@@ -152,16 +55,7 @@ async fn run(context: &Arc<Context>) {
     let mut lookups = BTreeMap::new();
     let mut asked: Option<Dns> = None;
     let mut resolver = Arc::new(Resolver::new(&Dns::default()));
-    loop {
-        context.told.notified().await;
-        let (wanted, closed) = {
-            let mut orders = locked(&context.orders);
-            (orders.wanted.take(), orders.closed)
-        };
-        if closed {
-            return;
-        }
-        let Some(wanted) = wanted else { continue };
+    while let Some(wanted) = context.word().await {
         // Certificate files may have changed since the last configuration.
         context.tls.forget();
         watch_probes(context, &mut probes, wanted.probes);

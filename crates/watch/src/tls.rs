@@ -28,9 +28,9 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::probe::Fault;
+use crate::fault::Fault;
+use crate::lock::locked;
 use crate::socket::late;
-use crate::thread::locked;
 
 /// The largest file of authorities, in bytes: those of Mozilla together have a quarter of that.
 const CA_FILE: u64 = 1 << 20;

@@ -26,7 +26,7 @@ use portway_core::ruleset::Dns;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::thread::locked;
+use crate::lock::locked;
 pub(crate) use answers::Kept;
 use answers::{Answers, Said, records};
 use system::{Files, Made, Stamp, in_hosts, make};
