@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use portway_lab::client::{names, tally};
 use portway_lab::farm::{CHECKED, Farm, Kind, POOL};
-use portway_lab::netns::wait_for;
 use portway_lab::{Engine, Portway};
 
 use crate::row::Row;
@@ -41,20 +40,7 @@ fn file(engine: Engine, rules: u16) -> String {
 /// The largest and the middle time of some rounds of a backend that dies and comes back, in milliseconds.
 fn dies_and_returns(farm: &mut Farm, portway: &Portway, rounds: usize) -> (f64, f64) {
     portway.until("a", "up");
-    let mut times = Vec::new();
-    for _ in 0..rounds {
-        for (well, met) in [(false, "b"), (true, "ab")] {
-            if well {
-                farm.revive(0)
-            } else {
-                farm.ail(0)
-            }
-            // Clients look, not the status: reading the counters of 10,000 rules is work of its own.
-            wait_for(met, || names(&tally(farm.net.client(), POOL, 10)) == met);
-            times.push(portway.fact("last_apply_us") as f64 / 1e3);
-        }
-    }
-    times.sort_by(f64::total_cmp);
+    let times = farm.verdicts(portway, rounds);
     (times[times.len() - 1], times[times.len() / 2])
 }
 
