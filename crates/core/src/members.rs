@@ -69,6 +69,7 @@ impl Reach {
         match engine {
             EngineKind::Proxy => Self { relay: true, ..Self::ANY },
             EngineKind::Nftables => {
+                // All listeners have it: [`crate::assign`] has seen to that, too.
                 let family = rule.listeners.first().map(|listener| listener.scope.family());
                 let loopback4 = |address: IpAddr| address.is_ipv4() && address.is_loopback();
                 let listens = rule.listeners.iter().any(|listener| match listener.scope {

@@ -193,6 +193,7 @@ fn pools_that_take_a_relay() {
         ),
         (format!("{TWO}pool.balance = 'random'"), "random takes the less loaded of two"),
         (format!("{TWO}pool = {{ balance = 'source-hash', hash = 'sni' }}"), "hash = \"sni\" needs to read"),
+        (format!("{TWO}pool = {{ balance = 'first', persist = '10m' }}"), "persist with balance = \"first\""),
         (format!("{TWO}pool.passive = {{}}"), "passive checks need to see how connections fail"),
         (format!("{TWO}pool.retries = 0"), "the rule sets retries"),
         (

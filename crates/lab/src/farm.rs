@@ -8,8 +8,10 @@
 //! All of them are addresses of one host, and threads of the test. Real programs that really die are in
 //! [`crate::peer`].
 
+use crate::client::{names, tally};
+use crate::netns::wait_for;
 use crate::traffic::Server;
-use crate::{Engine, Topology, process};
+use crate::{Engine, Portway, Topology, process};
 
 /// The port that says the name.
 pub const PORT: u16 = 7000;
@@ -85,6 +87,29 @@ impl Farm {
     pub fn revive(&mut self, nth: u8) {
         let on = format!("{}:{CHECK_PORT}", v4(nth));
         self.checks[usize::from(nth)] = Some(Server::tcp_sign(self.net.server(), &on, "well"));
+    }
+
+    /// How long (ms) each verdict took to be in force while the first of the two servers of [`POOL`] died and came back
+    /// some times: of its deaths and of its returns, the shortest first. The pool is [`CHECKED`]. A client sees that the
+    /// verdict is there: reading the counters of 10,000 rules for the status is work of its own.
+    ///
+    /// # Panics
+    /// When clients do not meet whom they should.
+    pub fn verdicts(&mut self, portway: &Portway, rounds: usize) -> [Vec<f64>; 2] {
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..rounds {
+            for (well, met) in [(false, "b"), (true, "ab")] {
+                if well {
+                    self.revive(0)
+                } else {
+                    self.ail(0)
+                }
+                wait_for(met, || names(&tally(self.net.client(), POOL, 10)) == met);
+                times[usize::from(well)].push(portway.fact("last_apply_us") as f64 / 1e3);
+            }
+        }
+        times.iter_mut().for_each(|times| times.sort_by(f64::total_cmp));
+        times
     }
 
     /// How often a server was met, over TCP.

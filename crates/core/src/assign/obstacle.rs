@@ -113,6 +113,12 @@ fn policy(pool: &Pool) -> Vec<Obstacle> {
         )),
         Balance::RoundRobin | Balance::SourceHash | Balance::ConsistentHash | Balance::First => {}
     }
+    // A rule that leads to the first that is live has no choice, and asks nobody's memory for one.
+    if pool.balance == Balance::First && pool.persist.is_some() && pool.places() > 1 {
+        found.push(Obstacle::new(
+            "persist with balance = \"first\" keeps clients at a later backend when the first is back, which a relay does",
+        ));
+    }
     if pool.balance.hashes() && pool.hash == HashKey::Sni {
         found.push(Obstacle::new(
             "hash = \"sni\" needs to read a connection's first bytes, which a relay does",

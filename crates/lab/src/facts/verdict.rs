@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use portway_lab::client::{names, tally};
 use portway_lab::farm::{CHECKED, Farm, Kind, POOL};
-use portway_lab::netns::wait_for;
 use portway_lab::{Engine, Portway};
 
 use crate::row::Row;
@@ -42,15 +41,9 @@ fn file(engine: Engine, rules: u16) -> String {
 /// about them in words.
 fn dies_and_returns(farm: &mut Farm, portway: &Portway, rounds: usize) -> (f64, String) {
     portway.until("a", "up");
-    let (mut deaths, mut returns) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        farm.ail(0);
-        deaths.push(in_force(farm, portway, "b"));
-        farm.revive(0);
-        returns.push(in_force(farm, portway, "ab"));
-    }
-    let [deaths, returns] = [deaths, returns].map(sorted);
-    let all = sorted([deaths.clone(), returns.clone()].concat());
+    let [deaths, returns] = farm.verdicts(portway, rounds);
+    let mut all = [deaths.clone(), returns.clone()].concat();
+    all.sort_by(f64::total_cmp);
     let middle = |times: &[f64]| times[times.len() / 2];
     let remark = format!(
         "19 in 20 of {}; median {:.2} ms of deaths, which end UDP flows too, {:.2} ms of returns; largest {:.2} ms",
@@ -60,18 +53,6 @@ fn dies_and_returns(farm: &mut Farm, portway: &Portway, rounds: usize) -> (f64, 
         all[all.len() - 1]
     );
     (all[all.len() * 19 / 20 - 1], remark)
-}
-
-fn sorted(mut times: Vec<f64>) -> Vec<f64> {
-    times.sort_by(f64::total_cmp);
-    times
-}
-
-/// Waits until clients meet these backends, and says how long the verdict took to be in force. Clients look, not the
-/// status: reading the counters of 10,000 rules is work of its own.
-fn in_force(farm: &Farm, portway: &Portway, met: &str) -> f64 {
-    wait_for(met, || names(&tally(farm.net.client(), POOL, 10)) == met);
-    portway.fact("last_apply_us") as f64 / 1e3
 }
 
 fn one_of(engine: Engine, rules: u16, rounds: usize) -> Row {

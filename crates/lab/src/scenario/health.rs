@@ -9,7 +9,6 @@ use rustix::process::Signal;
 
 use crate::client::{names, share, tally};
 use crate::farm::{CHECKED, Farm, Kind, POOL, name, v4};
-use crate::netns::wait_for;
 use crate::traffic::Server;
 use crate::{Engine, Portway, Process, Topology, peer};
 
@@ -170,21 +169,9 @@ pub fn ten_thousand_rules(engine: Engine) {
     let portway = Portway::start(&farm.net.gateway, &(others + &Farm::pool(engine, &["", ""], CHECKED)));
     portway.until("a", "up");
     let applied = portway.fact("applied");
-    let mut times = Vec::new();
-    for _ in 0..5 {
-        for (well, met) in [(false, "b"), (true, "ab")] {
-            if well {
-                farm.revive(0)
-            } else {
-                farm.ail(0)
-            }
-            // Clients look, not the status: reading the counters of 10,000 rules is work of its own.
-            wait_for(met, || names(&tally(farm.net.client(), POOL, 10)) == met);
-            times.push(portway.fact("last_apply_us"));
-        }
-    }
+    let mut times = farm.verdicts(&portway, 5).concat();
+    times.sort_by(f64::total_cmp);
     assert_eq!(portway.fact("applied"), applied + 10, "each verdict was applied, and nothing else");
-    times.sort_unstable();
-    eprintln!("{engine}, 10,000 rules, from a verdict to its being in force: {times:?} us");
-    assert!(times[5] < 50_000, "{times:?} us from a verdict to its being in force");
+    eprintln!("{engine}, 10,000 rules, from a verdict to its being in force: {times:?} ms");
+    assert!(times[5] < 50.0, "{times:?} ms from a verdict to its being in force");
 }
