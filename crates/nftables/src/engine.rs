@@ -210,7 +210,7 @@ impl NftablesEngine {
             let _ = conntrack::release_udp(&mut self.socket, &way.change);
         }
         if let Some((_, Held::Ours(plan))) = &self.held {
-            self.ids = Arc::new(plan.ids());
+            self.ids = Arc::new(plan.ids().after(&self.ids));
         }
         self.forget_clients(&way.change);
         (self.adopted, self.has_committed) = (false, true);

@@ -33,11 +33,17 @@ struct Wanted<'a> {
     now: Duration,
 }
 
+/// The id of a rule by its name, also when it has gone; or by the number that flows of unknown rules are listed with.
+fn id(rule: &str, ids: &Ids) -> Option<RuleId> {
+    let named = RuleName::new(rule).and_then(|name| ids.known(&name));
+    named.or_else(|| rule.strip_prefix('#')?.parse().ok().and_then(RuleId::new))
+}
+
 impl<'a> Wanted<'a> {
     /// `None` when nothing can match: there is no such rule or protocol here.
     fn new(filter: &'a FlowFilter, ids: &'a Ids) -> Option<Self> {
         let (mark, mask) = match &filter.rule {
-            Some(rule) => (ids.get(&RuleName::new(rule)?)?.mark(), u32::MAX),
+            Some(rule) => (id(rule, ids)?.mark(), u32::MAX),
             None => (MARK, MARK_MASK),
         };
         let protocols = [Protocol::Tcp, Protocol::Udp];
@@ -47,7 +53,7 @@ impl<'a> Wanted<'a> {
         };
         // A clock that stands before 1970 gives flows without an age.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let names = ids.iter().map(|(name, id)| (id, name)).collect();
+        let names = ids.names();
         Some(Self { filter, names, mark, mask, protocol, now })
     }
 

@@ -51,31 +51,62 @@ impl fmt::Display for RuleId {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ids {
     of: BTreeMap<RuleName, RuleId>,
+    /// Rules that have gone, whose flows may live on. One that comes back is the same rule, and they are its own again.
+    gone: BTreeMap<RuleName, RuleId>,
     /// Above every id that was in use, as far as is known.
     fresh: u32,
 }
 
 impl Default for Ids {
     fn default() -> Self {
-        Self { of: BTreeMap::new(), fresh: 1 }
+        Self { of: BTreeMap::new(), gone: BTreeMap::new(), fresh: 1 }
     }
 }
 
 impl Ids {
-    /// The ids for `names`: a name known to `previous` keeps its id, a new one gets the lowest that was never
-    /// used. The flows of a rule that has gone live on under its id, and must not be taken for another rule's;
-    /// so a used id comes back only when all others are spent, and then not in the step that frees it. A name
-    /// is left out only when all 2^24 - 1 ids are taken.
+    /// The most rules that have gone and are remembered.
+    const MOST_GONE: usize = 65_536;
+
+    /// The ids for `names`: a name known to `previous`, or once known to it, has its id; a new one gets the lowest that
+    /// was never used. The flows of a rule that has gone live on under its id, and must not be taken for another
+    /// rule's; so a used id goes to another name only when all others are spent, and then not in the step that frees it.
+    /// A name is left out only when all 2^24 - 1 ids are taken.
     pub fn allocate<'a>(previous: &Self, names: impl Iterator<Item = &'a RuleName>) -> Self {
         let names: BTreeSet<&RuleName> = names.collect();
-        let used: BTreeSet<RuleId> = previous.of.values().copied().collect();
+        let back: BTreeSet<RuleId> =
+            names.iter().filter_map(|name| previous.gone.get(*name)).copied().collect();
+        let used: BTreeSet<RuleId> = previous.of.values().copied().chain(back).collect();
         let round = (previous.fresh..=RuleId::MAX).chain(1..previous.fresh);
         let mut free = round.filter_map(RuleId::new).filter(|id| !used.contains(id));
-        let mut id_of = |name: &RuleName| previous.get(name).or_else(|| free.next());
+        let mut id_of = |name: &RuleName| previous.known(name).or_else(|| free.next());
         let of: BTreeMap<_, _> =
             names.into_iter().filter_map(|name| Some((name.clone(), id_of(name)?))).collect();
         let fresh = previous.fresh.max(above(&of));
-        Self { of, fresh }
+        Self { of, gone: BTreeMap::new(), fresh }.after(previous)
+    }
+
+    /// These ids with the memory of `previous` and of those before it, as far as their ids are nobody else's now.
+    #[must_use]
+    pub fn after(self, previous: &Self) -> Self {
+        let Self { of, fresh, .. } = self;
+        let taken: BTreeSet<RuleId> = of.values().copied().collect();
+        let before = previous.gone.iter().chain(&previous.of);
+        let gone = before.filter(|(name, id)| !of.contains_key(*name) && !taken.contains(id));
+        let mut gone: BTreeMap<_, _> = gone.map(|(name, id)| (name.clone(), *id)).collect();
+        while gone.len() > Self::MOST_GONE {
+            gone.pop_first();
+        }
+        Self { of, gone, fresh: fresh.max(previous.fresh) }
+    }
+
+    /// The id of a rule, also of one that has gone.
+    pub fn known(&self, name: &RuleName) -> Option<RuleId> {
+        self.get(name).or_else(|| self.gone.get(name).copied())
+    }
+
+    /// The names by id, those of rules that have gone as well: for flows.
+    pub fn names(&self) -> BTreeMap<RuleId, &RuleName> {
+        self.gone.iter().chain(&self.of).map(|(name, id)| (*id, name)).collect()
     }
 
     /// The id of a rule.
@@ -105,7 +136,7 @@ impl FromIterator<(RuleName, RuleId)> for Ids {
         let mut taken = BTreeSet::new();
         let of: BTreeMap<_, _> = pairs.into_iter().filter(|(_, id)| taken.insert(*id)).collect();
         let fresh = above(&of);
-        Self { of, fresh }
+        Self { of, gone: BTreeMap::new(), fresh }
     }
 }
 

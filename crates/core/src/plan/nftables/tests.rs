@@ -41,11 +41,18 @@ fn known_names_keep_their_id_and_used_ids_rest() {
     assert_eq!(numbers(&first), [("a".into(), 1), ("b".into(), 2), ("c".into(), 3)]);
     let second = Ids::allocate(&first, [&names[3], &names[2], &names[0]].into_iter());
     assert_eq!(numbers(&second), [("a".into(), 1), ("c".into(), 3), ("d".into(), 4)]);
-    let third = Ids::allocate(&second, names.iter());
-    assert_eq!(third.get(&names[1]), RuleId::new(5));
+    // Flows of the one that has gone are still told by its name; nobody else gets its id, and it gets it back.
+    assert_eq!((second.get(&names[1]), second.known(&names[1])), (None, RuleId::new(2)));
+    assert_eq!(second.names().get(&RuleId::new(2).unwrap()), Some(&&names[1]));
+    let other = RuleName::new("e").unwrap();
+    let third = Ids::allocate(&second, names.iter().chain([&other]));
+    assert_eq!((third.get(&names[1]), third.get(&other)), (RuleId::new(2), RuleId::new(5)));
     // Also when the highest has gone in between, and when none is left but those that rest.
     let fourth = Ids::allocate(&third, names[..1].iter());
-    assert_eq!(Ids::allocate(&fourth, names.iter()).get(&names[1]), RuleId::new(6));
+    let more = RuleName::new("f").unwrap();
+    let fifth = Ids::allocate(&fourth, names.iter().chain([&more]));
+    assert_eq!((fifth.get(&names[1]), fifth.get(&more)), (RuleId::new(2), RuleId::new(6)));
+    assert_eq!(fifth.known(&other), RuleId::new(5));
     let last = [(names[0].clone(), RuleId::new(RuleId::MAX).unwrap())].into_iter().collect();
     let again = Ids::allocate(&last, names[..3].iter());
     assert_eq!(numbers(&again), [("a".into(), RuleId::MAX), ("b".into(), 1), ("c".into(), 2)]);
