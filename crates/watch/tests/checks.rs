@@ -315,9 +315,12 @@ fn a_dropped_watch_is_silent_at_once() {
     let slow = probe(listener.local_addr().unwrap(), tcp_expecting("x"));
     let watching = Watching::start();
     watching.set_probes([with(slow, |check| check.timeout = Duration::from_secs(60))]);
+    listener.set_nonblocking(true).unwrap();
+    // Held: a connection that is closed is a check that has failed.
+    let mut taken = None;
     eventually("a check under way", || {
-        listener.set_nonblocking(true).unwrap();
-        listener.accept().is_ok()
+        taken = listener.accept().ok();
+        taken.is_some()
     });
     let begun = Instant::now();
     drop(watching.watch);
