@@ -47,6 +47,19 @@ pub enum Meets {
     Drop,
 }
 
+impl Meets {
+    /// Whether a backend of the pool is live; the one that says sorry is none.
+    pub fn is_live(&self) -> bool {
+        match self {
+            Self::Members(members) => members.iter().any(|member| member.backend.as_str() != SORRY),
+            Self::Refuse | Self::Drop => false,
+        }
+    }
+}
+
+/// The name of the backend that says sorry; no other can have it ([`crate::build`]).
+const SORRY: &str = "sorry";
+
 /// Which addresses an engine can reach for a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reach {
@@ -115,7 +128,7 @@ pub fn meets(rule: &Rule, facts: &Facts, now: Moment, reach: Reach) -> Meets {
         WhenEmpty::Refuse => Meets::Refuse,
         WhenEmpty::Drop => Meets::Drop,
         WhenEmpty::Sorry(target) => {
-            let backend = BackendName::new("sorry").expect("invariant: a printable word");
+            let backend = BackendName::new(SORRY).expect("invariant: a printable word");
             Meets::Members(vec![Member { backend, target, weight: 1, max_connections: None }])
         }
     }

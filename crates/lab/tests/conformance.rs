@@ -176,6 +176,7 @@ claims! {
         lists: nftables proxy;
         filters: nftables proxy;
         kill: nftables proxy;
+        of_a_rule_that_has_gone: nftables proxy;
         both_engines: nftables;
     }
     pool_reload {

@@ -14,6 +14,7 @@
 mod fake;
 mod learn;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use portway_core::facts::{Facts, Moment};
 use portway_core::flow::FlowFilter;
 use portway_core::members::Reach;
 use portway_core::plan::{Plans, World, nftables, proxy};
-use portway_core::ruleset::{EngineKind, HostSettings, Rule, Ruleset};
+use portway_core::ruleset::{EngineKind, HostSettings, Rule, RuleName, Ruleset};
 
 pub use self::learn::News;
 use self::learn::Pending;
@@ -110,6 +111,10 @@ pub struct Controller<N, P> {
     facts: Arc<Facts>,
     concern: Concern,
     pending: Pending,
+    /// Rules none of whose backends is live.
+    empty: BTreeSet<RuleName>,
+    /// Rules that have become so, or are no longer.
+    turns: Vec<(RuleName, bool)>,
 }
 
 impl<N, P> Controller<N, P>
@@ -136,6 +141,8 @@ where
             facts: Arc::new(facts),
             concern,
             pending,
+            empty: BTreeSet::new(),
+            turns: Vec::new(),
         }
     }
 

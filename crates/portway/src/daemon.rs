@@ -169,6 +169,7 @@ fn serve(
         report::forwarding(&applied_now.candidate, &applied);
     }
     daemon.warnings.iter().for_each(|warning| report::warning(warning));
+    daemon.tell_orders();
     report::ready();
     notify(NotifyState::Ready);
 

@@ -6,7 +6,7 @@ pub mod proxy;
 use crate::assign::Assignment;
 use crate::facts::{Facts, Moment};
 use crate::members::{Meets, Reach, meets};
-use crate::ruleset::{EngineKind, Rule, Ruleset};
+use crate::ruleset::{EngineKind, Rule, RuleName, Ruleset};
 
 /// What plans are made from.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +51,8 @@ pub struct Changes {
     pub nftables: nftables::Change,
     /// In the proxy.
     pub proxy: proxy::Change,
+    /// The rules that were planned, and whether a backend of each is live.
+    pub live: Vec<(RuleName, bool)>,
 }
 
 impl Plans {
@@ -71,9 +73,11 @@ impl Plans {
     pub fn adjust(&mut self, world: World<'_>, rules: &[usize]) -> Changes {
         let nat = world.of(EngineKind::Nftables, rules.iter().copied());
         let relayed = world.of(EngineKind::Proxy, rules.iter().copied());
+        let live = |(rule, meets): &(&Rule, Meets)| (rule.name.clone(), meets.is_live());
         Changes {
             nftables: self.nftables.adjust(&nat, &self.ids),
             proxy: self.proxy.adjust(&relayed, &world.ruleset.proxy),
+            live: nat.iter().chain(&relayed).map(live).collect(),
         }
     }
 }

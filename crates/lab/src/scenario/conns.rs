@@ -99,7 +99,7 @@ pub fn filters(engine: Engine) {
         (String::new(), 8),
         ("--rule pool".to_owned(), 5),
         ("--rule other".to_owned(), 3),
-        ("--rule none".to_owned(), 0),
+        ("--rule #16777215".to_owned(), 0),
         ("--protocol tcp".to_owned(), 6),
         ("--protocol udp --rule pool".to_owned(), 1),
         ("--client 10.1.0.10".to_owned(), 8),
@@ -148,10 +148,31 @@ pub fn kill(engine: Engine) {
     assert_eq!(portway.kill_flows("--protocol udp"), 1);
     assert_eq!(portway.conns("--protocol udp").1, 0);
     who_udp(&socket).expect("a killed flow's client is not shut out");
-    assert_eq!(portway.kill_flows("--rule none"), 0);
+    for verb in ["conns", "kill"] {
+        let complaint = portway.command(&format!("{verb} --rule none")).expect_err("there is no such rule");
+        assert!(complaint.contains("pool"), "the rules there are: {complaint}");
+    }
     portway.kill_flows("--all");
     of_b.into_iter().chain(others).for_each(gone);
     assert_eq!(portway.conns("--protocol udp").1, 0);
+}
+
+/// Flows of a rule that has gone are listed and ended by its name, and are its own again when it comes back.
+pub fn of_a_rule_that_has_gone(engine: Engine) {
+    let farm = Farm::new(Kind::Echo, 1);
+    let kept = Farm::pool(engine, &[""], "");
+    let both = kept.clone() + &kept.replace("'pool'", "'other'").replace(":8000", ":8001");
+    let portway = Portway::start(&farm.net.gateway, &both);
+    let mut held = Held::open_many(farm.net.client(), OTHER, 2);
+    portway.reload(&kept);
+    assert_eq!(portway.conns("--rule other").1, 2);
+    portway.reload(&both);
+    assert_eq!(portway.conns("--rule other").1, 2);
+    assert_eq!(portway.figure("other", "live"), 2);
+    held.iter_mut().for_each(|held| held.lives("through the reloads"));
+    portway.reload(&kept);
+    assert_eq!(portway.kill_flows("--rule other"), 2);
+    held.into_iter().for_each(|mut held| _ = held.is_reset(Duration::from_millis(500)));
 }
 
 /// One list for both engines.

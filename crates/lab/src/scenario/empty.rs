@@ -9,6 +9,9 @@ use crate::farm::{CHECKED, Farm, Kind, POOL};
 use crate::traffic::{Server, refusal};
 use crate::{Engine, Portway};
 
+/// The backend that says sorry.
+const SORRY: &str = "10.2.0.40:7000";
+
 /// Both backends of a pool with these settings are down.
 fn empty(engine: Engine, settings: &str) -> (Farm, Portway) {
     let mut farm = Farm::new(Kind::Sign, 2);
@@ -20,7 +23,9 @@ fn empty(engine: Engine, settings: &str) -> (Farm, Portway) {
         farm.ail(nth);
         portway.until(backend, "down");
     }
-    assert_eq!(portway.word("pool", "state"), "empty");
+    let state = if settings.contains(SORRY) { "sorry" } else { "empty" };
+    assert_eq!(portway.word("pool", "state"), state);
+    assert!(portway.log().contains("rule pool: no backend is live"), "{}", portway.log());
     (farm, portway)
 }
 
@@ -29,6 +34,7 @@ fn serves_again(farm: &mut Farm, portway: &Portway) {
     farm.revive(1);
     portway.until("b", "up");
     assert_eq!(portway.word("pool", "state"), "forwarding");
+    assert!(portway.log().contains("rule pool: a backend is live again"), "{}", portway.log());
     assert_eq!(names(&tally(farm.net.client(), POOL, 20)), "b");
     assert_eq!(who_udp(&farm.net.client().dial(POOL)).expect("a datagram is answered"), "b");
 }
@@ -71,12 +77,13 @@ pub fn wait(engine: Engine) {
 
 /// Another address: the sorry backend, which is no part of the pool and met only now.
 pub fn sorry(engine: Engine) {
-    let sorry = "10.2.0.40:7000";
-    let (mut farm, portway) = empty(engine, &format!("when-empty = '{sorry}'"));
+    let (mut farm, portway) = empty(engine, &format!("when-empty = '{SORRY}'"));
     farm.net.server().ip("address add 10.2.0.40/24 dev eth0");
-    let server = Server::tcp_sign(farm.net.server(), sorry, "sorry");
-    let _datagrams = Server::udp_named(farm.net.server(), sorry, "sorry");
+    let server = Server::tcp_sign(farm.net.server(), SORRY, "sorry");
+    let _datagrams = Server::udp_named(farm.net.server(), SORRY, "sorry");
     assert_eq!(names(&tally(farm.net.client(), POOL, 20)), "sorry");
+    let row = portway.backend("pool", "sorry");
+    assert_eq!((&row["state"], &row["flows"]), (&"up".into(), &20.into()), "{row:#}");
     assert_eq!(who_udp(&farm.net.client().dial(POOL)).expect("a datagram is answered"), "sorry");
     serves_again(&mut farm, &portway);
     assert_eq!(server.peers().len(), 20, "met only while the pool was empty");

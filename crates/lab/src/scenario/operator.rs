@@ -128,6 +128,8 @@ pub fn survives(engine: Engine) {
     portway.restart();
     assert_eq!(portway.state("c"), "disabled");
     assert_eq!(portway.backend("pool", "c")["by"], "root", "who did it outlives the daemon too");
+    assert!(portway.log().contains("pool/c is disabled"), "the start says it: {}", portway.log());
+    portway.order("enable pool/c");
     portway.order("enable pool/c");
     portway.order("weight pool/c default");
     only_weight();

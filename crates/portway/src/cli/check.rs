@@ -27,20 +27,16 @@ pub(super) fn run(source: Source, offline: bool, json: bool, state_dir: &Path) -
         report::diagnostics(&loaded);
         match (errors, loaded.candidate.as_ref()) {
             (0, Some(candidate)) => {
-                let rules = counted(candidate.ruleset.rules.len(), "rule");
-                let warnings = counted(warnings, "warning");
+                let rules = report::counted(candidate.ruleset.rules.len() as u64, "rule");
+                let warnings = report::counted(warnings as u64, "warning");
                 report::say(&format!("{}: {rules}, no errors, {warnings}", loaded.source.name()));
             }
             _ => {
-                let (errors, warnings) = (counted(errors, "error"), counted(warnings, "warning"));
+                let (errors, warnings) =
+                    (report::counted(errors as u64, "error"), report::counted(warnings as u64, "warning"));
                 report::error(&format!("{}: {errors}, {warnings}", loaded.source.name()));
             }
         }
     }
     if errors > 0 { Err(Failure::Said) } else { Ok(()) }
-}
-
-fn counted(count: usize, what: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{plural}")
 }

@@ -28,7 +28,7 @@ pub(super) fn kill(state_dir: &Path, filter: Filter, all: bool) -> Result<(), Fa
         return Err(Failure::Say("say which flows (portway kill --help), or --all".to_owned()));
     }
     match ask(state_dir, Request::Kill { filter, engine })? {
-        Response::Killed(count) => report::say(&format!("{count} flows ended")),
+        Response::Killed(count) => report::say(&format!("{} ended", report::counted(count, "flow"))),
         other => return Err(unexpected(other)),
     }
     Ok(())
@@ -80,6 +80,6 @@ fn print(flows: &Flows) {
     if flows.total > shown {
         report::say(&format!("{shown} of {} flows shown; --limit shows more", flows.total));
     } else {
-        report::say(&format!("{shown} flows"));
+        report::say(&report::counted(shown, "flow"));
     }
 }

@@ -47,7 +47,11 @@ pub(super) fn drain(state_dir: &Path, backend: &Backend, most: Duration) -> Resu
             return Ok(());
         }
         if start.elapsed() >= most {
-            return Err(Failure::Say(format!("{left} flows are left after {}", format_duration(most))));
+            return Err(Failure::Say(format!(
+                "{} left after {}",
+                report::counted(left, "flow"),
+                format_duration(most)
+            )));
         }
         thread::sleep(LOOK.min(most));
     }
@@ -65,5 +69,5 @@ fn line(rule: &str, row: &BackendStatus) -> String {
     let target = row.target.as_ref().filter(|target| **target != row.name);
     let target = target.map_or_else(String::new, |target| format!(" ({target})"));
     let BackendStatus { name, state, weight, live, .. } = row;
-    format!("{rule}/{name}{target}: {state}, weight {weight}, {live} live flows")
+    format!("{rule}/{name}{target}: {state}, weight {weight}, {}", report::counted(*live, "live flow"))
 }

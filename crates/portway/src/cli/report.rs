@@ -93,6 +93,12 @@ pub fn json(value: &impl serde::Serialize) {
     say(&text);
 }
 
+/// A number of things: "1 flow", "2 flows".
+pub fn counted(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
 /// Bytes for people: 4 significant characters and a binary unit.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];

@@ -138,7 +138,7 @@ pub struct RuleStatus {
     pub backends: Vec<BackendStatus>,
     /// Which source address the backend sees.
     pub source: String,
-    /// "forwarding"; "empty" while no backend is live; "missing" when the engine no longer holds the rule.
+    /// "forwarding"; "sorry" or "empty" while no backend is live, with and without a sorry backend; "missing" when the engine no longer holds the rule.
     pub state: String,
     /// How new flows are spread over the backends.
     pub balance: String,

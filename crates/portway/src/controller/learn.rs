@@ -139,6 +139,11 @@ where
         self.pending.retry.is_some()
     }
 
+    /// The rules whose last live backend has gone since this was asked last, or whose first is back.
+    pub fn turns(&mut self) -> Vec<(RuleName, bool)> {
+        std::mem::take(&mut self.turns)
+    }
+
     /// When [`Controller::tick`] has something to do next.
     pub fn due(&self) -> Option<Moment> {
         let pending = &self.pending;
@@ -172,6 +177,7 @@ where
                 self.pending.spare(&effects::effects(rule, &Downs::default(), &downs).spared);
             }
         }
+        self.empty.retain(|name| rules.iter().any(|rule| rule.name == *name));
         self.pending.retry = None;
         self.pending.steps.clear();
         let stepping = (0..rules.len()).filter(|nth| rules[*nth].pool.slow_start.is_some());
@@ -219,6 +225,12 @@ where
             self.pending.spare(&effects.spared);
             let ended = effects.ended.into_iter().map(|ended| (now + ended.after, ended.flows));
             self.pending.ending.extend(ended);
+        }
+        for (rule, live) in &changes.live {
+            let changed = if *live { self.empty.remove(rule) } else { self.empty.insert(rule.clone()) };
+            if changed {
+                self.turns.push((rule.clone(), *live));
+            }
         }
         self.note_steps(rules, now);
         self.carry_out(&changes, now)?;

@@ -14,6 +14,7 @@ use portway_core::compare::compare;
 use portway_core::diagnostic::{Diagnostic, Source};
 use portway_core::engine::{Changed, EngineError};
 use portway_core::facts::Moment;
+use portway_core::flow::FlowFilter;
 use portway_core::plan::nftables::{MARK, MARK_MASK};
 use portway_core::ruleset::{EngineKind, HostSettings};
 use portway_nftables::NftablesEngine;
@@ -127,6 +128,10 @@ impl Running {
         if stuck.is_some() || !self.parts.controller.lags() {
             self.stuck = stuck;
         }
+        for (rule, live) in self.parts.controller.turns() {
+            let turn = if live { "a backend is live again" } else { "no backend is live" };
+            report::log(&format!("rule {rule}: {turn}"));
+        }
         let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.facts.applied += 1;
         self.facts.last_apply_us = micros;
@@ -223,6 +228,14 @@ impl Running {
         Ok(lines)
     }
 
+    /// What to say of a filter that names a rule that does not exist.
+    fn misspelt(&self, filter: &FlowFilter) -> Option<String> {
+        let rule = filter.rule.as_ref().filter(|rule| !rule.starts_with('#'))?;
+        let rules = self.applied().map_or(&[][..], |applied| &applied.candidate.ruleset.rules);
+        let known = rules.iter().any(|known| known.name.as_str() == rule);
+        (!known).then(|| orders::no_rule(rule, rules))
+    }
+
     /// Answers a client of the control socket. What has to be read is read on a thread of its own: the control server
     /// waits for one answer at a time, so there is one such thread at most.
     pub(super) fn answer(&mut self, asked: Asked) {
@@ -243,16 +256,24 @@ impl Running {
             }
             Request::Conns { filter, engine, most } => match self.reading(engine) {
                 Ok(reading) => {
-                    let most = most.min(MOST_FLOWS);
-                    return aside(answer, move || reading.flows(&filter, most).map(Response::Conns));
+                    let (most, misspelt) = (most.min(MOST_FLOWS), self.misspelt(&filter));
+                    return aside(answer, move || {
+                        let flows = reading.flows(&filter, most)?;
+                        // A rule that has gone may have flows.
+                        let misspelt = misspelt.filter(|_| flows.total == 0);
+                        Ok(misspelt.map_or(Response::Conns(flows), Response::Refused))
+                    });
                 }
                 Err(error) => refused(error),
             },
             Request::Kill { filter, engine } => match self.parts.controller.end_flows(&filter, engine) {
-                Ok(count) => {
-                    report::log(&format!("{by} ended {count} flows"));
-                    Response::Killed(count)
-                }
+                Ok(count) => match self.misspelt(&filter).filter(|_| count == 0) {
+                    Some(reason) => Response::Refused(reason),
+                    None => {
+                        report::log(&format!("{by} ended {}", report::counted(count, "flow")));
+                        Response::Killed(count)
+                    }
+                },
                 Err(error) => refused(error),
             },
             Request::Reload => self.reload().map_or_else(Response::Refused, Response::Reloaded),
@@ -307,8 +328,12 @@ fn told(item: &News, controller: &Controller<NftablesEngine, ProxyEngine>) -> Op
         News::Names(lookup, answer) => {
             let rules = names(controller.concern().of_lookup(lookup).collect());
             let addresses: Vec<String> = answer.iter().take(8).map(ToString::to_string).collect();
-            let addresses = if addresses.is_empty() { "nothing".to_owned() } else { addresses.join(", ") };
-            Some(format!("{lookup} is {addresses} (rules {rules})"))
+            let stands = if addresses.is_empty() {
+                "has no addresses".to_owned()
+            } else {
+                format!("is {}", addresses.join(", "))
+            };
+            Some(format!("{lookup} {stands} (rules {rules})"))
         }
         News::Order(..) => None,
     }

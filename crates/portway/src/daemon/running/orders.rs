@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use portway_core::engine::EngineError;
 use portway_core::facts::{Admin, Order};
 use portway_core::members;
-use portway_core::ruleset::{Backend, BackendName, RuleName};
+use portway_core::ruleset::{Backend, BackendName, Rule, RuleName};
 
 use super::{Failure, Running};
 use crate::cli::report;
@@ -34,7 +34,7 @@ impl Running {
         }
         let key = (rule.clone(), backend.clone());
         let known = self.parts.controller.facts().orders.get(&key).cloned().unwrap_or_default();
-        let order = changed(known, ordered, keep, by)?;
+        let order = changed(known, ordered, keep, by);
         let said = format!("{by}: {rule}/{backend} {}", said(ordered));
         let order = (order.admin.is_some() || order.weight.is_some()).then_some(order);
         let (since, now) = (Instant::now(), self.now());
@@ -52,6 +52,19 @@ impl Running {
         })
     }
 
+    /// Says which orders of an earlier run hold: whoever starts the daemon may not know of them.
+    pub(in crate::daemon) fn tell_orders(&self) {
+        for ((rule, backend), order) in &self.parts.controller.facts().orders {
+            let admin = order.admin.map(|admin| match admin {
+                Admin::Drain => "drains".to_owned(),
+                Admin::Disable => "is disabled".to_owned(),
+            });
+            let weight = order.weight.map(|weight| format!("has weight {weight}"));
+            let words: Vec<String> = admin.into_iter().chain(weight).collect();
+            report::note(&format!("{rule}/{backend} {} by an order of {}", words.join(" and "), order.by));
+        }
+    }
+
     /// The rule (and its place) and the backend that are meant, by name or by address. A backend that is an address in
     /// the file is known by its name, however it was asked for: an order must be found again by either.
     fn find(&self, rule: &str, backend: &str) -> Result<(usize, RuleName, BackendName), Failure> {
@@ -59,8 +72,7 @@ impl Running {
         let rules = candidate.map_or(&[][..], |candidate| &candidate.ruleset.rules);
         let place = rules.iter().position(|known| known.name.as_str() == rule);
         let Some((nth, candidate)) = place.zip(candidate) else {
-            let names: Vec<&str> = rules.iter().take(20).map(|known| known.name.as_str()).collect();
-            return Err(format!("no rule is called {rule} (there is {})", names.join(", ")));
+            return Err(no_rule(rule, rules));
         };
         let (found, reach) = candidate.rule(nth);
         let views = members::view(found, self.parts.controller.facts(), self.now(), reach);
@@ -76,8 +88,12 @@ impl Running {
         match named().or_else(written).map(|known| known.name.clone()).or_else(resolved) {
             Some(backend) => Ok((nth, found.name.clone(), backend)),
             None => {
-                let mut names: Vec<&str> = views.iter().map(|view| view.backend.as_str()).collect();
-                names.dedup();
+                // A name and each of its addresses, which are meant by themselves.
+                let mut names: Vec<&str> = Vec::new();
+                for view in &views {
+                    names.extend(Some(view.backend.as_str()).filter(|name| !names.contains(name)));
+                    names.extend(view.target.as_deref().filter(|target| *target != view.backend));
+                }
                 let names = names.into_iter().take(20).collect::<Vec<_>>().join(", ");
                 Err(format!("rule {rule} has no backend {backend} (it has {names})"))
             }
@@ -85,27 +101,26 @@ impl Running {
     }
 }
 
-/// An order after another.
-fn changed(mut order: Order, ordered: Ordered, keep: bool, by: &str) -> Result<Order, Failure> {
-    let take_back = |order: &mut Order, admin: Admin, word: &str| {
-        if order.admin != Some(admin) {
-            return Err(format!("it is not {word}"));
-        }
-        order.admin = None;
-        Ok(())
-    };
+/// What a misspelt rule is told.
+pub(super) fn no_rule(rule: &str, rules: &[Rule]) -> String {
+    let names: Vec<&str> = rules.iter().take(20).map(|known| known.name.as_str()).collect();
+    format!("no rule is called {rule} (there is {})", names.join(", "))
+}
+
+/// An order after another. Each may be given twice: a script need not ask first.
+fn changed(mut order: Order, ordered: Ordered, keep: bool, by: &str) -> Order {
     match ordered {
         Ordered::Drain => order.admin = Some(Admin::Drain),
         Ordered::Disable => order.admin = Some(Admin::Disable),
-        Ordered::Undrain => take_back(&mut order, Admin::Drain, "draining")?,
-        Ordered::Enable => take_back(&mut order, Admin::Disable, "disabled")?,
+        Ordered::Undrain => order.admin = order.admin.filter(|admin| *admin != Admin::Drain),
+        Ordered::Enable => order.admin = order.admin.filter(|admin| *admin != Admin::Disable),
         Ordered::Weight(weight) => order.weight = weight,
     }
     by.clone_into(&mut order.by);
     order.at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     // One entry in the state directory holds both: a weight that may go must not take a drain with it that is to stay.
     order.keep |= keep;
-    Ok(order)
+    order
 }
 
 fn said(ordered: Ordered) -> String {

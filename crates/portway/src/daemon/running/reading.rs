@@ -13,7 +13,7 @@ use portway_core::engine::EngineError;
 use portway_core::facts::{Facts, Lookup, Moment};
 use portway_core::flow::{FlowFilter, Flows};
 use portway_core::members::{self, MemberState, MemberView};
-use portway_core::ruleset::EngineKind;
+use portway_core::ruleset::{EngineKind, Target, WhenEmpty};
 use portway_core::snapshot::{EngineSnapshot, MemberCounters, RuleCounters, flows_per_second};
 
 use portway_watch::Report;
@@ -152,8 +152,16 @@ impl Reading {
         let assigned = &candidate.assignment.rules[nth];
         let views = members::view(rule, &self.facts, self.now, reach);
         let total: f64 = views.iter().map(|view| view.effective).sum();
+        let sorry = match rule.pool.when_empty {
+            WhenEmpty::Sorry(target) => Some(target),
+            WhenEmpty::Refuse | WhenEmpty::Drop => None,
+        };
+        let mut backends: Vec<_> =
+            views.iter().map(|view| self.backend(view, total, views.len(), seen)).collect();
+        backends.extend(sorry.map(|target| sorry_row(target, total <= 0.0, seen)));
         let state = match &seen.counters {
             None => "missing",
+            Some(_) if total <= 0.0 && sorry.is_some() => "sorry",
             Some(_) if total <= 0.0 => "empty",
             Some(_) => "forwarding",
         };
@@ -165,7 +173,7 @@ impl Reading {
             listen: rule.listeners.iter().map(ToString::to_string).collect(),
             forward: rule.pool.to_string(),
             balance: rule.pool.balance.to_string(),
-            backends: views.iter().map(|view| self.backend(view, total, views.len(), seen)).collect(),
+            backends,
             source: rule.source.to_string(),
             state: state.to_owned(),
             counters: seen.counters.unwrap_or_default(),
@@ -191,6 +199,28 @@ impl Reading {
             at: view.order.as_ref().map(|order| order.at),
             keep: view.order.as_ref().is_some_and(|order| order.keep),
         }
+    }
+}
+
+/// The backend that says sorry. It is not checked, and not part of the pool.
+fn sorry_row(target: Target, serves: bool, seen: &Seen<'_>) -> BackendStatus {
+    let target = target.to_string();
+    let counters = seen.member(Some(&target), 0);
+    BackendStatus {
+        name: "sorry".to_owned(),
+        state: if serves { MemberState::Up } else { MemberState::Standby }.to_string(),
+        weight: 1,
+        share: if serves { 100.0 } else { 0.0 },
+        backup: true,
+        reason: if serves { "no backend is live" } else { "" }.to_owned(),
+        since_seconds: None,
+        live: counters.live,
+        flows: counters.flows,
+        failed: counters.failed,
+        by: None,
+        at: None,
+        keep: false,
+        target: Some(target),
     }
 }
 
