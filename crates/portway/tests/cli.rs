@@ -190,6 +190,56 @@ fn check_reports_every_mistake_at_its_place() {
     assert!(json.as_array().unwrap().iter().any(|d| d["line"] == 2 && d["severity"] == "error"), "{json}");
 }
 
+/// What no engine can do is told beside the mistakes of the text, in its order; a rule that was not built is not assigned.
+#[test]
+fn check_reports_what_no_engine_can_do_in_the_same_run() {
+    let scratch = Scratch::new();
+    let file = scratch.file(
+        "bad.toml",
+        "[[rule]]
+name = 'counting'
+listen = '80'
+forward = '10.0.0.1'
+engine = 'nftables'
+pool = { balance = 'least-connections', wieght = 3 }
+
+[[rule]]
+name = 'unbuilt'
+listen = '81'
+forward = '10.0.0.1:0'
+engine = 'nftables'
+max-connections = 3
+
+[[rule]]
+name = 'counting-too'
+listen = '82'
+forward = '10.0.0.1'
+engine = 'nftables'
+max-connections = 3
+",
+    );
+    let output = scratch.run(&["check", "--offline", "--json", "-c", &file]);
+    assert_eq!(output.status.code(), Some(1));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let lines: Vec<_> =
+        found.as_array().unwrap().iter().map(|found| found["line"].as_u64().unwrap()).collect();
+    assert_eq!(lines, [5, 6, 11, 19], "{found:#}");
+    let message = |nth: usize| found[nth]["message"].as_str().unwrap();
+    assert!(message(0).contains("counting: the nftables engine cannot serve it"), "{found:#}");
+    assert!(message(1).contains("wieght") && message(3).contains("counting-too"), "{found:#}");
+}
+
+/// The same for a command line: nothing is forwarded, and everything is said.
+#[test]
+fn forward_reports_what_no_engine_can_do_in_the_same_run() {
+    let scratch = Scratch::new();
+    let pairs = ["8888", "10.0.0.1:0", "0.0.0.0:8889", "[fd00::1]:80"];
+    let output = scratch.run(&[&["forward", "--engine", "nftables"], &pairs[..]].concat());
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("10.0.0.1:0") && said.contains("NAT cannot translate between families"), "{said}");
+}
+
 #[test]
 fn check_names_the_process_that_holds_a_port() {
     let scratch = Scratch::new();
