@@ -268,6 +268,46 @@ fn plan_is_the_same_every_time_and_gives_reasons() {
 }
 
 #[test]
+fn plan_shows_the_settings_of_pools() {
+    let scratch = Scratch::new();
+    let file = scratch.file(
+        "pool.toml",
+        "[[rule]]
+name = 'web'
+listen = '0.0.0.0:80'
+[rule.pool]
+backends = [{ address = '10.0.0.1:80', name = 'a', weight = 3 }, { address = '10.0.0.2:80', backup = true }]
+persist = '10m'
+on-down = 'reset'
+check = 'tcp'
+
+[[rule]]
+listen = '0.0.0.0:81'
+forward = '10.0.0.1:80'
+",
+    );
+    let said = text(&scratch.run(&["plan", "--offline", "-c", &file]).stdout);
+    let backends = "10.0.0.1:80 (called a, weight 3), 10.0.0.2:80 (backup)";
+    let lines = [
+        &format!("    backends = {backends}"),
+        "    check = tcp, every ",
+        "    on-down = reset",
+        "    persist = 10m",
+    ];
+    for line in lines {
+        assert!(said.contains(line), "{line} in\n{said}");
+    }
+    let output = scratch.run(&["plan", "--offline", "--json", "-c", &file]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let keys = |nth: usize| {
+        json["rules"][nth]["settings"].as_object().unwrap().keys().map(String::as_str).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(0), ["backends", "check", "on-down", "persist"], "{json:#}");
+    assert_eq!(keys(1), [""; 0], "{json:#}");
+    assert_eq!(json["rules"][0]["settings"]["backends"], backends);
+}
+
+#[test]
 fn diff_shows_rules_added_removed_and_changed() {
     let scratch = Scratch::new();
     let old = scratch.file("old.toml", &(rule("a", 1001, 1) + &rule("b", 1002, 1)));
