@@ -10,7 +10,8 @@ fuzz_target!(|text: &str| {
     let engine = words.next().filter(|word| !word.is_empty());
     let source = words.next().filter(|word| !word.is_empty());
     let pairs: Vec<&str> = words.collect();
-    let (line, ruleset, found) = from_command_line(&pairs, engine, source);
+    let (line, built) = from_command_line(&pairs, engine, source);
+    let (ruleset, found) = built.whole();
     assert_eq!(ruleset.is_some(), !found.iter().any(Diagnostic::is_error));
     for diagnostic in &found {
         assert!(line.text().get(diagnostic.primary.span.clone()).is_some(), "{diagnostic:?}");

@@ -1,4 +1,4 @@
-//! Any text as a configuration file: it is read, built, assigned and its diagnostics shown without a panic,
+//! Any text as a configuration file: it is read, built as far as it goes, assigned and its diagnostics shown without a panic,
 //! and a ruleset comes exactly when there is no error.
 #![no_main]
 
@@ -14,7 +14,11 @@ use portway_core::ruleset::Pool;
 
 fuzz_target!(|text: &str| {
     let source = Source::new("portway.toml", text);
-    let (ruleset, found) = config::load(source.text());
+    let built = config::load(source.text());
+    if let Err(found) = assign(&built.ruleset, &Caps::all()) {
+        assert!(!render(&source, &found, false).is_empty());
+    }
+    let (ruleset, found) = built.whole();
     assert_eq!(ruleset.is_some(), !found.iter().any(Diagnostic::is_error));
     for diagnostic in &found {
         assert!(text.get(diagnostic.primary.span.clone()).is_some(), "{diagnostic:?}");

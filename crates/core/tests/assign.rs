@@ -12,7 +12,7 @@ fn unprivileged() -> Caps {
 }
 
 fn assigned(lines: &str, caps: &Caps) -> Result<Assigned, Vec<Diagnostic>> {
-    let (ruleset, found) = config::load(&format!("[[rule]]\n{lines}\n"));
+    let (ruleset, found) = config::load(&format!("[[rule]]\n{lines}\n")).whole();
     assert_eq!(found, [], "{lines}");
     let mut assignment = assign(&ruleset.expect("no mistakes"), caps)?;
     assert_eq!(assignment.rules.len(), 1);
@@ -270,7 +270,7 @@ fn every_rule_is_told() {
     let text = "[[rule]]\nlisten = '80'\nforward = '10.0.0.1'\n".to_owned()
         + "[[rule]]\nlisten = '8888'\nforward = '10.0.0.1'\n"
         + "[[rule]]\nlisten = '81'\nforward = '10.0.0.1'\n";
-    let ruleset = config::load(&text).0.expect("valid");
+    let ruleset = config::load(&text).whole().0.expect("valid");
     let found = assign(&ruleset, &unprivileged()).expect_err("two cannot be served");
     let at: Vec<usize> = found.iter().map(|found| found.primary.span.start).collect();
     assert_eq!(at, [ruleset.rules[0].origin.rule.start, ruleset.rules[2].origin.rule.start]);

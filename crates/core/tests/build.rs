@@ -10,7 +10,7 @@ use portway_core::ruleset::{
 };
 
 fn ruleset(text: &str) -> Ruleset {
-    let (ruleset, found) = config::load(text);
+    let (ruleset, found) = config::load(text).whole();
     assert_eq!(found, [], "{text}");
     ruleset.expect("no mistakes")
 }
@@ -104,7 +104,8 @@ fn a_local_backend_is_no_loop() {
     for (listen, forward) in
         [("'192.0.2.1:1-100'", "'192.0.2.1:50'"), ("'192.0.2.1:1-100'", "'192.0.2.1:1-100'")]
     {
-        let (ruleset, found) = config::load(&format!("[[rule]]\nlisten = {listen}\nforward = {forward}\n"));
+        let (ruleset, found) =
+            config::load(&format!("[[rule]]\nlisten = {listen}\nforward = {forward}\n")).whole();
         assert!(ruleset.is_none());
         assert!(found[0].message.contains("forwards to itself"), "{listen} {forward}: {found:?}");
     }
@@ -173,7 +174,7 @@ fn parse_and_build_report_together() {
         [[rule]]\nlisten = '80'
         [[rule]]\nlisten = '81'\nforward = '10.0.0.1:0'
         [[rule]]\nlisten = '82'\nforward = '10.0.0.1'\n[[rule]]\nlisten = '82'\nforward = '10.0.0.2'";
-    let (ruleset, found) = config::load(text);
+    let (ruleset, found) = config::load(text).whole();
     assert!(ruleset.is_none());
     let messages: Vec<&str> = found.iter().map(|found| found.message.as_str()).collect();
     assert_eq!(

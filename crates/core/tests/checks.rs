@@ -10,7 +10,7 @@ use portway_core::ruleset::{Check, CheckKind, Expect, HostName, Tls};
 fn load(listen: &str, check: &str) -> (Option<Check>, Vec<String>) {
     let text =
         format!("[[rule]]\nlisten = '{listen}'\nforward = '10.0.0.1:80'\n[rule.pool]\ncheck = {check}\n");
-    let (ruleset, found) = config::load(&text);
+    let (ruleset, found) = config::load(&text).whole();
     assert_eq!(ruleset.is_none(), !found.is_empty(), "{check}: {found:?}");
     let check = ruleset.map(|ruleset| ruleset.rules[0].pool.check.clone().expect("a check is written"));
     (check.map(|check| (*check).clone()), found.into_iter().map(|found| found.message).collect())
@@ -53,7 +53,7 @@ fn short_forms_are_the_type_with_its_defaults() {
     assert_eq!(check("{}"), Check::new(TCP));
     let below =
         "[[rule]]\nlisten = '80'\nforward = '10.0.0.1'\n[rule.pool.check]\ntype = 'http'\npath = '/up'\n";
-    let (ruleset, found) = config::load(below);
+    let (ruleset, found) = config::load(below).whole();
     assert_eq!(found, []);
     let check = ruleset.expect("valid").rules.remove(0).pool.check.expect("a check");
     assert!(matches!(&check.kind, CheckKind::Http { path, .. } if path == "/up"));

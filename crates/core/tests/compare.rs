@@ -9,7 +9,7 @@ use portway_core::config;
 fn changes(old: &str, new: &str) -> Vec<String> {
     let load = |pool: &str| {
         let text = format!("[[rule]]\nname = 'web'\nlisten = '0.0.0.0:80'\n[rule.pool]\n{pool}\n");
-        let (ruleset, found) = config::load(&text);
+        let (ruleset, found) = config::load(&text).whole();
         assert_eq!(found, [], "{text}");
         let ruleset = ruleset.expect("valid");
         let assignment = assign(&ruleset, &Caps::all()).expect("can be served");

@@ -29,7 +29,7 @@ fn file(name: &str) -> Source {
 /// What is said of a file that cannot be loaded.
 fn compare_file(name: &str) {
     let source = file(&format!("{name}.toml"));
-    let (ruleset, found) = config::load(source.text());
+    let (ruleset, found) = config::load(source.text()).whole();
     assert!(ruleset.is_none());
     compare(&format!("{name}.txt"), &render(&source, &found, false));
 }
@@ -57,7 +57,7 @@ fn mistakes_in_checks() {
 #[test]
 fn what_no_engine_can_do() {
     let source = file("engines.toml");
-    let (ruleset, found) = config::load(source.text());
+    let (ruleset, found) = config::load(source.text()).whole();
     assert_eq!(found, []);
     let caps = Caps { nftables: Ok(Nftables::default()), first_port: 1024 };
     let found = assign(&ruleset.expect("the file is valid"), &caps).expect_err("nothing can serve it");
@@ -87,7 +87,7 @@ fn syntax_errors() {
     let mut shown = String::new();
     for text in texts {
         let source = Source::new("portway.toml", text);
-        let (ruleset, found) = config::load(text);
+        let (ruleset, found) = config::load(text).whole();
         assert!(ruleset.is_none() && !found.is_empty(), "{text}");
         let _ = write!(shown, "────────\n{text}\n────────\n{}", render(&source, &found, false));
     }
@@ -123,7 +123,8 @@ fn command_lines() {
                 word => pairs.push(word),
             }
         }
-        let (source, ruleset, found) = config::from_command_line(&pairs, engine, pool);
+        let (source, built) = config::from_command_line(&pairs, engine, pool);
+        let (ruleset, found) = built.whole();
         assert_eq!(ruleset.is_none(), found.iter().any(Diagnostic::is_error));
         let _ = writeln!(shown, "──────── {line}");
         for rule in ruleset.iter().flat_map(|ruleset| &ruleset.rules) {
@@ -140,7 +141,7 @@ fn command_lines() {
 #[test]
 fn places_count_characters_from_one() {
     let source = Source::new("f.toml", "a = \"é\"\r\n# ü\r\nünknown = 1\r\n");
-    let (_, found) = config::load(source.text());
+    let (_, found) = config::load(source.text()).whole();
     let located = found[0].located(&source);
     assert_eq!((located.place.line, located.place.column), (1, 1));
     let text = serde_json::to_value(&located).expect("can be serialized");
@@ -165,7 +166,7 @@ fn colour_is_only_where_it_is_asked_for() {
 #[test]
 fn a_warning_leaves_the_ruleset() {
     let text = "[proxy]\nmax-connections = 10\n[[rule]]\nlisten = \"80\"\nforward = \"10.0.0.1\"\nmax-connections = 11\n";
-    let (ruleset, found) = config::load(text);
+    let (ruleset, found) = config::load(text).whole();
     assert_eq!(found.iter().map(|found| found.severity).collect::<Vec<_>>(), [Severity::Warning]);
     assert!(ruleset.is_some());
 }
@@ -173,7 +174,7 @@ fn a_warning_leaves_the_ruleset() {
 #[test]
 fn an_empty_file_has_no_rules_and_no_mistakes() {
     for text in ["", "\n", "# nothing\n", "\u{feff}"] {
-        let (ruleset, found) = config::load(text);
+        let (ruleset, found) = config::load(text).whole();
         assert_eq!(found, [], "{text:?}");
         assert_eq!(ruleset.expect("is fine").rules.len(), 0);
     }
@@ -188,7 +189,7 @@ fn many_mistakes_are_cheap_to_show() {
     }
     let source = Source::new("f.toml", text);
     let start = std::time::Instant::now();
-    let (_, found) = config::load(source.text());
+    let (_, found) = config::load(source.text()).whole();
     let shown = render(&source, &found, false);
     assert!(found.len() >= 10_000 && shown.len() > 1_000_000, "{}", found.len());
     // A debug build on a busy machine takes about 2 s; quadratic work would take minutes.
@@ -201,7 +202,7 @@ fn long_lines_are_cut() {
     let listeners: Vec<String> = (1..=3000).map(|at| format!("'0.0.0.0:{}'", 70_000 + at)).collect();
     let text = format!("[[rule]]\nforward = '10.0.0.1'\nlisten = [{}]\n", listeners.join(", "));
     let source = Source::new("f.toml", text);
-    let (_, found) = config::load(source.text());
+    let (_, found) = config::load(source.text()).whole();
     assert_eq!(found.len(), 3000);
     let column = found[1500].located(&source).place.column;
     let shown = render(&source, &found[1500..1501], false);
@@ -226,7 +227,7 @@ fn deep_nesting_is_refused() {
         format!("[[{}a]]", "a.".repeat(DEEP)),
     ];
     for text in texts {
-        let (ruleset, found) = config::load(&text);
+        let (ruleset, found) = config::load(&text).whole();
         assert!(ruleset.is_none() && !found.is_empty(), "{}", &text[..20]);
         assert!(!render(&Source::new("f.toml", text), &found, false).is_empty());
     }

@@ -21,7 +21,7 @@ fn examples() -> Vec<PathBuf> {
 
 fn served(path: &Path) -> (Ruleset, Assignment) {
     let source = Source::new(path.display().to_string(), std::fs::read_to_string(path).expect("is readable"));
-    let (ruleset, diagnostics) = config::load(source.text());
+    let (ruleset, diagnostics) = config::load(source.text()).whole();
     assert!(diagnostics.is_empty(), "{}", render(&source, &diagnostics, false));
     let ruleset = ruleset.expect("no diagnostics, so a ruleset");
     match assign(&ruleset, &Caps::all()) {

@@ -12,7 +12,7 @@ use portway_core::ruleset::{
 };
 
 fn ruleset(text: &str) -> Ruleset {
-    let (ruleset, found) = config::load(text);
+    let (ruleset, found) = config::load(text).whole();
     assert_eq!(found, [], "{text}");
     ruleset.expect("no mistakes")
 }
@@ -27,7 +27,7 @@ fn pool(settings: &str) -> Pool {
 }
 
 fn mistakes(lines: &str) -> Vec<String> {
-    let (ruleset, found) = config::load(&format!("[[rule]]\n{lines}\n"));
+    let (ruleset, found) = config::load(&format!("[[rule]]\n{lines}\n")).whole();
     assert!(ruleset.is_none(), "{lines}");
     found.into_iter().map(|found| found.message).collect()
 }
@@ -234,7 +234,7 @@ fn source_pools_of_two_families() {
 #[test]
 fn warnings() {
     let warned = |lines: &str| {
-        let (ruleset, found) = config::load(&format!("[[rule]]\n{lines}\n"));
+        let (ruleset, found) = config::load(&format!("[[rule]]\n{lines}\n")).whole();
         assert!(
             ruleset.is_some() && found.iter().all(|found| found.severity == Severity::Warning),
             "{found:?}"

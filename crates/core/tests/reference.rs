@@ -88,7 +88,7 @@ fn the_defaults_are_the_defaults() {
 #[test]
 fn the_defaults_of_pools_are_the_defaults() {
     let text = "[[rule]]\nlisten = '80'\nforward = 'a.example'\n[rule.pool]\npassive = {}\ncheck = {}\n";
-    let ruleset = config::load(text).0.expect("valid");
+    let ruleset = config::load(text).whole().0.expect("valid");
     let pool = &ruleset.rules[0].pool;
     let check = pool.check.as_ref().expect("is there");
     let passive = pool.passive.expect("is there");
@@ -134,7 +134,7 @@ fn the_defaults_of_pools_are_the_defaults() {
         assert_eq!(parse_duration(default(key)), Ok(holds), "{name}");
     }
     // How long a drain lasts is no value of a pool that does not drain.
-    let drain = config::load(&text.replace("passive = {}", "on-down = 'drain'")).0.expect("valid");
+    let drain = config::load(&text.replace("passive = {}", "on-down = 'drain'")).whole().0.expect("valid");
     let key = section("[rule.pool]").key("drain-timeout").expect("is there");
     let time = parse_duration(default(key)).expect("a duration");
     assert_eq!(drain.rules[0].pool.on_down, OnDown::Drain(time));

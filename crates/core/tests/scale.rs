@@ -30,7 +30,7 @@ fn file() -> String {
 fn ten_thousand_rules() {
     let text = file();
     let start = Instant::now();
-    let (ruleset, found) = config::load(&text);
+    let (ruleset, found) = config::load(&text).whole();
     let loaded = start.elapsed();
     assert_eq!(found, []);
     let ruleset = ruleset.expect("no mistakes");
@@ -69,7 +69,7 @@ fn ten_thousand_pools() {
         );
     }
     let start = Instant::now();
-    let (ruleset, found) = config::load(&text);
+    let (ruleset, found) = config::load(&text).whole();
     assert_eq!(found, []);
     assign(&ruleset.expect("no mistakes"), &Caps::all()).expect("all can be served");
     println!("{RULES} pools: {:?}", start.elapsed());
@@ -80,7 +80,7 @@ fn ten_thousand_pools() {
 #[test]
 fn many_doubles() {
     let one = "\"10.0.0.1:80\",".repeat(256);
-    let (_, found) = config::load(&format!("[[rule]]\nlisten = \"80\"\nforward = [{one}]\n"));
+    let (_, found) = config::load(&format!("[[rule]]\nlisten = \"80\"\nforward = [{one}]\n")).whole();
     assert_eq!(found.len(), 255);
 }
 
@@ -92,7 +92,7 @@ fn ten_thousand_conflicts() {
         let _ = write!(text, "[[rule]]\nname = \"r{rule}\"\nlisten = \"80\"\nforward = \"10.0.0.1\"\n");
     }
     let start = Instant::now();
-    let (ruleset, found) = config::load(&text);
+    let (ruleset, found) = config::load(&text).whole();
     assert!(ruleset.is_none());
     assert_eq!(found.len(), RULES - 1);
     assert!(start.elapsed() < ALLOWED, "{:?}", start.elapsed());

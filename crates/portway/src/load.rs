@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use portway_core::assign::assign;
+use portway_core::build::Built;
 use portway_core::caps::Caps;
 use portway_core::diagnostic::{Diagnostic, Source};
 
@@ -50,24 +51,15 @@ pub fn read(path: &Path) -> io::Result<Source> {
 
 /// Loads a text as a file on a host with `caps`.
 pub fn load(source: Source, caps: &Caps) -> Loaded {
-    let (ruleset, diagnostics) = portway_core::config::load(source.text());
-    finish(source, ruleset, diagnostics, caps)
+    let built = portway_core::config::load(source.text());
+    finish(source, built, caps)
 }
 
-/// Assigns engines to a ruleset that was built from `source`.
-pub fn finish(
-    source: Source,
-    ruleset: Option<portway_core::ruleset::Ruleset>,
-    mut diagnostics: Vec<Diagnostic>,
-    caps: &Caps,
-) -> Loaded {
-    let candidate = ruleset.and_then(|ruleset| match assign(&ruleset, caps) {
-        Ok(assignment) => Some(Candidate { ruleset, assignment }),
-        Err(more) => {
-            diagnostics.extend(more);
-            None
-        }
-    });
-    let failed = diagnostics.iter().any(Diagnostic::is_error);
-    Loaded { source, candidate: candidate.filter(|_| !failed), diagnostics }
+/// Assigns engines to what was built from `source`. Also where there are mistakes: what no engine can do with the rules
+/// that are there is told in the same run.
+pub fn finish(source: Source, mut built: Built, caps: &Caps) -> Loaded {
+    let assignment = assign(&built.ruleset, caps).map_err(|more| built.note(more)).ok();
+    let (ruleset, diagnostics) = built.whole();
+    let candidate = ruleset.zip(assignment).map(|(ruleset, assignment)| Candidate { ruleset, assignment });
+    Loaded { source, candidate, diagnostics }
 }

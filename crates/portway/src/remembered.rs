@@ -149,7 +149,7 @@ mod tests {
             let rule = |name| {
                 format!("[[rule]]\nname='{name}'\nlisten='80'\nforward='{name}'\npool.init='{init}'\n")
             };
-            portway_core::config::load(&rule("app.example")).0.expect("a valid file")
+            portway_core::config::load(&rule("app.example")).whole().0.expect("a valid file")
         };
         let ruleset = file("last-known");
         assert_eq!(files.load(&ruleset).unwrap(), Facts::default());

@@ -190,6 +190,56 @@ fn check_reports_every_mistake_at_its_place() {
     assert!(json.as_array().unwrap().iter().any(|d| d["line"] == 2 && d["severity"] == "error"), "{json}");
 }
 
+/// What no engine can do is told beside the mistakes of the text, in its order; a rule that was not built is not assigned.
+#[test]
+fn check_reports_what_no_engine_can_do_in_the_same_run() {
+    let scratch = Scratch::new();
+    let file = scratch.file(
+        "bad.toml",
+        "[[rule]]
+name = 'counting'
+listen = '80'
+forward = '10.0.0.1'
+engine = 'nftables'
+pool = { balance = 'least-connections', wieght = 3 }
+
+[[rule]]
+name = 'unbuilt'
+listen = '81'
+forward = '10.0.0.1:0'
+engine = 'nftables'
+max-connections = 3
+
+[[rule]]
+name = 'counting-too'
+listen = '82'
+forward = '10.0.0.1'
+engine = 'nftables'
+max-connections = 3
+",
+    );
+    let output = scratch.run(&["check", "--offline", "--json", "-c", &file]);
+    assert_eq!(output.status.code(), Some(1));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let lines: Vec<_> =
+        found.as_array().unwrap().iter().map(|found| found["line"].as_u64().unwrap()).collect();
+    assert_eq!(lines, [5, 6, 11, 19], "{found:#}");
+    let message = |nth: usize| found[nth]["message"].as_str().unwrap();
+    assert!(message(0).contains("counting: the nftables engine cannot serve it"), "{found:#}");
+    assert!(message(1).contains("wieght") && message(3).contains("counting-too"), "{found:#}");
+}
+
+/// The same for a command line: nothing is forwarded, and everything is said.
+#[test]
+fn forward_reports_what_no_engine_can_do_in_the_same_run() {
+    let scratch = Scratch::new();
+    let pairs = ["8888", "10.0.0.1:0", "0.0.0.0:8889", "[fd00::1]:80"];
+    let output = scratch.run(&[&["forward", "--engine", "nftables"], &pairs[..]].concat());
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("10.0.0.1:0") && said.contains("NAT cannot translate between families"), "{said}");
+}
+
 #[test]
 fn check_names_the_process_that_holds_a_port() {
     let scratch = Scratch::new();
@@ -215,6 +265,46 @@ fn plan_is_the_same_every_time_and_gives_reasons() {
     for part in ["proxy: ", "families", "nftables: ", "table inet portway", "net.ipv4.ip_forward = 1"] {
         assert!(said.contains(part), "{part} in\n{said}");
     }
+}
+
+#[test]
+fn plan_shows_the_settings_of_pools() {
+    let scratch = Scratch::new();
+    let file = scratch.file(
+        "pool.toml",
+        "[[rule]]
+name = 'web'
+listen = '0.0.0.0:80'
+[rule.pool]
+backends = [{ address = '10.0.0.1:80', name = 'a', weight = 3 }, { address = '10.0.0.2:80', backup = true }]
+persist = '10m'
+on-down = 'reset'
+check = 'tcp'
+
+[[rule]]
+listen = '0.0.0.0:81'
+forward = '10.0.0.1:80'
+",
+    );
+    let said = text(&scratch.run(&["plan", "--offline", "-c", &file]).stdout);
+    let backends = "10.0.0.1:80 (called a, weight 3), 10.0.0.2:80 (backup)";
+    let lines = [
+        &format!("    backends = {backends}"),
+        "    check = tcp, every ",
+        "    on-down = reset",
+        "    persist = 10m",
+    ];
+    for line in lines {
+        assert!(said.contains(line), "{line} in\n{said}");
+    }
+    let output = scratch.run(&["plan", "--offline", "--json", "-c", &file]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let keys = |nth: usize| {
+        json["rules"][nth]["settings"].as_object().unwrap().keys().map(String::as_str).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(0), ["backends", "check", "on-down", "persist"], "{json:#}");
+    assert_eq!(keys(1), [""; 0], "{json:#}");
+    assert_eq!(json["rules"][0]["settings"]["backends"], backends);
 }
 
 #[test]

@@ -24,9 +24,35 @@ use conflict::Claim;
 use family::Families;
 use ports::Shape;
 
-/// Builds the ruleset of a config, and names every mistake. The ruleset is there when every rule could be
-/// built; whether it may be used is for the caller to say, who knows whether any diagnostic is an error.
-pub fn build(config: &Config) -> (Option<Ruleset>, Vec<Diagnostic>) {
+/// What a text came to: the rules that could be built, and everything that is wrong with it so far.
+#[derive(Debug)]
+pub struct Built {
+    /// The rules without a mistake of their own, in the order of the text: enough to look for further mistakes, not to
+    /// be used. For that there is [`Self::whole`].
+    pub ruleset: Ruleset,
+    /// Every mistake, in the order of the text; may be warnings only.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Whether no rule is left out.
+    all: bool,
+}
+
+impl Built {
+    /// Adds mistakes that were found elsewhere.
+    pub fn note(&mut self, more: Vec<Diagnostic>) {
+        self.diagnostics.extend(more);
+        self.diagnostics
+            .sort_by_key(|diagnostic| (diagnostic.primary.span.start, diagnostic.primary.span.end));
+    }
+
+    /// The ruleset, when every rule is there and nothing is an error; and what there is to say.
+    pub fn whole(self) -> (Option<Ruleset>, Vec<Diagnostic>) {
+        let fine = self.all && !self.diagnostics.iter().any(Diagnostic::is_error);
+        (fine.then_some(self.ruleset), self.diagnostics)
+    }
+}
+
+/// Builds what can be built of a config, whose shape had these `mistakes`, and names every further one.
+pub fn build(config: &Config, mistakes: Vec<Diagnostic>) -> Built {
     let mut diagnostics = Vec::new();
     let mut rules = Vec::with_capacity(config.rules.len());
     let mut claims = Vec::with_capacity(config.rules.len());
@@ -45,10 +71,12 @@ pub fn build(config: &Config) -> (Option<Ruleset>, Vec<Diagnostic>) {
         }
     }
     let dns = dns::build(&config.dns, &mut diagnostics);
-    let whole = rules.len() == config.rules.len() && !diagnostics.iter().any(Diagnostic::is_error);
+    let all = rules.len() == config.rules.len();
     let ruleset =
         Ruleset { rules, host: config.host, control: config.control.clone(), proxy: config.proxy, dns };
-    (whole.then_some(ruleset), diagnostics)
+    let mut built = Built { ruleset, diagnostics: mistakes, all };
+    built.note(diagnostics);
+    built
 }
 
 /// The name of a rule as written, or the default.

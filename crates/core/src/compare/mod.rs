@@ -12,6 +12,8 @@ use serde::Serialize;
 use crate::assign::Assignment;
 use crate::ruleset::{Rule, RuleName, Ruleset};
 
+pub use pool::backends;
+
 /// What happens to one rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "change")]
@@ -78,7 +80,8 @@ pub fn compare(old: (&Ruleset, &Assignment), new: (&Ruleset, &Assignment)) -> Ve
     changes.into_values().collect()
 }
 
-type Fields = BTreeMap<&'static str, String>;
+/// What a rule says, in words, by its keys.
+pub type Fields = BTreeMap<&'static str, String>;
 
 fn fields_by_name<'a>(
     (ruleset, assignment): (&'a Ruleset, &Assignment),
@@ -93,13 +96,20 @@ fn fields_by_name<'a>(
 
 fn fields(rule: &Rule, engine: String) -> Fields {
     let listeners: Vec<_> = rule.listeners.iter().map(ToString::to_string).collect();
-    let mut fields = Fields::from([
+    let mut fields = settings(rule);
+    fields.extend([
         ("listen", listeners.join(", ")),
         ("forward", pool::backends(&rule.pool)),
         ("source", rule.source.to_string()),
         ("engine", engine),
     ]);
-    fields.extend(pool::settings(&rule.pool));
+    fields
+}
+
+/// The settings of a rule that are not the defaults: not where it listens and leads, by which source address and which
+/// engine.
+pub fn settings(rule: &Rule) -> Fields {
+    let mut fields: Fields = pool::settings(&rule.pool).into_iter().collect();
     if let Some(helper) = rule.helper {
         fields.insert("helper", helper.to_string());
     }

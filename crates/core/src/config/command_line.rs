@@ -9,22 +9,15 @@ use std::net::Ipv6Addr;
 use super::read::choose;
 use super::rule::engine;
 use super::{BackendConfig, Config, RuleConfig, SourceConfig, Text};
-use crate::build::build;
+use crate::build::{Built, build};
 use crate::diagnostic::{Diagnostic, Source};
-use crate::ruleset::Ruleset;
 
 /// The name of the source that diagnostics point into.
 pub const SOURCE_NAME: &str = "<command line>";
 
 /// Builds the rules of a command line: `pairs` are the positional words, `engine_word` and `source` the values
 /// of `--engine` and `--source`, which hold for every rule.
-///
-/// The ruleset is there when no diagnostic is an error.
-pub fn from_command_line(
-    pairs: &[&str],
-    engine_word: Option<&str>,
-    source: Option<&str>,
-) -> (Source, Option<Ruleset>, Vec<Diagnostic>) {
+pub fn from_command_line(pairs: &[&str], engine_word: Option<&str>, source: Option<&str>) -> (Source, Built) {
     let mut line = Line::default();
     let words: Vec<Text> = pairs.iter().map(|word| line.word(word)).collect();
     let engine_text = engine_word.map(|word| line.option("--engine", word));
@@ -52,14 +45,12 @@ pub fn from_command_line(
                 .hint("write LISTEN BACKEND, for example 0.0.0.0:8888 192.168.1.100:80"),
         );
     }
-    let (ruleset, more) = build(&Config { rules, ..Config::default() });
-    diagnostics.extend(more);
+    let mut built = build(&Config { rules, ..Config::default() }, diagnostics);
     // A wrong --source is every rule's mistake, and is told once.
     let place = |diagnostic: &Diagnostic| (diagnostic.primary.span.start, diagnostic.primary.span.end);
-    diagnostics.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.message.cmp(&b.message)));
-    diagnostics.dedup_by(|a, b| a.primary == b.primary && a.message == b.message);
-    let ruleset = ruleset.filter(|_| !diagnostics.iter().any(Diagnostic::is_error));
-    (Source::new(SOURCE_NAME, line.text), ruleset, diagnostics)
+    built.diagnostics.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.message.cmp(&b.message)));
+    built.diagnostics.dedup_by(|a, b| a.primary == b.primary && a.message == b.message);
+    (Source::new(SOURCE_NAME, line.text), built)
 }
 
 /// The words, joined.

@@ -106,15 +106,10 @@ pub fn parse(text: &str) -> (Config, Vec<Diagnostic>) {
     (config, mistakes)
 }
 
-/// Parse and build: everything that is wrong with a text, and the ruleset when nothing is. Diagnostics come
-/// in the order of the text, and may be warnings only.
-pub fn load(text: &str) -> (Option<crate::ruleset::Ruleset>, Vec<Diagnostic>) {
-    let (config, mut diagnostics) = parse(text);
-    let (ruleset, more) = crate::build::build(&config);
-    diagnostics.extend(more);
-    diagnostics.sort_by_key(|diagnostic| (diagnostic.primary.span.start, diagnostic.primary.span.end));
-    let ruleset = ruleset.filter(|_| !diagnostics.iter().any(Diagnostic::is_error));
-    (ruleset, diagnostics)
+/// Parse and build: the rules that could be built, and everything that is wrong with a text by itself.
+pub fn load(text: &str) -> crate::build::Built {
+    let (config, mistakes) = parse(text);
+    crate::build::build(&config, mistakes)
 }
 
 fn config(mut fields: Fields, reader: &mut Reader<'_>) -> Config {

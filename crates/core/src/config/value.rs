@@ -50,6 +50,34 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     number.checked_mul(*factor).map(Duration::from_millis).ok_or(DurationError::TooLong)
 }
 
+/// What units are called elsewhere, in the order of [`UNITS`].
+const UNITS_ELSEWHERE: [&[&str]; 5] = [
+    &["ms", "msec", "msecs", "millis", "millisecond", "milliseconds"],
+    &["s", "sec", "secs", "second", "seconds"],
+    &["m", "min", "mins", "minute", "minutes"],
+    &["h", "hr", "hrs", "hour", "hours"],
+    &["d", "day", "days"],
+];
+
+/// The duration that someone probably meant by whole numbers with units as they are written elsewhere (`5 s`, `1m30s`,
+/// `10sec`), for hints only.
+pub fn guess_duration(text: &str) -> Option<Duration> {
+    let (lower, mut millis) = (text.to_ascii_lowercase(), 0_u64);
+    let mut rest = lower.trim();
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, after) = rest.split_at(digits);
+        let after = after.trim_start();
+        let letters = after.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let (word, after) = after.split_at(letters);
+        let unit = UNITS_ELSEWHERE.iter().position(|words| words.contains(&word))?;
+        let part = number.parse::<u64>().ok()?.checked_mul(UNITS[unit].1)?;
+        millis = millis.checked_add(part)?;
+        rest = after.trim_start();
+    }
+    Some(Duration::from_millis(millis))
+}
+
 /// The shortest spelling that [`parse_duration`] reads back, for whole milliseconds.
 pub fn format_duration(duration: Duration) -> String {
     let millis = duration.as_millis();

@@ -3,6 +3,8 @@
 use std::num::NonZeroU32;
 
 use portway_core::address::PortRange;
+use portway_core::assign::assign;
+use portway_core::caps::Caps;
 use portway_core::config;
 use portway_core::config::keys::FILE;
 use portway_core::diagnostic::{Diagnostic, Source, render};
@@ -107,7 +109,7 @@ proptest! {
                 backends.push(built);
             }
         }
-        let (ruleset, found) = config::load(&write(&backends));
+        let (ruleset, found) = config::load(&write(&backends)).whole();
         prop_assert!(found.iter().all(|found| !found.is_error()), "{:?}", found);
         let read = ruleset.expect("no error").rules.remove(0).pool.backends;
         prop_assert_eq!(write(&read), write(&backends));
@@ -119,7 +121,7 @@ proptest! {
     fn shifted_ranges_lead_port_by_port(range in ports(), first in 1..=u16::MAX, at in any::<proptest::sample::Index>()) {
         let last = u32::from(first) + range.count() - 1;
         let text = format!("[[rule]]\nlisten = \"10.0.0.1:{range}\"\nforward = \"10.0.0.2:{first}-{last}\"\n");
-        let (ruleset, found) = config::load(&text);
+        let (ruleset, found) = config::load(&text).whole();
         let valid = last <= u32::from(u16::MAX);
         prop_assert_eq!(ruleset.is_some(), valid, "{:?}", found);
         if let Some(ruleset) = ruleset {
@@ -130,11 +132,15 @@ proptest! {
     }
 
     /// No text makes the reader panic, and what it says can always be shown. A ruleset comes exactly when
-    /// there is no error.
+    /// there is no error; what is there of another is assigned all the same.
     #[test]
     fn files_never_panic(text in files()) {
         let source = Source::new("f.toml", text);
-        let (ruleset, found) = config::load(source.text());
+        let built = config::load(source.text());
+        if let Err(found) = assign(&built.ruleset, &Caps::all()) {
+            prop_assert!(!render(&source, &found, false).is_empty());
+        }
+        let (ruleset, found) = built.whole();
         prop_assert_eq!(ruleset.is_some(), !found.iter().any(Diagnostic::is_error), "{:?}", found);
         let shown = render(&source, &found, false);
         prop_assert_eq!(shown.is_empty(), found.is_empty());
@@ -152,7 +158,8 @@ proptest! {
         pool in proptest::option::of(texts()),
     ) {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let (source, ruleset, found) = config::from_command_line(&words, engine.as_deref(), pool.as_deref());
+        let (source, built) = config::from_command_line(&words, engine.as_deref(), pool.as_deref());
+        let (ruleset, found) = built.whole();
         prop_assert_eq!(ruleset.is_some(), !found.iter().any(Diagnostic::is_error));
         render(&source, &found, true);
     }
@@ -163,7 +170,8 @@ proptest! {
         let (listen, forward) = (listen.to_string(), backend(host, PortRange::single(port)).to_string());
         let word = format!("{listen}:{forward}");
         let rules = |words: &[&str]| {
-            let (_, ruleset, found) = config::from_command_line(words, None, None);
+            let (_, built) = config::from_command_line(words, None, None);
+            let (ruleset, found) = built.whole();
             let rules = ruleset.map(|ruleset| {
                 ruleset.rules.into_iter().map(|rule| (rule.listeners, rule.pool)).collect::<Vec<_>>()
             });

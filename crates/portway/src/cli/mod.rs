@@ -52,10 +52,9 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Forward { pairs, engine, source, state } => {
             let pairs: Vec<&str> = pairs.iter().map(String::as_str).collect();
-            let (text, ruleset, diagnostics) =
-                config::from_command_line(&pairs, engine.as_deref(), source.as_deref());
+            let (text, built) = config::from_command_line(&pairs, engine.as_deref(), source.as_deref());
             let caps = probe::caps();
-            let loaded = load::finish(text, ruleset, diagnostics, &caps);
+            let loaded = load::finish(text, built, &caps);
             start(&daemon::Options { file: None, state_dir: state.dir(), keep: false }, caps, loaded)
         }
         Command::Run { file, keep, state } => {

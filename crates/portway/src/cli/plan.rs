@@ -1,5 +1,6 @@
 //! `portway plan`: what would be applied, per engine, and the reason for each rule's engine.
 
+use portway_core::compare::{Fields, backends, settings};
 use portway_core::diagnostic::Source;
 use portway_core::facts::Facts;
 use portway_core::plan::{Plans, World, nftables};
@@ -20,6 +21,8 @@ struct Row {
     source: String,
     engine: String,
     reason: String,
+    /// What else the rule says, without the defaults.
+    settings: Fields,
 }
 
 #[derive(Serialize)]
@@ -64,6 +67,7 @@ pub(super) fn run(source: Source, caps: &Caps, json: bool) -> Result<(), Failure
             row.source
         ));
         report::say(&format!("    {}: {}", row.engine, row.reason));
+        row.settings.iter().for_each(|(key, value)| report::say(&format!("    {key} = {value}")));
     }
     for (name, text) in
         [("host", printed.host_settings.join("\n")), ("nftables", printed.nftables), ("proxy", printed.proxy)]
@@ -84,8 +88,19 @@ fn rows(candidate: &Candidate) -> Vec<Row> {
         source: rule.source.to_string(),
         engine: assigned.engine.to_string(),
         reason: assigned.reason.clone(),
+        settings: said(rule),
     };
     assigned.map(row).collect()
+}
+
+/// The settings of a rule, and its backends where they have settings of their own.
+fn said(rule: &portway_core::ruleset::Rule) -> Fields {
+    let mut said = settings(rule);
+    let with_settings = backends(&rule.pool);
+    if with_settings != rule.pool.to_string() {
+        said.insert("backends", with_settings);
+    }
+    said
 }
 
 /// The settings that a host would need, whatever this one has: a plan is the same everywhere.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Bounds, Kind, MOST, Section, also_called, key, required};
+use super::{Bounds, Kind, MOST, Section, also_called, key, required, too_large};
 use crate::ruleset::Backend;
 
 /// One backend with settings.
@@ -30,12 +30,15 @@ pub static BACKEND: Section = Section {
             &["id", "label", "title", "cookie"],
         ),
         also_called(
-            key(
-                "weight",
-                Kind::Number(0, Backend::MOST_WEIGHT as u32),
-                "1",
-                "2",
-                "Its share of new connections, in proportion to the other weights. 0 gets none.",
+            too_large(
+                key(
+                    "weight",
+                    Kind::Number(0, Backend::MOST_WEIGHT as u32),
+                    "1",
+                    "2",
+                    "Its share of new connections, in proportion to the other weights. 0 gets none.",
+                ),
+                "scale all weights of the pool so that the largest is at most 256",
             ),
             &["w", "share", "priority", "ratio"],
         ),

@@ -45,6 +45,8 @@ pub struct Key {
     pub elsewhere: &'static [&'static str],
     /// Words that people use elsewhere for one of its words, and that word, for hints only.
     pub words_elsewhere: &'static [(&'static str, &'static str)],
+    /// What to do about a number above its bounds.
+    pub too_large: &'static str,
 }
 
 /// The type of a value.
@@ -138,6 +140,7 @@ const fn key(
         types: &[],
         elsewhere: &[],
         words_elsewhere: &[],
+        too_large: "leave the key out for the default",
     }
 }
 
@@ -147,6 +150,10 @@ const fn also_called(key: Key, elsewhere: &'static [&'static str]) -> Key {
 
 const fn words_also_called(key: Key, words_elsewhere: &'static [(&'static str, &'static str)]) -> Key {
     Key { words_elsewhere, ..key }
+}
+
+const fn too_large(key: Key, too_large: &'static str) -> Key {
+    Key { too_large, ..key }
 }
 
 const fn required(key: Key) -> Key {
@@ -212,17 +219,42 @@ pub fn hint_for_unknown(section: &'static Section, unknown: &str) -> String {
         };
         return format!("Portway calls it `{}`{example}", key.name);
     }
+    if std::ptr::eq(section, &rule::RULE) && PROTOCOL.contains(&lower.as_str()) {
+        return "the protocol stands in `listen`: listen = \"udp/0.0.0.0:53\"; without one it is tcp"
+            .to_owned();
+    }
     let dashed = lower.replace('_', "-");
     let has = |other: &&Section| other.key(&dashed).is_some_and(|key| !key.doc.is_empty());
     // What stands below this section is nearer than what stands elsewhere.
     let home = section.walk().into_iter().find(has).or_else(|| FILE.walk().into_iter().find(has));
-    if let Some(home) = home {
-        return format!("`{dashed}` belongs in {}", home.header);
+    match home {
+        Some(home) if std::ptr::eq(home, &backend::BACKEND) => return belongs_to_a_backend(&dashed),
+        Some(home) => return format!("`{dashed}` belongs in {}", home.header),
+        None => {}
+    }
+    if std::ptr::eq(section, &pool::POOL)
+        && let Some(near) = nearest(unknown, backend::BACKEND.keys.iter().map(|key| key.name))
+    {
+        return belongs_to_a_backend(near);
     }
     if let Some((below, key)) = section.walk().into_iter().find_map(|below| Some((below, called(below)?))) {
         return format!("Portway calls it `{}`, in {}", key.name, below.header);
     }
     format!("known here: {}", names().collect::<Vec<_>>().join(", "))
+}
+
+/// What says the protocol elsewhere (HAProxy's `mode`), where Portway has no key for it.
+const PROTOCOL: [&str; 2] = ["mode", "proto"];
+
+/// The hint for a key of [`backend::BACKEND`] that stands somewhere else.
+fn belongs_to_a_backend(name: &str) -> String {
+    let setting = match backend::BACKEND.key(name) {
+        Some(key) if !key.required => format!(", {} = {}", key.name, key.example),
+        _ => String::new(),
+    };
+    format!(
+        "`{name}` belongs to a backend, in [rule.pool]: backends = [{{ address = \"10.0.0.1:80\"{setting} }}]"
+    )
 }
 
 /// Which types of a section a key belongs to, told by the fewer words.

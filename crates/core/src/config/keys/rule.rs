@@ -70,7 +70,7 @@ pub static RULE: Section = Section {
                 "Which engine carries it. `auto` is the cheapest that can do all the rule asks for on this host; \
                  `portway plan` says which and why.",
             ),
-            &["mode", "type", "via"],
+            &["type", "via"],
         ),
         also_called(
             key(

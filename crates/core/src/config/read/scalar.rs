@@ -10,7 +10,7 @@ use toml::de::DeInteger;
 use crate::config::Text;
 use crate::config::keys::{Bounds, Key};
 use crate::config::nearest::nearest;
-use crate::config::value::{DurationError, format_duration, parse_duration};
+use crate::config::value::{DurationError, format_duration, guess_duration, parse_duration};
 use crate::diagnostic::{Diagnostic, Span, quote};
 
 /// The word that a text names.
@@ -50,10 +50,11 @@ pub fn bounded_number(
     let text = number.as_str().replace('_', "");
     let number =
         i128::from_str_radix(&text, number.radix()).ok().and_then(|number| u32::try_from(number).ok());
+    let small = text.starts_with('-') || number.is_some_and(|number| number < *bounds.start());
     number.filter(|number| bounds.contains(number)).ok_or_else(|| {
         let (least, most) = bounds.into_inner();
-        Diagnostic::error(span.clone(), format!("`{}` is from {least} to {most}", key.name))
-            .hint("leave the key out for the default")
+        let hint = if small { "leave the key out for the default" } else { key.too_large };
+        Diagnostic::error(span.clone(), format!("`{}` is from {least} to {most}", key.name)).hint(hint)
     })
 }
 
@@ -68,7 +69,11 @@ pub fn bounded_duration(key: &Key, bounds: &Bounds, text: &str) -> Result<Durati
             (format!("`{}`: {error}", key.name), format!("for example {text}s; a duration is {units}"))
         }
         DurationError::Shape => {
-            (format!("`{}`: {} is {error}", key.name, quote(text)), format!("a duration is {units}"))
+            let meant = guess_duration(text).filter(|meant| (bounds.least..=bounds.most).contains(meant));
+            let write = meant
+                .map(|meant| format!("write {} = \"{}\"; ", key.name, format_duration(meant)))
+                .unwrap_or_default();
+            (format!("`{}`: {} is {error}", key.name, quote(text)), format!("{write}a duration is {units}"))
         }
         DurationError::TooLong => {
             (format!("`{}`: {error}", key.name), format!("at most {}", format_duration(bounds.most)))
