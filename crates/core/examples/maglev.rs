@@ -1,17 +1,20 @@
 //! Prints what Maglev's tables do for pools of several sizes: how even the shares are, and how many flows move when one
-//! member goes or comes, beside the least that must. `cargo run -p portway-core --example maglev`
+//! member goes or comes, beside the least that must; then how far pools of random addresses go beyond that least.
+//! `cargo run --release -p portway-core --example maglev`
 
-use portway_core::balance::table;
+use portway_core::balance::{jhash, table};
 use portway_core::members::Member;
 use portway_core::ruleset::{Backend, Balance, Target, TargetPorts};
 
+const DRAWS: u32 = 10_000;
+
+fn member(address: u32) -> Member {
+    let target = Target { address: std::net::IpAddr::V4(address.into()), ports: TargetPorts::One(80) };
+    Member { backend: Backend::of(target).name, target, weight: 1, max_connections: None }
+}
+
 fn members(count: u32) -> Vec<Member> {
-    let member = |nth: u32| {
-        let target =
-            Target { address: std::net::IpAddr::V4((0x0a00_0001 + nth).into()), ports: TargetPorts::One(80) };
-        Member { backend: Backend::of(target).name, target, weight: 1, max_connections: None }
-    };
-    (0..count).map(member).collect()
+    (0..count).map(|nth| member(0x0a00_0001 + nth)).collect()
 }
 
 /// Where each slot leads.
@@ -58,4 +61,28 @@ fn main() {
             100.0 / f64::from(count + 1),
         );
     }
+    println!("\n| members, {DRAWS} draws | moved without need, % (mean) | 99 in 100 | 999 in 1000 | most |");
+    println!("|---|---|---|---|---|");
+    for count in [2, 3, 5, 10, 16] {
+        let mut beyond: Vec<f64> = (0..DRAWS).map(|draw| without_need(draw, count)).collect();
+        beyond.sort_by(f64::total_cmp);
+        let mean = beyond.iter().sum::<f64>() / f64::from(DRAWS);
+        let but = |few: u32| beyond[(DRAWS - few) as usize - 1];
+        println!(
+            "| {count} | {mean:.2} | {:.2} | {:.2} | {:.2} |",
+            but(DRAWS / 100),
+            but(DRAWS / 1000),
+            but(0)
+        );
+    }
+}
+
+/// What moves though its member stays, in percent, when the first of `count` members of random addresses goes.
+fn without_need(draw: u32, count: u32) -> f64 {
+    let mut left: Vec<Member> =
+        (0..count).map(|nth| member(jhash(&nth.to_le_bytes(), draw * 1024 + count))).collect();
+    let before = targets(left.len(), &left);
+    let gone = left.remove(0).target;
+    let needed = before.iter().filter(|target| **target == gone).count();
+    moved(&before, &targets(left.len() + 1, &left)) - 100.0 * needed as f64 / before.len() as f64
 }

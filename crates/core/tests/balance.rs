@@ -149,6 +149,31 @@ fn turns_are_spread() {
     assert_eq!(turns(&[2, 2]), "ab");
 }
 
+/// Any addresses: beside the clients of the member that goes few others move, seldom more than 2 % of all. Rarely, two
+/// members' walks through the table run in step (their skips stand in a ratio of small numbers) and then more do, so
+/// this is about 99 in 100 draws and not about each.
+#[test]
+fn maglev_moves_little_whatever_the_addresses() {
+    for places in [2, 3, 5, 10] {
+        let mut without_need: Vec<f64> = (0..200_u32).map(|draw| moved_without_need(draw, places)).collect();
+        without_need.sort_by(f64::total_cmp);
+        let mean = without_need.iter().sum::<f64>() / without_need.len() as f64;
+        let [.., most, _, _] = without_need.as_slice() else { panic!("200 draws") };
+        assert!(mean < 0.015 && *most < 0.025, "{places}: mean {mean}, 99 in 100 {most}");
+    }
+}
+
+/// The part of the slots that move though their member stays, when the first of `places` members of random addresses goes.
+fn moved_without_need(draw: u32, places: u32) -> f64 {
+    let address = |nth: u32| jhash(&nth.to_le_bytes(), draw * 1024 + places);
+    let mut members: Vec<Member> = (0..places).map(|nth| member(address(nth), 1)).collect();
+    let before = maglev(members.len(), &members);
+    let gone = members.remove(0).target;
+    let after = maglev(members.len() + 1, &members);
+    let needed = before.iter().filter(|met| **met == gone).count();
+    moved(&before, &after) - needed as f64 / before.len() as f64
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -345,19 +370,6 @@ proptest! {
             members.swap(nth, index.index(addresses.len()));
         }
         prop_assert_eq!(maglev(members.len(), &members), before);
-    }
-
-    /// Any addresses, any member: what moves stays in the bound.
-    #[test]
-    fn maglev_moves_little_whatever_the_addresses(
-        addresses in proptest::collection::btree_set(any::<u32>(), 2..=16),
-        gone in any::<Index>(),
-    ) {
-        let mut members: Vec<Member> = addresses.iter().map(|address| member(*address, 1)).collect();
-        let (places, before) = (members.len(), maglev(members.len(), &members));
-        members.remove(gone.index(places));
-        let moved = moved(&before, &maglev(places, &members));
-        prop_assert!(moved <= 1.0 / places as f64 + 0.03, "{moved} of {places}");
     }
 
     /// A weight that changes moves what it must: the flows that the change of shares is about, and few others.
