@@ -1,6 +1,6 @@
 //! Members: the addresses that a rule's new flows meet now, from its pool and the facts.
 //!
-//! Pure and the same for every engine. A pool's addresses ([`candidate`]) are judged one by one ([`standing`]); what is
+//! Pure and the same for every engine. A pool's addresses (`candidate`) are judged one by one (`standing`); what is
 //! left are the members. Deliberately absent: the choice among members for one flow ([`crate::balance`]), and what
 //! happens to flows of those that are members no longer ([`crate::effects`]).
 
@@ -77,7 +77,7 @@ impl Reach {
     pub const ANY: Self = Self { family: None, loopback: true, relay: false };
 
     /// What `engine` can reach for `rule`. nf_tables reaches loopback only where `route_localnet` is set for the rule as
-    /// it is written, so that an answer of a resolver never sets it; [::1] it does not reach at all.
+    /// it is written, so that an answer of a resolver never sets it; `[::1]` it does not reach at all.
     pub fn of(rule: &Rule, engine: EngineKind) -> Self {
         match engine {
             EngineKind::Proxy => Self { relay: true, ..Self::ANY },

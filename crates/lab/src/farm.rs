@@ -70,7 +70,7 @@ impl Farm {
         farm
     }
 
-    /// Gives every server its IPv6 twin, [fd02::10]:7000 and on, TCP.
+    /// Gives every server its IPv6 twin, `[fd02::10]:7000` and on, TCP.
     #[must_use]
     pub fn with_v6(&self) -> Vec<Server> {
         let count = u8::try_from(self.servers.len()).expect("at most 26");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{Namespace, Process, Scratch, process};
 
-/// nginx with one plain HTTP server on `listen` ("10.2.0.10:80", "[fd02::10]:80"), files from `root`.
+/// nginx with one plain HTTP server on `listen` (`10.2.0.10:80`, `[fd02::10]:80`), files from `root`.
 ///
 /// # Panics
 /// When it does not start.

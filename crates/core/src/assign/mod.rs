@@ -1,8 +1,8 @@
 //! Assignment: each rule's engine, and the reason in words.
 //!
-//! Every engine names what stands in its way for a rule ([`obstacle`]); `auto` takes the first engine of
-//! [`EngineKind::ALL`] (the cheapest first) for which nothing does. Deliberately absent: measuring or guessing load. The order is fixed, so that the same file
-//! on the same host always gives the same assignment.
+//! Every engine names what stands in its way for a rule (`obstacle`); `auto` takes the first engine of
+//! [`EngineKind::ALL`] (the cheapest first) for which nothing does. Deliberately absent: measuring or guessing load. The
+//! order is fixed, so that the same file on the same host always gives the same assignment.
 
 mod obstacle;
 

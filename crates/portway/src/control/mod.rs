@@ -87,7 +87,7 @@ pub enum Response {
     Killed(u64),
     /// To [`Request::Applied`].
     Applied {
-        /// The file's path, or "<command line>".
+        /// The file's path, or `<command line>`.
         name: String,
         /// Its text.
         text: String,
@@ -103,7 +103,7 @@ pub struct Status {
     pub version: String,
     /// The daemon's process id.
     pub pid: u32,
-    /// The file's path, or "<command line>".
+    /// The file's path, or `<command line>`.
     pub config: String,
     /// Seconds since the daemon started.
     pub uptime_seconds: u64,

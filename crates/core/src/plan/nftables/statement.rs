@@ -1,5 +1,5 @@
 //! What the rules of the table are made of: statements, and what they load from a packet. Deliberately absent: which
-//! rules there are ([`super::table`], [`super::pool`]) and how nft writes them ([`super::text`]).
+//! rules there are ([`super::table`], [`super::pool`]) and how nft writes them (`super::text`).
 
 use std::time::Duration;
 
