@@ -16,32 +16,17 @@ use portway_core::members::Meets;
 use portway_core::plan::nftables::{Ids, Plan};
 use portway_core::ruleset::{Balance, HashKey, Rule, SourceMode, Target, TargetPorts, WhenEmpty};
 use portway_nftables::NftablesEngine;
-use support::lab::{Lab, PATIENCE};
+use support::lab::{self, Lab, PATIENCE};
 use support::{Namespace, apply, nft, plan_met, pool, run, up, within};
 
 /// Tells everybody its own address: at once on TCP, then echoes; for every datagram on UDP.
 fn serve(namespace: &Namespace, address: &str) {
-    let address: SocketAddr = address.parse().unwrap();
-    within(namespace, move || {
-        let tcp = TcpListener::bind(address).unwrap();
-        let udp = UdpSocket::bind(address).unwrap();
-        std::thread::spawn(move || {
-            for stream in tcp.incoming() {
-                let mut stream = stream.unwrap();
-                std::thread::spawn(move || {
-                    let _ = writeln!(stream, "{address}");
-                    let mut echo = stream.try_clone().unwrap();
-                    let _ = io::copy(&mut stream, &mut echo);
-                });
-            }
-        });
-        std::thread::spawn(move || {
-            let mut asked = [0; 100];
-            while let Ok((_, from)) = udp.recv_from(&mut asked) {
-                let _ = udp.send_to(address.to_string().as_bytes(), from);
-            }
-        });
-    });
+    let conversation = |mut stream: TcpStream, own| {
+        let _ = writeln!(stream, "{own}");
+        let mut echo = stream.try_clone().unwrap();
+        let _ = io::copy(&mut stream, &mut echo);
+    };
+    lab::serve(namespace, address.parse().unwrap(), conversation, |own, _| own);
 }
 
 /// A connection, and who answered it.

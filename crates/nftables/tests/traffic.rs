@@ -5,37 +5,24 @@
 mod support;
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 
 use portway_core::engine::Engine;
 use portway_core::ruleset::{Rule, SourceMode};
 use portway_nftables::NftablesEngine;
-use support::lab::{Lab, PATIENCE};
+use support::lab::{self, Lab, PATIENCE};
 use support::{Namespace, apply, plan, rule, run, within};
 
 /// Answers every line with the address it came from, on TCP and UDP.
 fn serve(namespace: &Namespace, address: &str) {
-    let address: SocketAddr = address.parse().unwrap();
-    within(namespace, move || {
-        let tcp = TcpListener::bind(address).unwrap();
-        let udp = UdpSocket::bind(address).unwrap();
-        std::thread::spawn(move || {
-            for stream in tcp.incoming() {
-                let mut stream = stream.unwrap();
-                let _ = stream.set_read_timeout(Some(PATIENCE));
-                let mut asked = Vec::new();
-                if stream.read_to_end(&mut asked).is_ok() {
-                    let _ = write!(stream, "{}", stream.peer_addr().unwrap());
-                }
-            }
-        });
-        std::thread::spawn(move || {
-            let mut asked = [0; 100];
-            while let Ok((_, from)) = udp.recv_from(&mut asked) {
-                let _ = udp.send_to(from.to_string().as_bytes(), from);
-            }
-        });
-    });
+    let conversation = |mut stream: TcpStream, _| {
+        let _ = stream.set_read_timeout(Some(PATIENCE));
+        let mut asked = Vec::new();
+        if stream.read_to_end(&mut asked).is_ok() {
+            let _ = write!(stream, "{}", stream.peer_addr().unwrap());
+        }
+    };
+    lab::serve(namespace, address.parse().unwrap(), conversation, |_, from| from);
 }
 
 /// What a server says of who asks it: the address that it sees.

@@ -129,11 +129,7 @@ fn refuse_is_an_icmp_message_for_udp() {
         let listen = free(Protocol::Udp, ip.parse().unwrap());
         proxy.set("rule", Protocol::Udp, listen, listen).pool.meets = Meets::Refuse;
         proxy.apply().unwrap();
-        let client = udp_client(listen);
-        client.send(b"anyone?").unwrap();
-        let error = client.recv(&mut [0; 8]).expect_err("needs CAP_NET_RAW");
-        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{ip}: needs CAP_NET_RAW");
-        proxy.until("counted", |s| s.rules["rule"].failed == 1 && s.gauges["icmp_refusals_sent"] == 1);
+        udp_refused(&mut proxy, listen);
         assert_eq!(proxy.gauge("udp_flows"), 0);
     }
 }

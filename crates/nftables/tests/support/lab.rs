@@ -1,9 +1,10 @@
 //! A client, a gateway, a server. The client has no route to the server's network, so only forwarding can answer.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its part; tests may fail loudly")]
 
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use super::{Namespace, run};
+use super::{Namespace, run, within};
 
 /// How long anything here may take.
 pub const PATIENCE: Duration = Duration::from_secs(3);
@@ -41,4 +42,30 @@ impl Lab {
         }
         lab
     }
+}
+
+/// Serves `address` on TCP, each connection in a thread of its own by `conversation`, and on UDP, where every datagram
+/// is answered with the address that `told` makes of the server's own and the sender's.
+pub fn serve(
+    namespace: &Namespace,
+    address: SocketAddr,
+    conversation: fn(TcpStream, SocketAddr),
+    told: fn(SocketAddr, SocketAddr) -> SocketAddr,
+) {
+    within(namespace, move || {
+        let tcp = TcpListener::bind(address).unwrap();
+        let udp = UdpSocket::bind(address).unwrap();
+        std::thread::spawn(move || {
+            for stream in tcp.incoming() {
+                let stream = stream.unwrap();
+                std::thread::spawn(move || conversation(stream, address));
+            }
+        });
+        std::thread::spawn(move || {
+            let mut asked = [0; 100];
+            while let Ok((_, from)) = udp.recv_from(&mut asked) {
+                let _ = udp.send_to(told(address, from).to_string().as_bytes(), from);
+            }
+        });
+    });
 }

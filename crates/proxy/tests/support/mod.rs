@@ -321,6 +321,15 @@ pub fn udp_client(address: SocketAddr) -> UdpSocket {
     socket
 }
 
+/// A datagram to `listen`, where rule "rule" has nobody to send it to, is refused by an ICMP message; the refusal counts.
+pub fn udp_refused(proxy: &mut Proxy, listen: SocketAddr) {
+    let client = udp_client(listen);
+    client.send(b"anyone?").unwrap();
+    let error = client.recv(&mut [0; 8]).expect_err("needs CAP_NET_RAW");
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{listen}: needs CAP_NET_RAW");
+    proxy.until("counted", |s| s.rules["rule"].failed == 1 && s.gauges["icmp_refusals_sent"] == 1);
+}
+
 pub fn udp_ask(socket: &UdpSocket, question: &[u8]) -> Vec<u8> {
     socket.send(question).unwrap();
     let mut buffer = vec![0; 65_536];
