@@ -8,13 +8,14 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, MutexGuard, Once, Weak};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::process;
+use crate::wire::End;
+use crate::{pins, process};
 
 /// How long anything may take to become ready, and how long a peer may stay silent.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,7 +29,10 @@ const PREFIX: &str = "pwlab";
 pub struct Namespace(Arc<Name>);
 
 #[derive(Debug)]
-struct Name(String);
+pub(crate) struct Name {
+    name: String,
+    wires: Mutex<Vec<End>>,
+}
 
 impl Namespace {
     /// Makes a namespace with `lo` up and no other interface.
@@ -43,14 +47,29 @@ impl Namespace {
         SWEEP.call_once(remove_orphans);
         let name = format!("{PREFIX}-{}-{}-{role}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         process::run(process::program("ip").args(["netns", "add", &name]));
-        let namespace = Self(Arc::new(Name(name)));
+        let namespace = Self(Arc::new(Name { name, wires: Mutex::default() }));
         namespace.ip("link set lo up");
         namespace
     }
 
     /// The name, as `ip netns` knows it.
     pub fn name(&self) -> &str {
-        &self.0.0
+        &self.0.name
+    }
+
+    /// The far ends of its wires.
+    pub(crate) fn wires(&self) -> MutexGuard<'_, Vec<End>> {
+        self.0.wires.lock().expect("no holder panics")
+    }
+
+    /// A reference that does not keep it.
+    pub(crate) fn downgrade(&self) -> Weak<Name> {
+        Arc::downgrade(&self.0)
+    }
+
+    /// What [`Self::downgrade`] gave, while it lives.
+    pub(crate) fn upgrade(name: &Weak<Name>) -> Option<Self> {
+        name.upgrade().map(Self)
     }
 
     /// The file that stands for the namespace.
@@ -64,16 +83,7 @@ impl Namespace {
     /// # Panics
     /// When `f` does, or the namespace cannot be entered.
     pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
-        let file = fs::File::open(self.path()).expect("the namespace lives as long as self");
-        thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                use std::os::fd::AsFd;
-                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-                    .unwrap_or_else(|e| panic!("enter namespace {}: {e}", self.name()));
-                f()
-            });
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        enter(&self.path(), f).expect("the namespace lives as long as self, and root may enter it")
     }
 
     /// A command that will run in this namespace, under its own process id (nsenter and setpriv exec), and
@@ -94,9 +104,17 @@ impl Namespace {
     /// # Panics
     /// When it fails; the message has all that it printed.
     pub fn run(&self, line: &str) -> String {
+        self.try_run(line).unwrap_or_else(|complaint| panic!("{complaint}"))
+    }
+
+    /// The same, where failing is an outcome.
+    ///
+    /// # Errors
+    /// The command, its status and all that it printed.
+    pub fn try_run(&self, line: &str) -> Result<String, String> {
         let mut words = line.split_whitespace();
         let program = words.next().expect("a command line has a program");
-        process::run(self.command(program).args(words))
+        process::attempt(self.command(program).args(words))
     }
 
     /// Runs a shell script to its end and returns what it printed.
@@ -203,8 +221,26 @@ impl Namespace {
 
 impl Drop for Name {
     fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "delete", &self.0]).stderr(Stdio::null()).status();
+        // The lab kills its daemons, and what they have pinned outlives them and the namespace.
+        let _ = pins::remove(&Path::new("/run/netns").join(&self.name));
+        let _ = Command::new("ip").args(["netns", "delete", &self.name]).stderr(Stdio::null()).status();
     }
+}
+
+/// Runs `f` on a thread in the namespace of that file.
+///
+/// # Errors
+/// When there is no such namespace, or it may not be entered.
+pub(crate) fn enter<T: Send>(path: &Path, f: impl FnOnce() -> T + Send) -> io::Result<T> {
+    use std::os::fd::AsFd;
+    let file = fs::File::open(path)?;
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+            Ok(f())
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Polls until `ready`.
@@ -225,6 +261,7 @@ fn remove_orphans() {
     for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
         let Some(pid) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').nth(1)) else { continue };
         if !Path::new("/proc").join(pid).exists() {
+            let _ = pins::remove(&Path::new("/run/netns").join(&name));
             let _ = Command::new("ip").args(["netns", "delete", &name]).status();
             let _ = writeln!(io::stderr(), "removed namespace {name}, left by a killed run");
         }

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::netns::PATIENCE;
-use crate::{Namespace, Process, Scratch, process};
+use crate::{Namespace, Process, Scratch, engine, process, wire};
 
 /// The binary under test.
 ///
@@ -62,7 +62,7 @@ impl Portway {
     /// What it printed.
     pub fn start_under(namespace: &Namespace, prefix: &[&str], file: &str) -> Result<Self, String> {
         let directory = Scratch::new();
-        directory.write("portway.toml", file);
+        write(namespace, &directory, file);
         let prefix: Vec<String> = prefix.iter().map(|&word| word.to_owned()).collect();
         let process = spawn(namespace, &prefix, &directory)?;
         Ok(Self { namespace: namespace.clone(), process, prefix, directory })
@@ -91,7 +91,7 @@ impl Portway {
 
     /// Changes the file, without telling it.
     pub fn write(&self, file: &str) {
-        self.directory.write("portway.toml", file);
+        write(&self.namespace, &self.directory, file);
     }
 
     /// Changes the file and runs `portway reload`.
@@ -182,8 +182,16 @@ impl Portway {
 /// What it printed.
 pub fn check(namespace: &Namespace, file: &str) -> Result<String, String> {
     let directory = Scratch::new();
-    let path = directory.write("portway.toml", file);
+    let path = write(namespace, &directory, file);
     process::attempt(namespace.command("timeout").arg("60").arg(binary()).args(["check", "-c"]).arg(path))
+}
+
+/// Writes the file, and prepares the network for the place where it wants to have its programs.
+fn write(namespace: &Namespace, directory: &Scratch, file: &str) -> PathBuf {
+    if engine::wants_xdp(file) {
+        wire::prepare_for_xdp(namespace);
+    }
+    directory.write("portway.toml", engine::attached(file).as_bytes())
 }
 
 fn spawn(namespace: &Namespace, prefix: &[String], directory: &Scratch) -> Result<Process, String> {

@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::Namespace;
 use crate::netns::wait_for;
+use crate::wire::connect;
 
 /// The gateway's addresses on the clients' network.
 pub const LAN4: &str = "10.1.0.1";
@@ -136,15 +137,4 @@ impl Default for Topology {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// A wire between two hosts, both ends up. Addresses on it may be used at once, and no router speaks up.
-fn connect(a: &Namespace, a_name: &str, b: &Namespace, b_name: &str) {
-    for end in [a, b] {
-        end.sysctl("net/ipv6/conf/default/accept_dad", "0");
-        end.sysctl("net/ipv6/conf/default/accept_ra", "0");
-    }
-    a.ip(&format!("link add name {a_name} type veth peer name {b_name} netns {}", b.name()));
-    a.ip(&format!("link set {a_name} up"));
-    b.ip(&format!("link set {b_name} up"));
 }

@@ -1,5 +1,7 @@
 //! The conformance suite: which engine claims which scenario, and one test for each pair.
 //!
+//! `ebpf` is the engine of that name over TC, `xdp` the same over XDP; what no packet decides is claimed by `ebpf` for both.
+//!
 //! Needs root and the `portway` binary: `cargo build -p portway && sudo cargo test -p portway-lab`, or
 //! `./test` in the root of the repository, which also installs the programs that serve as peers.
 
@@ -16,66 +18,66 @@ macro_rules! claims {
 
 claims! {
     tcp {
-        echo: nftables proxy;
-        echo_v6: nftables proxy;
-        server_speaks_first: nftables proxy;
-        refused: nftables proxy;
-        half_close_by_client: nftables proxy;
-        half_close_by_server: nftables proxy;
-        reset: nftables proxy;
-        reset_by_client: nftables proxy;
-        smaller_mtu: nftables proxy;
-        ssh: nftables proxy;
-        redis: nftables proxy;
-        iperf3: nftables proxy;
-        interactive: nftables proxy;
+        echo: nftables ebpf xdp proxy;
+        echo_v6: nftables ebpf xdp proxy;
+        server_speaks_first: nftables ebpf xdp proxy;
+        refused: nftables ebpf xdp proxy;
+        half_close_by_client: nftables ebpf xdp proxy;
+        half_close_by_server: nftables ebpf xdp proxy;
+        reset: nftables ebpf xdp proxy;
+        reset_by_client: nftables ebpf xdp proxy;
+        smaller_mtu: nftables ebpf xdp proxy;
+        ssh: nftables ebpf xdp proxy;
+        redis: nftables ebpf xdp proxy;
+        iperf3: nftables ebpf xdp proxy;
+        interactive: nftables ebpf xdp proxy;
     }
     http {
-        get: nftables proxy;
-        transfer: nftables proxy;
-        slow_and_broken_off: nftables proxy;
-        keep_alive: nftables proxy;
-        short_connections: nftables proxy;
-        http3: nftables proxy;
+        get: nftables ebpf xdp proxy;
+        transfer: nftables ebpf xdp proxy;
+        slow_and_broken_off: nftables ebpf xdp proxy;
+        keep_alive: nftables ebpf xdp proxy;
+        short_connections: nftables ebpf xdp proxy;
+        http3: nftables ebpf xdp proxy;
     }
     udp {
-        echo: nftables proxy;
-        sizes: nftables proxy;
-        many_clients: nftables proxy;
-        dns: nftables proxy;
-        refused: nftables proxy;
-        answers_from_the_address_asked: nftables proxy;
-        iperf3: nftables proxy;
+        echo: nftables ebpf xdp proxy;
+        sizes: nftables ebpf xdp proxy;
+        many_clients: nftables ebpf xdp proxy;
+        dns: nftables ebpf xdp proxy;
+        refused: nftables ebpf xdp proxy;
+        answers_from_the_address_asked: nftables ebpf xdp proxy;
+        iperf3: nftables ebpf xdp proxy;
     }
     listen {
-        address: nftables proxy;
-        any: nftables proxy;
-        any_leaves_routed_traffic: nftables proxy;
-        interface: nftables proxy;
-        most_specific: nftables proxy;
-        ranges: nftables proxy;
-        sixty_thousand_ports: nftables;
-        list: nftables proxy;
+        address: nftables ebpf xdp proxy;
+        any: nftables ebpf xdp proxy;
+        any_leaves_routed_traffic: nftables ebpf xdp proxy;
+        interface: nftables ebpf xdp proxy;
+        most_specific: nftables ebpf xdp proxy;
+        ranges: nftables ebpf xdp proxy;
+        sixty_thousand_ports: nftables ebpf xdp;
+        list: nftables ebpf xdp proxy;
     }
     source {
-        masquerade: nftables proxy;
-        pool: nftables proxy;
+        masquerade: nftables ebpf xdp proxy;
+        pool: nftables ebpf xdp proxy;
         preserve: nftables;
     }
     path {
         from_the_gateway: nftables proxy;
         // The kernel routes nothing from or to ::1 beyond lo, and has no route_localnet for IPv6.
         from_the_gateway_v6_loopback: proxy;
-        hairpin: nftables proxy;
+        hairpin: nftables ebpf xdp proxy;
         backend_on_the_gateway: nftables proxy;
         backend_on_loopback: nftables proxy;
         backend_on_loopback_v6: proxy;
         auto_and_loopback_v6: proxy;
-        two_clients_two_servers: nftables proxy;
+        two_clients_two_servers: nftables ebpf xdp proxy;
     }
     family {
-        v6_to_v4: proxy;
-        v4_to_v6: proxy;
+        v6_to_v4: ebpf xdp proxy;
+        v4_to_v6: ebpf xdp proxy;
         auto_takes_the_proxy: proxy;
     }
     follow {
@@ -90,44 +92,44 @@ claims! {
     refused {
         crossing_families: nftables;
         loopback_v6: nftables;
-        connection_limit: nftables;
-        timeouts: nftables;
-        preserve: proxy;
-        helper: proxy;
-        least_connections: nftables;
-        random: nftables;
-        sni: nftables;
-        backend_limit: nftables;
-        passive: nftables;
-        retries: nftables;
+        connection_limit: nftables ebpf;
+        timeouts: nftables ebpf;
+        preserve: ebpf proxy;
+        helper: ebpf proxy;
+        least_connections: nftables ebpf;
+        random: nftables ebpf;
+        sni: nftables ebpf;
+        backend_limit: nftables ebpf;
+        passive: nftables ebpf;
+        retries: nftables ebpf;
         both_families: nftables;
     }
     balance {
-        round_robin: nftables proxy;
-        in_turn: nftables proxy;
-        weight_zero: nftables proxy;
-        first: nftables proxy;
-        backups: nftables proxy;
-        persist: nftables proxy;
+        round_robin: nftables ebpf xdp proxy;
+        in_turn: nftables ebpf xdp proxy;
+        weight_zero: nftables ebpf xdp proxy;
+        first: nftables ebpf xdp proxy;
+        backups: nftables ebpf xdp proxy;
+        persist: nftables ebpf xdp proxy;
         least_connections: proxy;
         random: proxy;
         backend_limit: proxy;
     }
     hash {
-        source_hash: nftables proxy;
-        consistent_hash: nftables proxy;
-        source_port: nftables proxy;
-        // Goes over both engines, and so counts for both.
+        source_hash: nftables ebpf xdp proxy;
+        consistent_hash: nftables ebpf xdp proxy;
+        source_port: nftables ebpf xdp proxy;
+        // Goes over all engines, and so counts for all.
         same_on_every_engine: nftables;
         sni: proxy;
     }
     health {
-        stopped: nftables proxy;
-        frozen: nftables proxy;
-        cut_off: nftables proxy;
-        where_from_and_where_to: nftables proxy;
-        slow_start: nftables proxy;
-        ten_thousand_rules: nftables;
+        stopped: nftables ebpf xdp proxy;
+        frozen: nftables ebpf xdp proxy;
+        cut_off: nftables ebpf xdp proxy;
+        where_from_and_where_to: nftables ebpf xdp proxy;
+        slow_start: nftables ebpf xdp proxy;
+        ten_thousand_rules: nftables ebpf;
     }
     check {
         // Checks are made by the daemon, whatever carries the traffic.
@@ -135,9 +137,9 @@ claims! {
         wrong_answers: proxy;
     }
     on_down {
-        keep: nftables proxy;
-        drain: nftables proxy;
-        reset: nftables proxy;
+        keep: nftables ebpf xdp proxy;
+        drain: nftables ebpf xdp proxy;
+        reset: nftables ebpf xdp proxy;
     }
     passive {
         refused_connections: proxy;
@@ -145,45 +147,45 @@ claims! {
         ejection_is_bounded: proxy;
     }
     empty {
-        refuse: nftables proxy;
-        wait: nftables proxy;
-        sorry: nftables proxy;
+        refuse: nftables ebpf xdp proxy;
+        wait: nftables ebpf xdp proxy;
+        sorry: nftables ebpf xdp proxy;
     }
     names {
-        follows: nftables proxy;
-        no_such_name: nftables proxy;
-        several_addresses: nftables proxy;
-        service: nftables proxy;
-        families: nftables proxy;
+        follows: nftables ebpf xdp proxy;
+        no_such_name: nftables ebpf xdp proxy;
+        several_addresses: nftables ebpf xdp proxy;
+        service: nftables ebpf xdp proxy;
+        families: nftables ebpf xdp proxy;
         ttl_is_clamped: nftables;
-        one_address_of_a_name: nftables proxy;
+        one_address_of_a_name: nftables ebpf xdp proxy;
     }
     resolver {
-        down: nftables proxy;
-        start_does_not_wait: nftables proxy;
-        last_known: nftables proxy;
-        whose: nftables proxy;
+        down: nftables ebpf proxy;
+        start_does_not_wait: nftables ebpf proxy;
+        last_known: nftables ebpf proxy;
+        whose: nftables ebpf proxy;
     }
     operator {
-        drain: nftables proxy;
-        disable: nftables proxy;
-        drain_beats_persistence: nftables proxy;
-        weight: nftables proxy;
-        survives: nftables proxy;
-        unknown: nftables proxy;
+        drain: nftables ebpf xdp proxy;
+        disable: nftables ebpf xdp proxy;
+        drain_beats_persistence: nftables ebpf xdp proxy;
+        weight: nftables ebpf xdp proxy;
+        survives: nftables ebpf xdp proxy;
+        unknown: nftables ebpf xdp proxy;
     }
     conns {
-        lists: nftables proxy;
-        filters: nftables proxy;
-        kill: nftables proxy;
-        of_a_rule_that_has_gone: nftables proxy;
-        both_engines: nftables;
+        lists: nftables ebpf xdp proxy;
+        filters: nftables ebpf xdp proxy;
+        kill: nftables ebpf xdp proxy;
+        of_a_rule_that_has_gone: nftables ebpf xdp proxy;
+        both_engines: nftables ebpf xdp;
     }
     pool_reload {
-        flows_live_on: nftables proxy;
-        under_load: nftables proxy;
-        moves_between_engines: nftables proxy;
-        one_becomes_many: nftables proxy;
+        flows_live_on: nftables ebpf xdp proxy;
+        under_load: nftables ebpf xdp proxy;
+        moves_between_engines: nftables ebpf xdp proxy;
+        one_becomes_many: nftables ebpf xdp proxy;
     }
     retry {
         killed_under_load: proxy;
@@ -192,34 +194,35 @@ claims! {
         nobody_is_left: proxy;
     }
     lifecycle {
-        reload: nftables proxy;
-        reload_udp: nftables proxy;
-        reload_by_signal: nftables proxy;
-        bad_reload: nftables proxy;
+        reload: nftables ebpf xdp proxy;
+        reload_udp: nftables ebpf xdp proxy;
+        reload_by_signal: nftables ebpf xdp proxy;
+        bad_reload: nftables ebpf xdp proxy;
         port_in_use: proxy;
-        counters: nftables proxy;
-        counters_survive_reload: nftables proxy;
-        move_between_engines: nftables proxy;
-        held_through_moves: nftables proxy;
-        reload_under_load: nftables proxy;
-        ten_thousand_rules: nftables;
+        counters: nftables ebpf xdp proxy;
+        counters_survive_reload: nftables ebpf xdp proxy;
+        move_between_engines: nftables ebpf xdp proxy;
+        held_through_moves: nftables ebpf xdp proxy;
+        reload_under_load: nftables ebpf xdp proxy;
+        ten_thousand_rules: nftables ebpf;
     }
     restart {
-        tidy_end: nftables proxy;
-        clear_after_kill: nftables proxy;
-        forwards_when_killed: nftables;
-        restart_adopts: nftables;
-        restart_with_another_file: nftables proxy;
-        second_is_refused: nftables proxy;
+        tidy_end: nftables ebpf xdp proxy;
+        clear_after_kill: nftables ebpf xdp proxy;
+        forwards_when_killed: nftables ebpf xdp;
+        restart_adopts: nftables ebpf xdp;
+        restart_with_another_file: nftables ebpf xdp proxy;
+        second_is_refused: nftables ebpf proxy;
         foreign_drop_is_named: nftables;
-        settings_only_checked: nftables;
+        settings_only_checked: nftables ebpf;
         conntrack_timeouts: nftables;
-        no_table_without_need: proxy;
+        no_table_without_need: ebpf proxy;
         one_owner_of_the_table: nftables;
-        control_socket_is_private: nftables proxy;
+        one_owner_of_the_pins: ebpf;
+        control_socket_is_private: nftables ebpf proxy;
     }
     command {
-        forward: nftables proxy;
+        forward: nftables ebpf proxy;
         forward_without_root: proxy;
         forward_picks: nftables;
     }

@@ -67,8 +67,9 @@ pub fn lists(engine: Engine) {
     });
 }
 
-/// The proxy knows age and bytes of all its flows. The kernel knows them where it keeps time stamps and counts
-/// (`nf_conntrack_timestamp`, `nf_conntrack_acct`), which Portway does not switch on for a listing.
+/// The proxy knows age and bytes of all its flows, `ebpf` their age: it counts bytes by backend. The kernel knows both where
+/// it keeps time stamps and counts (`nf_conntrack_timestamp`, `nf_conntrack_acct`), which Portway does not switch on for a
+/// listing.
 fn known(engine: Engine, flow: &Value) {
     let age = flow["age_seconds"].as_u64();
     let bytes = [flow["bytes_in"].as_u64(), flow["bytes_out"].as_u64()];
@@ -77,6 +78,10 @@ fn known(engine: Engine, flow: &Value) {
             assert!(age.is_some_and(|age| (2..10).contains(&age)), "{flow:#}");
             // What the client asked; the name with its newline, and the echo.
             assert_eq!(bytes, [Some(12), Some(14)], "{flow:#}");
+        }
+        Engine::Ebpf | Engine::Xdp => {
+            assert!(age.is_some_and(|age| (2..10).contains(&age)), "{flow:#}");
+            assert_eq!(bytes, [None, None], "{flow:#}");
         }
         Engine::Nftables => {
             assert!(age.is_none_or(|age| (2..10).contains(&age)), "{flow:#}");
@@ -94,7 +99,7 @@ pub fn filters(engine: Engine) {
     let _datagrams = [met(&farm, POOL), met(&farm, OTHER)];
     let count = |filters: &str| portway.conns(filters).1;
     let port = held[0].client.port();
-    let other_engine = if engine == Engine::Proxy { "nftables" } else { "proxy" };
+    let other_engine = engine.others()[0];
     let wanted = [
         (String::new(), 8),
         ("--rule pool".to_owned(), 5),
@@ -175,9 +180,12 @@ pub fn of_a_rule_that_has_gone(engine: Engine) {
     held.into_iter().for_each(|mut held| _ = held.is_reset(Duration::from_millis(500)));
 }
 
-/// One list for both engines.
+/// One list for two engines, whichever they are.
 pub fn both_engines(engine: Engine) {
-    let other = if engine == Engine::Proxy { Engine::Nftables } else { Engine::Proxy };
+    engine.others().iter().for_each(|other| listed_beside(engine, *other));
+}
+
+fn listed_beside(engine: Engine, other: Engine) {
     let farm = Farm::new(Kind::Echo, 2);
     let mine = Farm::pool(engine, &["", ""], "");
     let others = Farm::pool(other, &["", ""], "").replace("'pool'", "'other'").replace(":8000", ":8001");

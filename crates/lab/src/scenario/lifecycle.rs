@@ -151,16 +151,15 @@ pub fn counters_survive_reload(engine: Engine) {
     assert_eq!(portway.figure("b", "flows"), 1);
 }
 
-/// A rule moves to the other engine and back while a client connects without pause: no attempt is lost.
+/// A rule moves to another engine and back while a client connects without pause: no attempt is lost.
 pub fn move_between_engines(engine: Engine) {
     let net = Topology::new();
     let _server = Server::tcp_echo(net.server(), "10.2.0.10:7000");
     let rule = |engine: Engine| engine.forward("0.0.0.0:8000", "10.2.0.10:7000");
-    let other = if engine == Engine::Proxy { Engine::Nftables } else { Engine::Proxy };
     let portway = Portway::start(&net.gateway, &rule(engine));
     let load = Load::start(net.client(), "10.1.0.1:8000");
     for _ in 0..3 {
-        for to in [other, engine] {
+        for to in engine.others().iter().flat_map(|other| [*other, engine]) {
             load.pass(100);
             portway.reload(&rule(to));
         }
@@ -169,12 +168,15 @@ pub fn move_between_engines(engine: Engine) {
     load.stop_without_loss();
 }
 
-/// A connection that is open while its rule moves to the other engine and back lives on, through every move.
+/// A connection that is open while its rule moves to another engine and back lives on, through every move.
 pub fn held_through_moves(engine: Engine) {
+    engine.others().iter().for_each(|other| held_through_moves_to(engine, *other));
+}
+
+fn held_through_moves_to(engine: Engine, other: Engine) {
     let net = Topology::new();
     let _server = Server::tcp_echo(net.server(), "10.2.0.10:7000");
     let rule = |engine: Engine| engine.forward("0.0.0.0:8000", "10.2.0.10:7000");
-    let other = if engine == Engine::Proxy { Engine::Nftables } else { Engine::Proxy };
     let portway = Portway::start(&net.gateway, &rule(engine));
     let mut held = vec![net.client().connect("10.1.0.1:8000").expect("connects")];
     for to in [other, engine, other] {

@@ -133,14 +133,14 @@ pub fn service(engine: Engine) {
     until_met(&farm, "a");
 }
 
-/// A name with addresses of both families: the proxy uses all of them, nftables those of the listener's.
+/// A name with addresses of both families: nftables uses those of the listener's, the others all of them.
 pub fn families(engine: Engine) {
     let farm = Farm::new(Kind::Sign, 2);
     let _twins = farm.with_v6();
     let dns = Dns::start(farm.net.server(), RESOLVER);
     dns.addresses("app.test", &[&v4(0), &v6(1)], 60);
     let _portway = Portway::start(&farm.net.gateway, &(DNS.to_owned() + &pool(engine, "", "")));
-    until_met(&farm, if engine == Engine::Proxy { "ab" } else { "a" });
+    until_met(&farm, if engine == Engine::Nftables { "a" } else { "ab" });
 }
 
 /// A time to live of 0 does not make Portway ask without end, and one of an hour does not make it deaf: both are

@@ -46,7 +46,7 @@ pub fn flows_live_on(engine: Engine) {
     assert_eq!(names(&tally(client, POOL, 10)), "abc");
 }
 
-/// The same under load, with every policy that both engines have: not one connection is lost.
+/// The same under load, with every policy that all engines have: not one connection is lost.
 pub fn under_load(engine: Engine) {
     let farm = Farm::new(Kind::Echo, 4);
     let portway = Portway::start(&farm.net.gateway, &engine.pool(LISTEN, &backends(&[0, 1, 2]), ""));
@@ -65,9 +65,12 @@ pub fn under_load(engine: Engine) {
     assert_eq!(names(&tally(farm.net.client(), POOL, 3)), "abc");
 }
 
-/// A pool moves to the other engine and back under load: no connection is lost, and the held ones live on.
+/// A pool moves to another engine and back under load: no connection is lost, and the held ones live on.
 pub fn moves_between_engines(engine: Engine) {
-    let other = if engine == Engine::Proxy { Engine::Nftables } else { Engine::Proxy };
+    engine.others().iter().for_each(|other| moves_to(engine, *other));
+}
+
+fn moves_to(engine: Engine, other: Engine) {
     let farm = Farm::new(Kind::Echo, 3);
     let pool = |engine: Engine| engine.pool(LISTEN, &backends(&[0, 1, 2]), "");
     let portway = Portway::start(&farm.net.gateway, &pool(engine));

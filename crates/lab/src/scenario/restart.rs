@@ -3,20 +3,30 @@
 use std::collections::BTreeSet;
 
 use crate::traffic::{Load, Server, echo, tcp_works, udp_works};
-use crate::{Engine, Namespace, Portway, Topology};
+use crate::{Engine, Namespace, Portway, Topology, pins};
 
 /// All of the host that Portway could touch.
-fn traces(host: &Namespace) -> BTreeSet<String> {
+pub(super) fn traces(host: &Namespace) -> BTreeSet<String> {
     let sysctls = host.shell("sysctl -a -r '^net[.]' 2>/dev/null");
     let rules = host.run("nft -s list ruleset");
-    let links =
-        host.run("ip -o address show") + &host.run("ip rule show") + &host.run("ip route show table all");
+    let links = host.run("ip -o address show")
+        + &host.run("ip rule show")
+        + &host.run("ip route show table all")
+        // With XDP programs (link) and clsact (qdisc).
+        + &host.run("ip -o link show")
+        + &host.run("tc qdisc show");
+    let pins = pins::of(host).join("\n");
     // Counts of what is alive, and the age of IPv6 addresses, are no settings.
     let settings = |line: &&str| !line.contains("nf_conntrack_count") && !line.contains("ra_defrtr_metric");
-    [sysctls, rules, links].iter().flat_map(|text| text.lines()).filter(settings).map(str::to_owned).collect()
+    [sysctls, rules, links, pins]
+        .iter()
+        .flat_map(|text| text.lines())
+        .filter(settings)
+        .map(str::to_owned)
+        .collect()
 }
 
-fn same(before: &BTreeSet<String>, after: &BTreeSet<String>) {
+pub(super) fn same(before: &BTreeSet<String>, after: &BTreeSet<String>) {
     let gone: Vec<_> = before.difference(after).collect();
     let new: Vec<_> = after.difference(before).collect();
     assert!(gone.is_empty() && new.is_empty(), "left behind:\nwas {gone:#?}\nis {new:#?}");
@@ -32,11 +42,12 @@ table ip nat {
 }
 ";
 
-/// Rules that need every host setting there is: forwarding in both families, loopback, UDP.
+/// Rules that need every host setting there is: forwarding in both families, loopback (beside `ebpf`, which does not reach
+/// it, another engine's), UDP.
 fn rules(engine: Engine) -> String {
     engine.forward("tcp+udp/0.0.0.0:8000", "10.2.0.10:7000")
         + &engine.forward("[::]:8000", "[fd02::10]:7000")
-        + &engine.forward("0.0.0.0:8001", "127.0.0.1:7001")
+        + &engine.for_loopback().forward("0.0.0.0:8001", "127.0.0.1:7001")
 }
 
 /// SIGTERM ends with status 0 and leaves no table, no sysctl, no socket, and others' tables as they were.
@@ -194,6 +205,20 @@ pub fn no_table_without_need(engine: Engine) {
     let _portway = Portway::start(&net.gateway, &engine.forward("0.0.0.0:8000", "10.2.0.10:7000"));
     tcp_works(net.client(), "10.1.0.1:8000");
     assert_eq!(net.gateway.run("nft list tables"), "", "no rule needs a table");
+}
+
+/// The maps that `ebpf` has pinned have one owner, whatever the state directory; the first goes on.
+pub fn one_owner_of_the_pins(engine: Engine) {
+    let net = Topology::new();
+    let _server = Server::tcp_echo(net.server(), "10.2.0.10:7000");
+    let mut first = Portway::start(&net.gateway, &engine.forward("0.0.0.0:8000", "10.2.0.10:7000"));
+    let other = engine.forward("0.0.0.0:8001", "10.2.0.10:7000");
+    let said = Portway::try_start(&net.gateway, &other).expect_err("a second owner is refused");
+    assert!(said.contains("another portway"), "{said}");
+    tcp_works(net.client(), "10.1.0.1:8000");
+    first.stop();
+    let _second = Portway::start(&net.gateway, &other);
+    tcp_works(net.client(), "10.1.0.1:8001");
 }
 
 /// The table has one owner, whatever the state directory; a daemon that needs no table runs beside it.
