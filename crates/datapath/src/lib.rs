@@ -5,8 +5,9 @@
 //! the verifier (bounded loops, no panics, no allocation) and tested as any other Rust.
 //!
 //! Deliberately absent: how a packet's bytes and a map's values are reached, which differs between the kernel (pointers
-//! that the verifier has followed) and user space (slices), and so all `unsafe`.
+//! that the verifier has followed) and user space (slices), and so all `unsafe` but that of [`atomic`].
 #![cfg_attr(not(test), no_std)]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod abi;
+pub mod atomic;
