@@ -6,7 +6,7 @@
 //!
 //! Deliberately absent: what the fields are computed from (the loader) and how a packet changes them ([`crate::flow`]).
 
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use crate::atomic::{AtomicU32, AtomicU64};
 
 /// The version of everything in this file: maps that another version has pinned are not taken over.
 pub const ABI: u32 = 1;

@@ -1,61 +1,110 @@
-//! Reading and writing shared words where the instruction set has no atomic loads and stores.
+//! Atomic words, also where the instruction set has no atomic loads and stores.
 //!
-//! BPF has read-modify-write instructions from the third version of its instruction set (kernel 5.12), but loads with an
-//! order only from the fourth, and LLVM refuses even relaxed ones before it. A plain aligned load of a word is one
-//! instruction of the machine in every JIT, so a volatile read is what a relaxed load would be; a write goes by exchange,
-//! which is a full barrier. Code of the flow table and the kernel programs therefore uses [`Word::read`] and
-//! [`Word::write`] instead of `load` and `store`; `compare_exchange`, `fetch_or` and the like are used as they are.
+//! BPF has read-modify-write instructions from the third version of its instruction set (kernel 5.12), but loads and
+//! stores with an order only from the fourth, and LLVM refuses even relaxed ones before it. A plain aligned access to a
+//! word is one instruction of the machine in every JIT, so volatile accesses are what relaxed ones would be. On BPF the
+//! types here therefore load and store by volatile access; a store that asks for an order goes by exchange, which is a
+//! full barrier; a load that asks for one gets only that of what depends on it, which is said at each. Everywhere else they are
+//! those of the standard library.
 //!
 //! The only file of this crate with `unsafe` in it.
-#![allow(unsafe_code, reason = "volatile reads, see above")]
 
-use core::sync::atomic::{AtomicU32, AtomicU64};
+#[cfg(not(target_arch = "bpf"))]
+pub use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 
-/// A word that several processors read and write.
-pub trait Word {
-    /// What is in it.
-    type Value;
+#[cfg(target_arch = "bpf")]
+pub use bpf::{AtomicU16, AtomicU32, AtomicU64};
 
-    /// Its value. What was written before the value was is seen by who has read it (on BPF: as far as the reads that
-    /// follow depend on it).
-    fn read(&self) -> Self::Value;
+#[cfg(target_arch = "bpf")]
+#[allow(
+    unsafe_code,
+    missing_docs,
+    reason = "volatile accesses, see above; the methods are the standard library's"
+)]
+mod bpf {
+    use core::cell::UnsafeCell;
+    use core::sync::atomic::{self, Ordering};
 
-    /// Sets it, after everything that was written before.
-    fn write(&self, value: Self::Value);
-}
+    /// Loaded and stored only: BPF has no other atomic instructions for half words.
+    #[repr(transparent)]
+    #[derive(Debug, Default)]
+    pub struct AtomicU16(UnsafeCell<u16>);
 
-macro_rules! word {
-    ($atomic:ty, $value:ty) => {
-        impl Word for $atomic {
-            type Value = $value;
+    // SAFETY: all access is by the two functions below, and an aligned half word does not tear.
+    unsafe impl Sync for AtomicU16 {}
 
-            #[cfg(target_arch = "bpf")]
-            #[inline(always)]
-            fn read(&self) -> $value {
-                // SAFETY: the pointer is that of a live reference, aligned; a volatile read of a word does not tear.
-                unsafe { self.as_ptr().read_volatile() }
-            }
-
-            #[cfg(not(target_arch = "bpf"))]
-            #[inline(always)]
-            fn read(&self) -> $value {
-                self.load(core::sync::atomic::Ordering::Acquire)
-            }
-
-            #[cfg(target_arch = "bpf")]
-            #[inline(always)]
-            fn write(&self, value: $value) {
-                self.swap(value, core::sync::atomic::Ordering::AcqRel);
-            }
-
-            #[cfg(not(target_arch = "bpf"))]
-            #[inline(always)]
-            fn write(&self, value: $value) {
-                self.store(value, core::sync::atomic::Ordering::Release);
-            }
+    impl AtomicU16 {
+        #[inline(always)]
+        pub fn load(&self, _: Ordering) -> u16 {
+            // SAFETY: the pointer is that of a live reference, and aligned.
+            unsafe { self.0.get().read_volatile() }
         }
-    };
-}
 
-word!(AtomicU32, u32);
-word!(AtomicU64, u64);
+        #[inline(always)]
+        pub fn store(&self, value: u16, _: Ordering) {
+            // SAFETY: as above.
+            unsafe { self.0.get().write_volatile(value) }
+        }
+    }
+
+    macro_rules! word {
+        ($name:ident, $value:ty) => {
+            #[repr(transparent)]
+            #[derive(Debug, Default)]
+            pub struct $name(atomic::$name);
+
+            impl $name {
+                #[inline(always)]
+                pub fn load(&self, _: Ordering) -> $value {
+                    // SAFETY: the pointer is that of a live reference, and aligned; a word does not tear.
+                    unsafe { self.0.as_ptr().read_volatile() }
+                }
+
+                #[inline(always)]
+                pub fn store(&self, value: $value, order: Ordering) {
+                    match order {
+                        // SAFETY: as above.
+                        Ordering::Relaxed => unsafe { self.0.as_ptr().write_volatile(value) },
+                        _ => {
+                            self.0.swap(value, order);
+                        }
+                    }
+                }
+
+                #[inline(always)]
+                pub fn swap(&self, value: $value, order: Ordering) -> $value {
+                    self.0.swap(value, order)
+                }
+
+                #[inline(always)]
+                pub fn compare_exchange(
+                    &self,
+                    from: $value,
+                    to: $value,
+                    done: Ordering,
+                    failed: Ordering,
+                ) -> Result<$value, $value> {
+                    self.0.compare_exchange(from, to, done, failed)
+                }
+
+                #[inline(always)]
+                pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {
+                    self.0.fetch_add(value, order)
+                }
+
+                #[inline(always)]
+                pub fn fetch_or(&self, value: $value, order: Ordering) -> $value {
+                    self.0.fetch_or(value, order)
+                }
+
+                #[inline(always)]
+                pub fn fetch_and(&self, value: $value, order: Ordering) -> $value {
+                    self.0.fetch_and(value, order)
+                }
+            }
+        };
+    }
+
+    word!(AtomicU32, u32);
+    word!(AtomicU64, u64);
+}
