@@ -1,6 +1,7 @@
 //! Caps: what this host can do, as plain data. The probe that fills it in lives in the `portway` crate.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use serde::Serialize;
 
@@ -11,6 +12,10 @@ use crate::ruleset::Helper;
 pub struct Caps {
     /// What nf_tables can do here, or why it cannot be used ("needs root (CAP_NET_ADMIN)").
     pub nftables: Result<Nftables, String>,
+    /// What eBPF can do here, or why it cannot be used ("needs root (CAP_BPF, CAP_NET_ADMIN)").
+    pub ebpf: Result<Ebpf, String>,
+    /// The addresses of this host, where they are known: what is sent to them never meets a program on an interface.
+    pub addresses: BTreeSet<IpAddr>,
     /// The lowest port that may be bound without CAP_NET_BIND_SERVICE; 0 when every port may.
     pub first_port: u16,
 }
@@ -22,11 +27,20 @@ pub struct Nftables {
     pub helpers: BTreeSet<Helper>,
 }
 
+/// What the kernel's eBPF can do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Ebpf {
+    /// Whether programs can be attached as tcx links (Linux 6.6), which are replaced atomically; else by clsact.
+    pub tcx: bool,
+}
+
 impl Caps {
     /// A host on which everything works.
     pub fn all() -> Self {
         Self {
             nftables: Ok(Nftables { helpers: [Helper::Ftp, Helper::Tftp, Helper::Sip].into() }),
+            ebpf: Ok(Ebpf { tcx: true }),
+            addresses: BTreeSet::new(),
             first_port: 0,
         }
     }

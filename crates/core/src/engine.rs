@@ -3,7 +3,8 @@
 //! An apply has two steps so that several engines change together: `prepare` does everything that can fail
 //! and nothing that traffic can notice; `commit` switches. The controller prepares all engines, then commits
 //! them in the order that never leaves a rule without a data plane (packets meet nf_tables before sockets, so
-//! sockets are ready before nf_tables lets go).
+//! sockets are ready before nf_tables lets go). What meets packets before all others only adds in `commit`, and lets go
+//! in a third step that cannot take the others back ([`Engine::retire`]).
 
 use std::fmt;
 
@@ -33,6 +34,15 @@ pub trait Engine {
     /// # Errors
     /// The old state is still whole.
     fn commit(&mut self) -> Result<Changed, EngineError>;
+
+    /// Lets go of what the committed plan has not: rules that are another engine's now. Called when every engine has
+    /// committed, so that whoever takes over is ready; an engine whose commit does all of it has nothing to do here.
+    ///
+    /// # Errors
+    /// What could not be let go of: it stays, and the next call tries again.
+    fn retire(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
 
     /// Forgets what was prepared.
     fn abort(&mut self);

@@ -81,6 +81,8 @@ impl Reach {
     pub fn of(rule: &Rule, engine: EngineKind) -> Self {
         match engine {
             EngineKind::Proxy => Self { relay: true, ..Self::ANY },
+            // What is sent to loopback does not leave by an interface that a program could send it to.
+            EngineKind::Ebpf => Self { loopback: false, ..Self::ANY },
             EngineKind::Nftables => {
                 // All listeners have it: [`crate::assign`] has seen to that, too.
                 let family = rule.listeners.first().map(|listener| listener.scope.family());

@@ -2,6 +2,7 @@
 //! snapshots and the time between them, which is an argument.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,47 @@ pub struct EngineSnapshot {
     pub members: BTreeMap<String, BTreeMap<String, MemberCounters>>,
     /// Engine-wide figures by name ("accept_paused", "open_pipes"), for the operator.
     pub gauges: BTreeMap<String, u64>,
+    /// Packets that were not carried, by rule name and reason in words ("table full"); of an engine that meets packets
+    /// itself. Reasons that never happened are left out.
+    #[serde(default)]
+    pub drops: BTreeMap<String, BTreeMap<String, u64>>,
+    /// How full the flow table is, of an engine that has one of its own.
+    #[serde(default)]
+    pub table: Option<Fill>,
+    /// How full the source ports are, for each address of this host and backend; of an engine that chooses them itself.
+    #[serde(default)]
+    pub source_ports: Vec<SourcePorts>,
+}
+
+/// How much of something bounded is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fill {
+    /// How many are taken.
+    pub used: u64,
+    /// How many there are.
+    pub of: u64,
+}
+
+impl Fill {
+    /// In percent, rounded down; nothing of nothing is full.
+    pub fn percent(self) -> u64 {
+        (u128::from(self.used) * 100)
+            .checked_div(u128::from(self.of))
+            .map_or(100, |percent| u64::try_from(percent).unwrap_or(u64::MAX))
+    }
+}
+
+/// The source ports that flows to one backend have on one address of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourcePorts {
+    /// The protocol's number (6, 17).
+    pub protocol: u8,
+    /// The address of this host that the backend sees.
+    pub source: IpAddr,
+    /// The backend.
+    pub backend: SocketAddr,
+    /// How full they are: those of the configured range.
+    pub fill: Fill,
 }
 
 /// New flows per second of one rule, from two totals and the time between them. A total that went backwards

@@ -8,7 +8,12 @@ use portway_core::ruleset::{EngineKind, Helper};
 
 /// A host where the user is not root.
 fn unprivileged() -> Caps {
-    Caps { nftables: Err("needs root (CAP_NET_ADMIN)".to_owned()), first_port: 1024 }
+    Caps {
+        nftables: Err("needs root (CAP_NET_ADMIN)".to_owned()),
+        ebpf: Err("needs root (CAP_BPF, CAP_NET_ADMIN)".to_owned()),
+        first_port: 1024,
+        ..Caps::all()
+    }
 }
 
 fn assigned(lines: &str, caps: &Caps) -> Result<Assigned, Vec<Diagnostic>> {

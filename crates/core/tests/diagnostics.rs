@@ -50,6 +50,11 @@ fn mistakes_in_pools() {
 }
 
 #[test]
+fn mistakes_about_the_ebpf_engine() {
+    compare_file("ebpf");
+}
+
+#[test]
 fn mistakes_in_checks() {
     compare_file("checks");
 }
@@ -59,7 +64,12 @@ fn what_no_engine_can_do() {
     let source = file("engines.toml");
     let (ruleset, found) = config::load(source.text()).whole();
     assert_eq!(found, []);
-    let caps = Caps { nftables: Ok(Nftables::default()), first_port: 1024 };
+    let caps = Caps {
+        nftables: Ok(Nftables::default()),
+        addresses: ["192.0.2.80".parse().expect("an address")].into(),
+        first_port: 1024,
+        ..Caps::all()
+    };
     let found = assign(&ruleset.expect("the file is valid"), &caps).expect_err("nothing can serve it");
     compare("engines.txt", &render(&source, &found, false));
 }

@@ -46,7 +46,7 @@ fn examples_load_and_are_served() {
 }
 
 #[test]
-fn the_examples_cover_both_engines() {
+fn the_examples_cover_every_engine() {
     let engines: Vec<EngineKind> = examples()
         .iter()
         .flat_map(|path| served(path).1.rules.into_iter().map(|assigned| assigned.engine))

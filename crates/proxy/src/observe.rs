@@ -52,6 +52,7 @@ impl Observer for ProxyObserver {
                 .collect(),
             members: members.filter(|(_, members)| !members.is_empty()).collect(),
             gauges: gauges.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            ..EngineSnapshot::default()
         })
     }
 

@@ -1,8 +1,10 @@
 //! Assignment: each rule's engine, and the reason in words.
 //!
 //! Every engine names what stands in its way for a rule (`obstacle`); `auto` takes the first engine of
-//! [`EngineKind::ALL`] (the cheapest first) for which nothing does. Deliberately absent: measuring or guessing load. The
-//! order is fixed, so that the same file on the same host always gives the same assignment.
+//! [`EngineKind::ALL`] (the cheapest first) for which nothing does, and passes by `ebpf` unless the rule asks for
+//! something that no other has: it does not serve clients on this host itself, and a rule must not lose them because a
+//! key was added elsewhere in the file. Deliberately absent: measuring or guessing load. The order is fixed, so that the
+//! same file on the same host always gives the same assignment.
 
 mod obstacle;
 
@@ -12,7 +14,7 @@ use serde::Serialize;
 
 use crate::caps::Caps;
 use crate::diagnostic::Diagnostic;
-use crate::ruleset::{EngineKind, Rule, Ruleset};
+use crate::ruleset::{EbpfSettings, EngineKind, Rule, Ruleset};
 use obstacle::{Obstacle, obstacles};
 
 /// One rule's engine.
@@ -47,7 +49,7 @@ pub fn assign(ruleset: &Ruleset, caps: &Caps) -> Result<Assignment, Vec<Diagnost
     let mut rules = Vec::with_capacity(ruleset.rules.len());
     let mut mistakes = Vec::new();
     for rule in &ruleset.rules {
-        match assign_rule(rule, caps) {
+        match assign_rule(rule, &ruleset.ebpf, caps) {
             Ok(assigned) => rules.push(assigned),
             Err(mistake) => mistakes.push(mistake),
         }
@@ -55,31 +57,38 @@ pub fn assign(ruleset: &Ruleset, caps: &Caps) -> Result<Assignment, Vec<Diagnost
     if mistakes.is_empty() { Ok(Assignment { rules }) } else { Err(mistakes) }
 }
 
-fn assign_rule(rule: &Rule, caps: &Caps) -> Result<Assigned, Diagnostic> {
+/// The engines that `auto` tries for a rule, in order.
+fn by_itself(rule: &Rule) -> impl Iterator<Item = EngineKind> {
+    let asks = rule.client_address.is_some() || rule.syn_cookies.is_some() || rule.new_flow_rate.is_some();
+    EngineKind::ALL.into_iter().filter(move |engine| *engine != EngineKind::Ebpf || asks)
+}
+
+fn assign_rule(rule: &Rule, settings: &EbpfSettings, caps: &Caps) -> Result<Assigned, Diagnostic> {
+    let obstacles = |engine| obstacles(engine, rule, settings, caps);
     if let Some(engine) = rule.engine {
-        let obstacles = obstacles(engine, rule, caps);
-        if obstacles.is_empty() {
+        let obstacles_here = obstacles(engine);
+        if obstacles_here.is_empty() {
             return Ok(Assigned { engine, reason: "the rule asks for it".to_owned() });
         }
         let span = rule.origin.engine.clone().unwrap_or_else(|| rule.origin.rule.clone());
-        let able =
-            EngineKind::ALL.into_iter().find(|other| obstacle::obstacles(*other, rule, caps).is_empty());
-        let hint = match able {
-            Some(able) => {
+        let able = |engine: &EngineKind| obstacles(*engine).is_empty();
+        let hint = match (by_itself(rule).find(able), able(&EngineKind::Ebpf)) {
+            (Some(able), _) => {
                 Some(format!("the {able} engine can serve it: write engine = \"{able}\", or leave it out"))
             }
-            None => remedy(&obstacles),
+            (None, true) => Some(EBPF_CAN.to_owned()),
+            (None, false) => remedy(&obstacles_here),
         };
         return Err(Diagnostic::error(
             span,
-            format!("rule {}: the {engine} engine cannot serve it: {}", rule.name, clauses(&obstacles)),
+            format!("rule {}: the {engine} engine cannot serve it: {}", rule.name, clauses(&obstacles_here)),
         )
         .label("pinned here")
         .maybe_hint(hint));
     }
     let mut passed: Vec<(EngineKind, Vec<Obstacle>)> = Vec::new();
-    for engine in EngineKind::ALL {
-        let obstacles = obstacles(engine, rule, caps);
+    for engine in by_itself(rule) {
+        let obstacles = obstacles(engine);
         if obstacles.is_empty() {
             let reason = match passed.as_slice() {
                 [] => format!("cheapest engine here, and the rule asks for nothing that {}", beyond(engine)),
@@ -93,10 +102,15 @@ fn assign_rule(rule: &Rule, caps: &Caps) -> Result<Assigned, Diagnostic> {
     }
     let per_engine: Vec<_> =
         passed.iter().map(|(engine, obstacles)| format!("{engine}: {}", clauses(obstacles))).collect();
-    let remedies: Vec<String> = passed
+    let ebpf = passed.iter().all(|(engine, _)| *engine != EngineKind::Ebpf)
+        && obstacles(EngineKind::Ebpf).is_empty();
+    let mut remedies: Vec<String> = passed
         .iter()
         .filter_map(|(engine, obstacles)| Some(format!("for {engine}, {}", remedy(obstacles)?)))
         .collect();
+    if ebpf {
+        remedies.insert(0, EBPF_CAN.to_owned());
+    }
     Err(Diagnostic::error(
         rule.origin.rule.clone(),
         format!("rule {}: no engine here can serve it ({})", rule.name, per_engine.join("; ")),
@@ -104,10 +118,14 @@ fn assign_rule(rule: &Rule, caps: &Caps) -> Result<Assigned, Diagnostic> {
     .maybe_hint((!remedies.is_empty()).then(|| remedies.join("; "))))
 }
 
+/// What is said where `auto` has passed by the engine that could.
+const EBPF_CAN: &str =
+    "the ebpf engine can serve it, except to clients on this host itself: write engine = \"ebpf\"";
+
 /// What would take a rule away from an engine that is chosen first.
 fn beyond(engine: EngineKind) -> &'static str {
     match engine {
-        EngineKind::Nftables => "needs a socket",
+        EngineKind::Nftables | EngineKind::Ebpf => "needs a socket",
         EngineKind::Proxy => "needs the kernel",
     }
 }

@@ -3,14 +3,16 @@
 //! What an engine cannot do is refused here, by name, and never left to the engine to do in part. Deliberately absent:
 //! which engine is tried first ([`super`]).
 
+mod ebpf;
+
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::address::{Family, PortRange};
 use crate::caps::Caps;
 use crate::plan::proxy::MAX_PORTS_PER_RANGE;
 use crate::ruleset::{
-    Backend, BackendHost, Balance, EngineKind, HashKey, Listener, Pool, Resolve, Rule, Scope, SourceMode,
-    TargetPorts, WhenEmpty,
+    Backend, BackendHost, Balance, ClientAddress, EbpfSettings, EngineKind, HashKey, Listener, Pool, Resolve,
+    Rule, Scope, SourceMode, TargetPorts, WhenEmpty,
 };
 
 /// Something that keeps an engine from serving a rule.
@@ -33,8 +35,9 @@ impl Obstacle {
 }
 
 /// Everything that keeps `engine` from serving `rule` on a host with `caps`; empty when it can.
-pub fn obstacles(engine: EngineKind, rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
+pub fn obstacles(engine: EngineKind, rule: &Rule, settings: &EbpfSettings, caps: &Caps) -> Vec<Obstacle> {
     match engine {
+        EngineKind::Ebpf => ebpf::obstacles(rule, settings, caps),
         EngineKind::Nftables => nftables(rule, caps),
         EngineKind::Proxy => proxy(rule, caps),
     }
@@ -58,6 +61,7 @@ fn nftables(rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
     if rule.max_connections.is_some() {
         found.push(Obstacle::new("the rule sets max-connections, which needs a socket in the middle"));
     }
+    found.extend(segments(rule));
     found.extend(policy(&rule.pool));
     found.extend(ports(rule));
     found.extend(source(rule));
@@ -71,6 +75,24 @@ fn nftables(rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
                 );
             }
         }
+    }
+    found
+}
+
+/// What takes an engine that meets and writes segments itself.
+fn segments(rule: &Rule) -> Vec<Obstacle> {
+    let mut found = Vec::new();
+    if let Some(how) = rule.client_address {
+        let ClientAddress::Toa = how;
+        found.push(Obstacle::new(format!(
+            "client-address = \"{how}\" writes into segments, which the ebpf engine does"
+        )));
+    }
+    if rule.new_flow_rate.is_some() {
+        found.push(Obstacle::new("new-flow-rate is counted by the ebpf engine"));
+    }
+    if rule.syn_cookies.is_some() {
+        found.push(Obstacle::new("syn-cookies are answered by the ebpf engine"));
     }
     found
 }
@@ -190,6 +212,7 @@ fn proxy(rule: &Rule, caps: &Caps) -> Vec<Obstacle> {
             "helper = \"{helper}\" is a conntrack helper, which a relay has not"
         )));
     }
+    found.extend(segments(rule));
     let largest: Option<PortRange> =
         rule.listeners.iter().map(|listener| listener.ports).max_by_key(|ports| ports.count());
     if let Some(ports) = largest.filter(|ports| ports.count() > MAX_PORTS_PER_RANGE) {

@@ -8,6 +8,7 @@ mod backend;
 mod check;
 pub mod conflict;
 mod dns;
+mod ebpf;
 mod family;
 mod pool;
 mod ports;
@@ -71,9 +72,10 @@ pub fn build(config: &Config, mistakes: Vec<Diagnostic>) -> Built {
         }
     }
     let dns = dns::build(&config.dns, &mut diagnostics);
+    let ebpf = ebpf::build(&config.ebpf, &mut diagnostics);
     let all = rules.len() == config.rules.len();
     let ruleset =
-        Ruleset { rules, host: config.host, control: config.control.clone(), proxy: config.proxy, dns };
+        Ruleset { rules, host: config.host, control: config.control.clone(), proxy: config.proxy, ebpf, dns };
     let mut built = Built { ruleset, diagnostics: mistakes, all };
     built.note(diagnostics);
     built
@@ -197,6 +199,7 @@ impl<'a> Builder<'a, '_> {
             names.push(Named { rule, text, after: first });
         }
         self.warn_of_limits();
+        ebpf::warn_of_udp(rule, &shape, self.diagnostics);
         let fine = !self.diagnostics[before..].iter().any(Diagnostic::is_error);
         let complete = fine && !rule.listen.is_empty() && !rule.backends.is_empty();
         let (listeners, spans) = listeners.into_iter().unzip();
@@ -208,6 +211,9 @@ impl<'a> Builder<'a, '_> {
             source: source?,
             helper: rule.helper.as_ref().map(|(helper, _)| *helper),
             max_connections: rule.max_connections.as_ref().map(|(count, _)| *count),
+            client_address: rule.client_address.as_ref().map(|(how, _)| *how),
+            new_flow_rate: rule.new_flow_rate,
+            syn_cookies: rule.syn_cookies.as_ref().map(|(above, _)| *above),
             timeouts: rule.timeouts.map(|timeouts| timeouts.over(self.config.proxy.timeouts)),
             origin: Origin {
                 rule: rule.span.clone(),

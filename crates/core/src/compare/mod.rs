@@ -116,6 +116,9 @@ pub fn settings(rule: &Rule) -> Fields {
     if let Some(max) = rule.max_connections {
         fields.insert("max-connections", max.to_string());
     }
+    fields.extend(rule.client_address.map(|how| ("client-address", how.to_string())));
+    fields.extend(rule.new_flow_rate.map(|rate| ("new-flow-rate", rate.to_string())));
+    fields.extend(rule.syn_cookies.map(|above| ("syn-cookies", above.to_string())));
     if let Some(timeouts) = rule.timeouts {
         let text = format!(
             "connect {:?}, idle {:?}, half-closed {:?}, udp-idle {:?}",

@@ -25,14 +25,15 @@ pub fn from_command_line(pairs: &[&str], engine_word: Option<&str>, source: Opti
 
     let mut diagnostics = Vec::new();
     let mut rules = rules(&words, &mut diagnostics);
-    let engine =
-        engine_text.and_then(|text| match choose("--engine", &["auto", "nftables", "proxy"], &[], &text) {
+    let engine = engine_text.and_then(|text| {
+        match choose("--engine", &["auto", "nftables", "ebpf", "proxy"], &[], &text) {
             Ok(word) => Some((engine(word), text.span)),
             Err(mistake) => {
                 diagnostics.push(mistake);
                 None
             }
-        });
+        }
+    });
     let source = source_text.map(source_config);
     for rule in &mut rules {
         rule.engine.clone_from(&engine);

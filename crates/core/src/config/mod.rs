@@ -4,6 +4,7 @@
 //! in the readable part is reported in the same run. Endpoints are still text here, with their places.
 
 pub mod command_line;
+mod ebpf;
 pub mod endpoint;
 pub mod keys;
 pub(crate) mod nearest;
@@ -23,6 +24,7 @@ use crate::ruleset::{Control, Host, HostSettings, ProxySettings, Timeouts};
 use read::{Fields, Reader};
 
 pub use command_line::from_command_line;
+pub use ebpf::EbpfConfig;
 pub use pool::{BackendConfig, CheckConfig, PassiveConfig, PoolConfig};
 use rule::timeouts_section;
 pub use rule::{RuleConfig, SourceConfig, TimeoutsConfig};
@@ -83,6 +85,8 @@ pub struct Config {
     pub control: Control,
     /// `[proxy]`.
     pub proxy: ProxySettings,
+    /// `[ebpf]`.
+    pub ebpf: EbpfConfig,
     /// `[dns]`.
     pub dns: DnsConfig,
     /// `[[rule]]`, in the order of the file.
@@ -131,6 +135,7 @@ fn config(mut fields: Fields, reader: &mut Reader<'_>) -> Config {
         }
         proxy.finish();
     }
+    config.ebpf = fields.table("ebpf").map(ebpf::section).unwrap_or_default();
     config.dns = fields.table("dns").map(dns_section).unwrap_or_default();
     let rules = fields.tables("rule").unwrap_or_default();
     config.rules = rules.into_iter().map(|fields| rule::rule(fields, reader)).collect();

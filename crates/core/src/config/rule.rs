@@ -10,7 +10,7 @@ use super::pool::{BackendConfig, PoolConfig};
 use super::read::{Fields, Reader};
 use super::{Text, only, pool};
 use crate::diagnostic::{Diagnostic, Span};
-use crate::ruleset::{EngineKind, Helper, Timeouts};
+use crate::ruleset::{ClientAddress, EngineKind, Helper, Timeouts};
 
 /// What a rule's `source` says, addresses still as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +67,12 @@ pub struct RuleConfig {
     pub helper: Option<(Helper, Span)>,
     /// `max-connections`.
     pub max_connections: Option<(NonZeroU32, Span)>,
+    /// `client-address`.
+    pub client_address: Option<(ClientAddress, Span)>,
+    /// `new-flow-rate`.
+    pub new_flow_rate: Option<NonZeroU32>,
+    /// `syn-cookies`.
+    pub syn_cookies: Option<(u32, Span)>,
     /// `timeouts`.
     pub timeouts: Option<TimeoutsConfig>,
 }
@@ -99,6 +105,9 @@ pub(super) fn rule(mut fields: Fields, reader: &mut Reader<'_>) -> RuleConfig {
         }),
         helper: fields.choice("helper").and_then(|(word, span)| Some((helper(word)?, span))),
         max_connections: fields.count("max-connections"),
+        client_address: fields.choice("client-address").map(|(_, span)| (ClientAddress::Toa, span)),
+        new_flow_rate: fields.count("new-flow-rate").map(only),
+        syn_cookies: fields.number("syn-cookies"),
         timeouts: fields.table("timeouts").map(timeouts_section),
     };
     fields.finish();

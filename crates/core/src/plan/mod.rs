@@ -1,5 +1,6 @@
 //! Plans: one per engine, plain data, printable and comparable. The same input gives the same bytes.
 
+pub mod ebpf;
 pub mod nftables;
 pub mod proxy;
 
@@ -40,6 +41,8 @@ pub struct Plans {
     pub ids: nftables::Ids,
     /// What nf_tables shall hold.
     pub nftables: nftables::Plan,
+    /// What the programs on the interfaces shall serve.
+    pub ebpf: ebpf::Plan,
     /// What the proxy shall serve.
     pub proxy: proxy::Plan,
 }
@@ -49,6 +52,8 @@ pub struct Plans {
 pub struct Changes {
     /// In nf_tables.
     pub nftables: nftables::Change,
+    /// On the interfaces.
+    pub ebpf: ebpf::Change,
     /// In the proxy.
     pub proxy: proxy::Change,
     /// The rules that were planned, and whether a backend of each is live.
@@ -63,8 +68,9 @@ impl Plans {
         let nat = world.of(EngineKind::Nftables, all());
         let ids = nftables::Ids::allocate(previous, nat.iter().map(|(rule, _)| &rule.name));
         let nftables = nftables::Plan::new(&nat, &ids);
+        let ebpf = ebpf::Plan::new(&world.of(EngineKind::Ebpf, all()), &world.ruleset.ebpf);
         let proxy = proxy::Plan::new(&world.of(EngineKind::Proxy, all()), &world.ruleset.proxy);
-        Self { ids, nftables, proxy }
+        Self { ids, nftables, ebpf, proxy }
     }
 
     /// What changed facts change, and the plans with it, by work that grows with the rules named only: the rules with
@@ -72,12 +78,14 @@ impl Plans {
     /// outside the rules' own elements, do not depend on facts.
     pub fn adjust(&mut self, world: World<'_>, rules: &[usize]) -> Changes {
         let nat = world.of(EngineKind::Nftables, rules.iter().copied());
+        let redirected = world.of(EngineKind::Ebpf, rules.iter().copied());
         let relayed = world.of(EngineKind::Proxy, rules.iter().copied());
         let live = |(rule, meets): &(&Rule, Meets)| (rule.name.clone(), meets.is_live());
         Changes {
             nftables: self.nftables.adjust(&nat, &self.ids),
+            ebpf: self.ebpf.adjust(&redirected),
             proxy: self.proxy.adjust(&relayed, &world.ruleset.proxy),
-            live: nat.iter().chain(&relayed).map(live).collect(),
+            live: nat.iter().chain(&redirected).chain(&relayed).map(live).collect(),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod backend;
 mod check;
+mod ebpf;
 mod pool;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use crate::diagnostic::Span;
 
 pub use backend::{Backend, BackendHost, BackendName, HostName, Resolve, Target, TargetPorts};
 pub use check::{Check, CheckKind, Expect, Tls};
+pub use ebpf::{Attach, ClientAddress, EbpfSettings, FlowTimeouts};
 pub use pool::{Balance, HashKey, Init, OnDown, Passive, Pool, WhenEmpty};
 
 /// The unique name of a rule: 1 to 64 printable ASCII bytes without white space, quotes and backslashes.
@@ -183,19 +185,23 @@ impl fmt::Display for Helper {
 pub enum EngineKind {
     /// NAT in the kernel by nf_tables.
     Nftables,
+    /// Full NAT by programs on the interfaces.
+    Ebpf,
     /// A user-space relay.
     Proxy,
 }
 
 impl EngineKind {
-    /// Every engine, the cheapest first: the order in which `auto` tries them.
-    pub const ALL: [Self; 2] = [Self::Nftables, Self::Proxy];
+    /// Every engine: those that no packet passes through user space for first. The order in which `auto` tries them, which
+    /// passes by `ebpf` for rules that another can serve ([`crate::assign`]).
+    pub const ALL: [Self; 3] = [Self::Nftables, Self::Ebpf, Self::Proxy];
 }
 
 impl fmt::Display for EngineKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nftables => "nftables",
+            Self::Ebpf => "ebpf",
             Self::Proxy => "proxy",
         })
     }
@@ -256,6 +262,12 @@ pub struct Rule {
     pub helper: Option<Helper>,
     /// The most connections and UDP flows at a time, if bounded by the rule.
     pub max_connections: Option<NonZeroU32>,
+    /// How the backend learns who the client is, where the source address does not say.
+    pub client_address: Option<ClientAddress>,
+    /// The most new flows a second, if bounded by the rule.
+    pub new_flow_rate: Option<NonZeroU32>,
+    /// The SYNs a second above which they are answered by cookies (RFC 4987, 3.6); 0 for always.
+    pub syn_cookies: Option<u32>,
     /// The proxy's clocks, where the rule sets any of them; the others are the file's or the defaults.
     pub timeouts: Option<Timeouts>,
     /// Where the rule stands in the text. Not part of what the rule means.
@@ -273,6 +285,9 @@ impl Rule {
             source: SourceMode::Masquerade,
             helper: None,
             max_connections: None,
+            client_address: None,
+            new_flow_rate: None,
+            syn_cookies: None,
             timeouts: None,
             origin: Origin::default(),
         }
@@ -375,6 +390,8 @@ pub struct Ruleset {
     pub control: Control,
     /// Proxy engine.
     pub proxy: ProxySettings,
+    /// The ebpf engine.
+    pub ebpf: EbpfSettings,
     /// Resolving names.
     pub dns: Dns,
 }

@@ -8,7 +8,8 @@ use portway_core::ruleset::EngineKind;
 use super::ports::{self, Held, Owner};
 use crate::controller::Candidate;
 
-/// Listeners whose port another process holds. The proxy cannot bind it; nftables would take its traffic.
+/// Listeners whose port another process holds. The proxy cannot bind it; nftables and ebpf would take its
+/// traffic.
 /// `daemon` is our own process, whose sockets are no mistake.
 pub fn diagnose(candidate: &Candidate, daemon: Option<u32>) -> Vec<Diagnostic> {
     let mut found = Vec::new();
@@ -53,7 +54,7 @@ pub fn diagnose(candidate: &Candidate, daemon: Option<u32>) -> Vec<Diagnostic> {
                     .label(held_by)
                     .hint("stop that process, or listen on another port or address")
             }
-            EngineKind::Nftables => {
+            EngineKind::Nftables | EngineKind::Ebpf => {
                 let message = format!("rule `{}` takes the traffic of a process on this host", rule.name);
                 Diagnostic::warning(span.clone(), message)
                     .label(held_by)

@@ -1,5 +1,7 @@
 //! Probe: asks the host what it can do and fills in [`Caps`]. Leaves nothing behind.
 
+use std::collections::BTreeSet;
+
 use portway_core::caps::Caps;
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -21,5 +23,6 @@ pub fn caps() -> Caps {
             .and_then(|text| text.trim().parse().ok())
             .unwrap_or(1024)
     };
-    Caps { nftables, first_port }
+    let ebpf = Err("this build has no ebpf engine".to_owned());
+    Caps { nftables, ebpf, addresses: BTreeSet::new(), first_port }
 }

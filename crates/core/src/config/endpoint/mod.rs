@@ -111,6 +111,14 @@ pub fn parse_listen(text: &str) -> Result<Listen, Fault> {
     Ok(Listen { protocols, scope, ports: ports(port)?, ports_at: port.range() })
 }
 
+/// Parses a range of ports that stands alone.
+///
+/// # Errors
+/// What is wrong with the first faulty part.
+pub fn parse_ports(text: &str) -> Result<PortRange, Fault> {
+    ports(checked_text(text, "a range of ports", "40000-65535", "several ranges")?)
+}
+
 /// Parses an entry of `servers`: a resolver's address, with port 53 where none is written.
 ///
 /// # Errors

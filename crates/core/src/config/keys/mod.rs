@@ -5,6 +5,7 @@
 
 mod backend;
 mod check;
+mod ebpf;
 mod pool;
 mod rule;
 mod settings;
@@ -179,6 +180,7 @@ pub static FILE: Section = Section {
         key("host", Kind::Table(&settings::HOST), "", "", ""),
         key("control", Kind::Table(&settings::CONTROL), "", "", ""),
         key("proxy", Kind::Table(&settings::PROXY), "", "", ""),
+        also_called(key("ebpf", Kind::Table(&ebpf::EBPF), "", "", ""), &["bpf", "xdp", "tc"]),
         also_called(
             key("dns", Kind::Table(&settings::DNS), "", "", ""),
             &["resolvers", "resolver", "nameservers"],

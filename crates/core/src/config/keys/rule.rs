@@ -1,7 +1,7 @@
 //! The keys of `[[rule]]`, and the clocks that a rule shares with `[proxy]`.
 
 use super::pool::POOL;
-use super::{CLOCK, Key, Kind, Section, also_called, key, required};
+use super::{CLOCK, Key, Kind, Section, also_called, key, required, words_also_called};
 
 /// A rule.
 pub static RULE: Section = Section {
@@ -61,16 +61,26 @@ pub static RULE: Section = Section {
             ),
             &["lb", "balancer", "load-balance", "upstream"],
         ),
-        also_called(
-            key(
-                "engine",
-                Kind::Choice(&["auto", "nftables", "proxy"]),
-                "\"auto\"",
-                "\"proxy\"",
-                "Which engine carries it. `auto` is the cheapest that can do all the rule asks for on this host; \
-                 `portway plan` says which and why.",
+        words_also_called(
+            also_called(
+                key(
+                    "engine",
+                    Kind::Choice(&["auto", "nftables", "ebpf", "proxy"]),
+                    "\"auto\"",
+                    "\"proxy\"",
+                    "Which engine carries it. `auto` is the first of `nftables` and `proxy` that can do all the rule asks for \
+                 on this host, and `ebpf` for what only that can; `portway plan` says which and why.",
+                ),
+                &["type", "via"],
             ),
-            &["type", "via"],
+            &[
+                ("xdp", "ebpf"),
+                ("tc", "ebpf"),
+                ("bpf", "ebpf"),
+                ("nat", "nftables"),
+                ("nft", "nftables"),
+                ("relay", "proxy"),
+            ],
         ),
         also_called(
             key(
@@ -101,6 +111,40 @@ pub static RULE: Section = Section {
                 "The most TCP connections and UDP flows of this rule at a time. `proxy` only.",
             ),
             &["maxconn", "limit"],
+        ),
+        also_called(
+            key(
+                "client-address",
+                Kind::Choice(&["toa"]),
+                "none",
+                "\"toa\"",
+                "How the backend learns who the client is: `toa` is TCP option 254 with the client's address and port on \
+                 the segments that open a connection, as LVS's `toa` module reads it; `portway toa` on the backend reads \
+                 it as well. TCP only. `ebpf` only.",
+            ),
+            &["toa", "send-proxy", "proxy-protocol", "real-ip"],
+        ),
+        also_called(
+            key(
+                "new-flow-rate",
+                Kind::Number(1, 100_000_000),
+                "no limit",
+                "1000",
+                "The most new flows a second; more are dropped and counted. `ebpf` only.",
+            ),
+            &["rate-limit", "rate", "maxconnrate", "rate-limit-sessions"],
+        ),
+        also_called(
+            key(
+                "syn-cookies",
+                Kind::Number(0, 100_000_000),
+                "none",
+                "500",
+                "The TCP connection requests a second above which they are answered by SYN cookies (RFC 4987, 3.6), which \
+                 take no memory; 0 for always. A connection that is opened so has no window scaling, selective \
+                 acknowledgements or timestamps. `ebpf` only.",
+            ),
+            &["syncookies", "tcp_syncookies", "syn-proxy", "synproxy"],
         ),
         also_called(key("timeouts", Kind::Table(&RULE_TIMEOUTS), "", "", ""), &["timeout"]),
     ],
