@@ -6,6 +6,7 @@ use std::io;
 
 use portway_core::engine::{Engine, EngineError};
 use portway_core::plan::nftables::{Change, Key, RuleId};
+use portway_netlink::socket::Refusal;
 use rustix::io::Errno;
 
 use crate::decode::Held;
@@ -13,7 +14,6 @@ use crate::encode::{Batch, Subject};
 use crate::engine::{NftablesEngine, TRIES, after, is_outdated};
 use crate::memory;
 use crate::refusal::{failure, too_busy};
-use crate::socket::Refusal;
 
 /// Which rules' remembered clients must be looked through.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,11 +10,11 @@ use portway_core::balance;
 use portway_core::plan::nftables::pool::{Addressing, Draw, OwnChain};
 use portway_core::plan::nftables::table::{Chain, TABLE};
 use portway_core::plan::nftables::{HelperObject, RuleId};
+use portway_netlink::socket::Socket;
+use portway_netlink::wire::Attributes;
 
 use crate::encode::{INET, kind};
 use crate::primitive::META_L4PROTO;
-use crate::socket::Socket;
-use crate::wire::Attributes;
 
 /// The chains of a table that is ours.
 pub struct Chains {
@@ -144,7 +144,7 @@ mod tests {
 
     use super::*;
     use crate::expression;
-    use crate::wire::Writer;
+    use portway_netlink::wire::Writer;
 
     fn written(own: &OwnChain) -> Vec<Vec<u8>> {
         let write = |rule: Vec<_>| {

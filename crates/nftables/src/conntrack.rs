@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use portway_core::address::{Family, Protocol};
 use portway_core::plan::nftables::{Change, Key, MARK, MARK_MASK, Set, Value};
-
-use crate::socket::Socket;
-use crate::wire::{Attributes, Writer};
+use portway_netlink::socket::Socket;
+use portway_netlink::wire::{Attributes, Writer};
 
 const NEW: u16 = 1 << 8;
 const GET: u16 = 1 << 8 | 1;

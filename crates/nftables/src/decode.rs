@@ -8,13 +8,13 @@ use std::time::Duration;
 use portway_core::plan::nftables::element::{DataShape, Shape};
 use portway_core::plan::nftables::table::{Chain, TABLE};
 use portway_core::plan::nftables::{Data, Entry, HelperObject, Key, Plan, Set, layout_comment};
+use portway_netlink::socket::{Dump, Socket};
+use portway_netlink::wire::{Attributes, Messages, text, user_data};
 
 use crate::chain;
 use crate::encode::{INET, kind};
 use crate::primitive::{CT_HELPER, JUMP};
-use crate::socket::{Dump, Socket};
 use crate::value::values;
-use crate::wire::{Attributes, Messages, text, user_data};
 
 /// How often the table is read again because it changed meanwhile.
 const TRIES: u64 = 20;

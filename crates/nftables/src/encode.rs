@@ -5,11 +5,11 @@ use portway_core::address::Protocol;
 use portway_core::plan::nftables::statement::Statement;
 use portway_core::plan::nftables::table::{Chain, TABLE};
 use portway_core::plan::nftables::{Change, Entry, HelperObject, Key, RuleId, Set, layout_comment};
+use portway_netlink::wire::{Writer, flag};
 
 use crate::expression;
 use crate::primitive::CT_HELPER;
 use crate::set;
-use crate::wire::{Writer, flag};
 
 /// `NFNL_SUBSYS_NFTABLES`
 pub const SUBSYSTEM: u16 = 10 << 8;

@@ -12,6 +12,7 @@ use portway_core::flow::FlowFilter;
 use portway_core::plan::nftables::table::Chain;
 use portway_core::plan::nftables::{Change, Ids, Plan, Value};
 use portway_core::ruleset::EngineKind;
+use portway_netlink::socket::{Refusal, Socket};
 use rustix::io::Errno;
 use rustix::net::netlink::NETFILTER;
 
@@ -22,7 +23,6 @@ use crate::encode::{Batch, Subject};
 use crate::flow;
 use crate::observe::NftablesObserver;
 use crate::refusal::{failure, refusal_error, too_busy};
-use crate::socket::{Refusal, Socket};
 
 /// How often a commit is tried again because others change the ruleset at the same time.
 pub const TRIES: usize = 20;

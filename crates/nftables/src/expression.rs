@@ -8,12 +8,12 @@ use portway_core::plan::nftables::element::{DataShape, Datatype};
 use portway_core::plan::nftables::pool::Addressing;
 use portway_core::plan::nftables::statement::{Field, Hashed, Load, Statement, key_of, nat_of};
 use portway_core::plan::nftables::{MARK, MARK_MASK, Set};
+use portway_netlink::wire::Writer;
 
 #[allow(clippy::wildcard_imports, reason = "these are the words that rules are made of")]
 use crate::primitive::*;
 use crate::set::ANONYMOUS;
 use crate::value::{nfproto, words};
-use crate::wire::Writer;
 
 /// The index of lo in every network namespace (`LOOPBACK_IFINDEX`).
 const LOOPBACK: u32 = 1;

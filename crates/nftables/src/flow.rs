@@ -12,11 +12,11 @@ use portway_core::address::{Family, Protocol};
 use portway_core::flow::{Flow, FlowFilter, Flows};
 use portway_core::plan::nftables::{Ids, MARK, MARK_MASK, RuleId};
 use portway_core::ruleset::{EngineKind, RuleName};
+use portway_netlink::socket::Socket;
+use portway_netlink::wire::Writer;
 
 use crate::conntrack::{self, Entry, State};
-use crate::socket::Socket;
 use crate::value::nfproto;
-use crate::wire::Writer;
 
 /// `CTA_FILTER_F_CTA_IP_SRC` and its neighbours (`net/netfilter/nf_internals.h`).
 const BY_SOURCE: u32 = 1 << 0;

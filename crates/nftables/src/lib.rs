@@ -1,6 +1,6 @@
 //! The nftables engine: NAT in the kernel, by one table of nf_tables, set up over netlink.
 //!
-//! What the table holds is `portway_core::plan::nftables`; here are the bytes (`wire`, `encode`, `decode`),
+//! What the table holds is `portway_core::plan::nftables`; here are the messages (`encode`, `decode`),
 //! the engine itself and what else the kernel tells: conntrack entries, other tables in the way, capabilities.
 //! Deliberately absent: the `nft` program, sysctls (the `portway` crate's) and any decision about rules.
 
@@ -19,9 +19,7 @@ mod primitive;
 mod probe;
 mod refusal;
 mod set;
-mod socket;
 mod value;
-mod wire;
 
 #[doc(hidden)]
 pub use decode::elements_in;

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use portway_core::plan::nftables::{Data, Key, Plan, RuleId, Set, mark_of};
+use portway_netlink::socket::Socket;
 
 use crate::decode;
-use crate::socket::Socket;
 
 /// The clients that are remembered for what `plan` does not lead to, of these rules or of all.
 pub fn stale(

@@ -11,11 +11,11 @@ use portway_core::engine::{EngineError, Observer};
 use portway_core::flow::{FlowFilter, Flows};
 use portway_core::plan::nftables::{Direction, Ids, Key, Set, Value, mark_of};
 use portway_core::snapshot::EngineSnapshot;
+use portway_netlink::socket::Socket;
 use rustix::net::netlink::NETFILTER;
 
 use crate::decode::{self, Counter};
 use crate::refusal::failure;
-use crate::socket::Socket;
 use crate::{conntrack, flow};
 
 /// A reader of the table and of the flows.

@@ -11,12 +11,12 @@ use std::io;
 use portway_core::engine::EngineError;
 use portway_core::plan::nftables::table::TABLE;
 use portway_core::plan::nftables::{MARK, MARK_MASK};
+use portway_netlink::socket::Socket;
+use portway_netlink::wire::{Attributes, Message, text};
 use rustix::net::netlink::NETFILTER;
 
 use crate::encode::kind;
 use crate::refusal::failure;
-use crate::socket::Socket;
-use crate::wire::{Attributes, Message, text};
 
 /// `NF_INET_FORWARD`
 const FORWARD: u32 = 2;

@@ -4,9 +4,9 @@ use portway_core::address::Family;
 use portway_core::plan::nftables::Set;
 use portway_core::plan::nftables::statement::Field;
 use portway_core::plan::nftables::table::Chain;
+use portway_netlink::wire::Writer;
 
 use crate::value::nfproto;
-use crate::wire::Writer;
 
 /// `NFT_OBJECT_CT_HELPER`
 pub const CT_HELPER: u32 = 3;

@@ -7,11 +7,11 @@ use portway_core::plan::nftables::pool::OwnChain;
 use portway_core::plan::nftables::table::Chain;
 use portway_core::plan::nftables::{HelperObject, RuleId};
 use portway_core::ruleset::Helper;
+use portway_netlink::socket::{Refusal, Socket};
 use rustix::io::Errno;
 use rustix::net::netlink::NETFILTER;
 
 use crate::encode::{Batch, Subject};
-use crate::socket::{Refusal, Socket};
 
 /// What nf_tables offers in the network namespace of the calling thread. Leaves nothing behind, and does not
 /// touch a table that is there.

@@ -6,9 +6,9 @@ use portway_core::engine::EngineError;
 use portway_core::plan::nftables::table::Chain;
 use portway_core::plan::nftables::{Data, Plan, RuleId, Set, Value};
 use portway_core::ruleset::{EngineKind, RuleName};
+use portway_netlink::socket::Refusal;
 
 use crate::encode::{Batch, Subject};
-use crate::socket::Refusal;
 
 /// The error for what the kernel refused on the way to `plan`; names the rule where the refusal is about one.
 pub fn refusal_error(plan: &Plan, batch: &Batch, refusals: &[Refusal]) -> EngineError {

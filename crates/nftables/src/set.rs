@@ -2,11 +2,11 @@
 
 use portway_core::plan::nftables::element::{DataShape, Datatype, MOST_CLIENTS, Shape};
 use portway_core::plan::nftables::{Data, Entry, Key};
+use portway_netlink::wire::Writer;
 
 use crate::primitive;
 
 use crate::value::{byte_length, bytes, length, type_number};
-use crate::wire::Writer;
 
 /// `NFT_DATA_VERDICT`
 const VERDICT: u32 = 0xffff_ff00;

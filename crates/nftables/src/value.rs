@@ -4,8 +4,7 @@
 use portway_core::address::{Family, InterfaceName, PortRange, Protocol};
 use portway_core::plan::nftables::element::Datatype;
 use portway_core::plan::nftables::{Direction, Value};
-
-use crate::wire;
+use portway_netlink::wire;
 
 /// The number of a family in netfilter (`NFPROTO_IPV4`, `NFPROTO_IPV6`).
 pub const fn nfproto(family: Family) -> u8 {

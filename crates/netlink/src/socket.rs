@@ -1,11 +1,12 @@
 //! A netlink socket: one request, one dump, or one batch at a time. The kernel answers a batch before the send
-//! returns, so nothing here waits for anybody but the kernel.
+//! returns, so nothing here waits for anybody but the kernel. Or a socket that only listens ([`Listener`]).
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{self, AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 
@@ -150,7 +151,15 @@ impl Socket {
     /// # Errors
     /// The kernel's.
     pub fn demand(&mut self, kind: u16, body: impl FnOnce(&mut Writer)) -> io::Result<()> {
-        self.request(kind, flag::REQUEST | flag::ACK, body).map(drop)
+        self.demand_with(kind, flag::REQUEST | flag::ACK, body)
+    }
+
+    /// As [`Self::demand`], with these flags.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn demand_with(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Writer)) -> io::Result<()> {
+        self.request(kind, flags, body).map(drop)
     }
 
     fn request(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Writer)) -> io::Result<Vec<u8>> {
@@ -211,6 +220,46 @@ impl Socket {
     fn receive(&mut self, flags: RecvFlags) -> io::Result<usize> {
         let (_, length) = rustix::io::retry_on_intr(|| net::recv(&self.fd, &mut self.answer[..], flags))?;
         Ok(length)
+    }
+}
+
+/// A socket that hears what the kernel tells to groups of listeners.
+pub struct Listener {
+    fd: OwnedFd,
+    heard: Vec<u8>,
+}
+
+impl Listener {
+    /// Listens to the groups whose bits are set (`RTMGRP_*` of `include/uapi/linux/rtnetlink.h`), in the network
+    /// namespace of the calling thread. `None` is routing (number 0).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open(protocol: Option<Protocol>, groups: u32) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
+        // As above: without the capability the default must do.
+        let _ = sockopt::set_socket_recv_buffer_size_force(&fd, 4 << 20);
+        net::bind(&fd, &SocketAddrNetlink::new(0, groups))?;
+        Ok(Self { fd, heard: vec![0; ANSWER] })
+    }
+
+    /// What has been told since, one datagram of it; nothing when that was all. Never waits.
+    ///
+    /// # Errors
+    /// The kernel's: no buffer space (`ENOBUFS`) when more was told than the socket holds, and some of it is lost.
+    pub fn hear(&mut self) -> io::Result<Option<Messages<'_>>> {
+        match rustix::io::retry_on_intr(|| net::recv(&self.fd, &mut self.heard[..], RecvFlags::empty())) {
+            Ok((_, length)) => Ok(self.heard.get(..length).map(Messages::of)),
+            Err(Errno::AGAIN) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 
