@@ -1,0 +1,141 @@
+//! Made-up traffic for measuring: gives the packet of a test run (`BPF_PROG_TEST_RUN`) the headers of the next flow of a
+//! walk, and hands it to the program that is measured.
+//!
+//! A test run repeats a program on what it left of its packet, which a program that rewrites addresses finds nothing for
+//! the second time; and one packet would be one flow, whose record never leaves the processor's cache. The headers of all
+//! steps lie in one array that is read in order, so reading them ahead is easy for the processor, and what is random in
+//! memory is the measured program's own.
+//!
+//! Deliberately absent: anything that Portway runs with. `portway-lab` loads this.
+#![no_std]
+#![no_main]
+#![expect(missing_docs, reason = "the macros of aya add public items of their own")]
+
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use aya_ebpf::macros::{classifier, map, xdp};
+use aya_ebpf::maps::{Array, ProgramArray};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use portway_datapath::abi::Config;
+
+/// Where the walk is: written by user space before each run.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Walk {
+    /// The next step.
+    pub next: u32,
+    /// How many there are; after the last comes the first.
+    pub steps: u32,
+    /// Not 0: every packet counts [`Config::generation`] up, so that the program asks for its route again.
+    pub ask: u32,
+    /// The link addresses and the type: the Ethernet header, and two bytes of zero behind it.
+    pub link: [u8; 16],
+}
+
+/// One packet, TCP over IPv4.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Step {
+    /// Who sends, be.
+    pub source: u32,
+    /// To whom, be.
+    pub destination: u32,
+    /// The ports of both, be.
+    pub ports: u32,
+    /// The flags of TCP, as byte 13 of its header has them.
+    pub flags: u32,
+}
+
+#[map(name = "walk")]
+static WALK: Array<Walk> = Array::with_max_entries(1, 0);
+#[map(name = "steps")]
+static STEPS: Array<Step> = Array::with_max_entries(1, 0);
+#[map(name = "target")]
+static TARGET: ProgramArray = ProgramArray::with_max_entries(1, 0);
+/// The engine's own, as it has pinned it.
+#[map(name = "config")]
+static CONFIG: Array<Config> = Array::with_max_entries(1, aya_ebpf::bindings::BPF_F_MMAPABLE);
+
+/// Bytes of the headers: Ethernet, IPv4 and TCP without options.
+const HEADERS: usize = 14 + 20 + 20;
+/// Byte 8 of IPv4, byte 16 of TCP: what a router leaves, and a checksum that nobody checks here.
+const TIME_TO_LIVE: u8 = 64;
+const CHECKSUM: u16 = 0x1234;
+
+/// Writes the next step's headers; `None` when the packet is too short or there are no steps.
+#[inline(always)]
+fn step(data: usize, end: usize) -> Option<()> {
+    let walk = WALK.get_ptr_mut(0)?;
+    // SAFETY: a map's element; only one test run at a time uses it.
+    let walk = unsafe { &mut *walk };
+    let step = STEPS.get(walk.next)?;
+    walk.next = if walk.next + 1 >= walk.steps { 0 } else { walk.next + 1 };
+    if walk.ask != 0 {
+        let config = CONFIG.get_ptr_mut(0)?;
+        // SAFETY: a map's element; a mixture of two writes would still be another generation.
+        unsafe { (*config).generation = (*config).generation.wrapping_add(1) };
+    }
+    if data + HEADERS > end {
+        return None;
+    }
+    let packet = data as *mut u8;
+    // SAFETY: the packet has `HEADERS` bytes, and every write below is inside of them.
+    unsafe {
+        for at in 0..7 {
+            packet.cast::<u16>().add(at).write_unaligned(walk.link.as_ptr().cast::<u16>().add(at).read());
+        }
+        let ip = packet.add(14);
+        ip.add(8).write(TIME_TO_LIVE);
+        ip.add(10).cast::<u16>().write_unaligned(CHECKSUM);
+        ip.add(12).cast::<u32>().write_unaligned(step.source);
+        ip.add(16).cast::<u32>().write_unaligned(step.destination);
+        let tcp = ip.add(20);
+        tcp.cast::<u32>().write_unaligned(step.ports);
+        tcp.add(13).write(step.flags as u8);
+        tcp.add(16).cast::<u16>().write_unaligned(CHECKSUM);
+    }
+    Some(())
+}
+
+/// In front of a program at TC.
+#[classifier]
+pub fn tc_walk(context: TcContext) -> i32 {
+    if step(context.data(), context.data_end()).is_some() {
+        // SAFETY: nothing is held that would have to be let go of.
+        unsafe { TARGET.tail_call(&context, 0) };
+    }
+    // There was no target, which no measurement mistakes for one that answered.
+    TC_ACT_SHOT
+}
+
+/// In front of a program at XDP.
+#[xdp(frags)]
+pub fn xdp_walk(context: XdpContext) -> u32 {
+    if step(context.data(), context.data_end()).is_some() {
+        // SAFETY: as above.
+        unsafe { TARGET.tail_call(&context, 0) };
+    }
+    xdp_action::XDP_ABORTED
+}
+
+/// A target that does nothing: what the walk itself costs, and the kernel's part of a test run.
+#[classifier]
+pub fn tc_nothing(_context: TcContext) -> i32 {
+    TC_ACT_UNSPEC
+}
+
+/// The same at XDP.
+#[xdp(frags)]
+pub fn xdp_nothing(_context: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// Nothing here panics; the verifier would not take the endless loop.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The measured programs are under this licence in the kernel's eyes, and a tail call is for its like only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";
