@@ -11,3 +11,4 @@
 
 pub mod abi;
 pub mod atomic;
+pub mod toa;
