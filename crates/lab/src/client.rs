@@ -115,6 +115,31 @@ pub fn who_each(ns: &Namespace, clients: &[SocketAddr], to: &str) -> Vec<String>
     })
 }
 
+/// Which backend a connection from this address and port meets, to its end: the server hangs up, then the client does, and
+/// the server keeps the pair of ports in TIME_WAIT.
+///
+/// # Errors
+/// What the kernel says.
+pub fn who_until_the_end(ns: &Namespace, client: SocketAddr, to: &str) -> io::Result<String> {
+    let to: SocketAddr = to.parse().expect("a socket address");
+    ns.enter(|| {
+        let start = Instant::now();
+        let mut stream = loop {
+            match connect_from(client, to) {
+                // The last connection's last segment is on its way: the port is free when it has been acknowledged.
+                Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable && start.elapsed() < PATIENCE => {
+                    thread::yield_now();
+                }
+                other => break other?,
+            }
+        };
+        sockopt::set_socket_linger(stream.as_fd(), None)?;
+        let mut said = String::new();
+        stream.read_to_string(&mut said)?;
+        Ok(said.trim_end().to_owned())
+    })
+}
+
 /// Connects from an address. Its end is a reset, so that the same port may be used again at once.
 fn connect_from(client: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let family = if client.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -167,6 +192,19 @@ impl Held {
             Ok(Self { backend, client: stream.local_addr()?, stream })
         });
         opened.unwrap_or_else(|e| panic!("a connection from {} to {to}: {e}", ns.name()))
+    }
+
+    /// Opens one from this address and port. When it is dropped it is reset, so that the port is free at once.
+    ///
+    /// # Panics
+    /// When the address cannot be had, or nobody says a name.
+    pub fn open_from(ns: &Namespace, client: SocketAddr, to: &str) -> Self {
+        let address: SocketAddr = to.parse().expect("a socket address");
+        let opened = ns.enter(|| connect_from(client, address)).and_then(|mut stream| {
+            let backend = name_from(&mut stream)?;
+            Ok(Self { backend, client, stream })
+        });
+        opened.unwrap_or_else(|e| panic!("a connection from {client} to {to}: {e}"))
     }
 
     /// Opens so many.

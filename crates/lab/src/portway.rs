@@ -155,6 +155,14 @@ impl Portway {
         found.unwrap_or_else(|| panic!("no {key} of rule {rule} in {status:#}")).to_owned()
     }
 
+    /// How many packets of a rule were not carried, for a reason in the words of the status ("table full"). What never
+    /// happened is not listed.
+    pub fn drops(&self, rule: &str, reason: &str) -> u64 {
+        let status = self.status();
+        let drops = find_rule(&status, rule).and_then(|rule| find_key(rule, "drops"));
+        drops.and_then(|drops| drops[reason].as_u64()).unwrap_or(0)
+    }
+
     /// All that it printed until now.
     pub fn log(&self) -> String {
         self.process.log()

@@ -78,6 +78,8 @@ claims! {
     family {
         v6_to_v4: ebpf xdp proxy;
         v4_to_v6: ebpf xdp proxy;
+        both_in_one_pool: ebpf xdp proxy;
+        transfers: ebpf xdp proxy;
         auto_takes_the_proxy: proxy;
     }
     follow {
@@ -103,6 +105,74 @@ claims! {
         passive: nftables ebpf;
         retries: nftables ebpf;
         both_families: nftables;
+        loopback_listener: ebpf;
+        loopback_backend: ebpf;
+        local_backend: ebpf;
+        client_address: nftables proxy;
+        syn_cookies: nftables proxy;
+        new_flow_rate: nftables proxy;
+    }
+    auto {
+        takes_ebpf_for_what_no_other_does: ebpf;
+    }
+    offload {
+        segmentation: ebpf xdp;
+        checksums: ebpf xdp;
+        merging: ebpf xdp;
+    }
+    mtu {
+        tcp_before_the_server: nftables ebpf xdp proxy;
+        tcp_behind_the_client: nftables ebpf xdp proxy;
+        tcp_across_families: ebpf xdp;
+        udp_before_the_server: nftables ebpf xdp;
+        udp_behind_the_client: nftables ebpf xdp;
+    }
+    icmp {
+        unreachable_both_ways: nftables ebpf xdp;
+        time_exceeded: ebpf xdp;
+        echo_is_the_hosts: nftables ebpf xdp proxy;
+    }
+    fragment {
+        whole: nftables ebpf xdp proxy;
+        interleaved: nftables ebpf xdp proxy;
+        host_keeps_its_own: nftables ebpf xdp proxy;
+    }
+    host {
+        services: nftables ebpf xdp proxy;
+        same_ports_as_the_host: nftables ebpf xdp proxy;
+        client_beside_flows: nftables ebpf xdp proxy;
+        unknown_flows_are_reset: nftables ebpf xdp proxy;
+        half_open: nftables ebpf xdp proxy;
+    }
+    table {
+        full: ebpf xdp;
+        source_pool_multiplies_the_room: ebpf xdp;
+    }
+    time_wait {
+        thousands: nftables ebpf xdp proxy;
+        same_port: nftables ebpf xdp proxy;
+        same_port_of_others: nftables ebpf xdp proxy;
+    }
+    upgrade {
+        under_transfers: nftables ebpf xdp;
+        flows_are_found: nftables ebpf xdp;
+        other_bounds: ebpf;
+        leaves_nothing: ebpf xdp;
+        moves_between_hooks: ebpf;
+    }
+    interfaces {
+        come_and_go: nftables ebpf xdp proxy;
+        change: nftables ebpf xdp proxy;
+        chosen: ebpf xdp;
+        clsact: ebpf;
+        foreign_programs: ebpf xdp;
+        reserved_ports: ebpf;
+    }
+    flood {
+        cookies: ebpf xdp;
+        cookies_always: ebpf xdp;
+        cookies_and_the_ends: ebpf xdp;
+        rate: ebpf xdp;
     }
     balance {
         round_robin: nftables ebpf xdp proxy;

@@ -1,7 +1,34 @@
 //! HTTP through the forwarding: curl and nginx, large transfers, kept connections, HTTP/3.
 
+use std::fs;
+
 use crate::topology::{LAN4, LAN6};
-use crate::{Engine, Portway, Scratch, Topology, peer};
+use crate::{Engine, Namespace, Portway, Scratch, Topology, peer};
+
+/// So many bytes each way between `client` and web servers on `server`, by port 8888 of both families, which `rules` lead to
+/// the servers' addresses; the content arrives as it was sent.
+pub(super) fn there_and_back(
+    net: &Topology,
+    client: &Namespace,
+    server: &Namespace,
+    on: [&str; 2],
+    rules: &str,
+    bytes: usize,
+) {
+    let files = Scratch::new();
+    files.dir("up");
+    let sum = peer::blob(&files.join("blob"), bytes);
+    let _servers = on.map(|on| peer::nginx(server, on, files.path()));
+    let _portway = Portway::start(&net.gateway, rules);
+    let dir = files.path().display();
+    for host in [LAN4.to_owned(), format!("[{LAN6}]")] {
+        client.run(&format!("curl -sSfg --max-time 10 -o {dir}/got http://{host}:8888/blob"));
+        assert_eq!(peer::sha256(&files.join("got")), sum, "the download from {host} arrived as sent");
+        client.run(&format!("curl -sSfg --max-time 10 -T {dir}/blob http://{host}:8888/up/put"));
+        assert_eq!(peer::sha256(&files.join("up/put")), sum, "the upload to {host} arrived as sent");
+        fs::remove_file(files.join("up/put")).expect("just uploaded");
+    }
+}
 
 /// curl gets a page, IPv4 and IPv6.
 pub fn get(engine: Engine) {

@@ -1,7 +1,7 @@
 //! What an engine does not claim is refused before anything is applied, naming the engine.
 
 use crate::engine::pool_table;
-use crate::{Engine, Namespace, Portway, portway};
+use crate::{Engine, Namespace, Portway, Topology, pins, portway};
 
 /// `portway check` and `portway run` both refuse a rule with these keys, and name the engine.
 fn refuses(engine: Engine, keys: &str) {
@@ -26,13 +26,17 @@ fn refuses_backends(engine: Engine, backends: &[String], settings: &str, named: 
 }
 
 fn complaint(engine: Engine, keys: &str) -> String {
-    let host = Namespace::new("gateway");
+    complaint_on(&Namespace::new("gateway"), engine, keys)
+}
+
+fn complaint_on(host: &Namespace, engine: Engine, keys: &str) -> String {
     let file = engine.rule(keys);
-    let complaint = portway::check(&host, &file).expect_err("check must refuse");
+    let complaint = portway::check(host, &file).expect_err("check must refuse");
     assert!(complaint.contains(&engine.to_string()), "names the engine: {complaint}");
-    let complaint = Portway::try_start(&host, &file).map(|_| ()).expect_err("run must refuse");
+    let complaint = Portway::try_start(host, &file).map(|_| ()).expect_err("run must refuse");
     assert!(complaint.contains(&engine.to_string()), "names the engine: {complaint}");
     assert!(!host.run("nft list ruleset").contains("portway"), "nothing is left behind");
+    assert_eq!(pins::of(host), [] as [String; 0], "nothing is left behind");
     complaint
 }
 
@@ -95,6 +99,48 @@ pub fn passive(engine: Engine) {
 /// Retries, where they are asked for.
 pub fn retries(engine: Engine) {
     refuses_pool(engine, "retries = 1", "retries");
+}
+
+/// A listener on the loopback, where no packet passes an interface that `ebpf` serves.
+pub fn loopback_listener(engine: Engine) {
+    refuses(engine, "listen = '127.0.0.1:8000'\nforward = '10.2.0.10:80'");
+    refuses(engine, "listen = '[::1]:8000'\nforward = '[fd02::10]:80'");
+}
+
+/// A backend on the loopback.
+pub fn loopback_backend(engine: Engine) {
+    refuses(engine, "listen = '0.0.0.0:8000'\nforward = '127.0.0.1:7000'");
+    refuses(engine, "listen = '[::]:8000'\nforward = '[::1]:7000'");
+}
+
+/// A backend at an address of this host: what it answers would never arrive on an interface.
+pub fn local_backend(engine: Engine) {
+    let net = Topology::new();
+    for keys in [
+        "listen = '10.1.0.1:8000'\nforward = '10.2.0.1:7000'",
+        "listen = '[fd01::1]:8000'\nforward = '[fd02::1]:7000'",
+        "listen = '0.0.0.0:8000'\n[rule.pool]\nbackends = ['10.2.0.10:7000', '10.1.0.1:7000']",
+    ] {
+        let _ = complaint_on(&net.gateway, engine, keys);
+    }
+}
+
+/// The client's address in TCP option 254, which only `ebpf` adds.
+pub fn client_address(engine: Engine) {
+    let said = complaint(engine, "listen = '0.0.0.0:8000'\nforward = '10.2.0.10:80'\nclient-address = 'toa'");
+    assert!(said.contains("client-address"), "{said}");
+}
+
+/// SYN cookies, which only `ebpf` answers with.
+pub fn syn_cookies(engine: Engine) {
+    let said = complaint(engine, "listen = '0.0.0.0:8000'\nforward = '10.2.0.10:80'\nsyn-cookies = 500");
+    assert!(said.contains("syn-cookies"), "{said}");
+}
+
+/// A rate of new flows, which only `ebpf` keeps.
+pub fn new_flow_rate(engine: Engine) {
+    let said = complaint(engine, "listen = '0.0.0.0:8000'\nforward = '10.2.0.10:80'\nnew-flow-rate = 500");
+    assert!(said.contains("new-flow-rate"), "{said}");
 }
 
 /// Backends of both families.

@@ -1,0 +1,81 @@
+//! Datagrams in parts: only the first part has ports, and all parts must meet the same rewriting.
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use crate::client::who_udp;
+use crate::netns::PATIENCE;
+use crate::traffic::Server;
+use crate::{Engine, Portway, Topology};
+
+/// The largest datagram of each family: 65,535 bytes of IPv4 with its header, and of IPv6 without.
+const LARGEST: [(&str, usize); 2] = [("10.1.0.1:8000", 65_507), ("[fd01::1]:8000", 65_527)];
+
+fn rules(engine: Engine) -> String {
+    engine.forward("udp/0.0.0.0:8000", "10.2.0.10:7000") + &engine.forward("udp/[::]:8000", "[fd02::10]:7000")
+}
+
+fn message(size: usize, seed: usize) -> Vec<u8> {
+    (0..size).map(|i| ((i + seed) % 251) as u8).collect()
+}
+
+/// The largest datagrams there and back, and every size around the edges of the parts.
+pub fn whole(engine: Engine) {
+    let net = Topology::new();
+    let _v4 = Server::udp_echo(net.server(), "10.2.0.10:7000");
+    let _v6 = Server::udp_echo(net.server(), "[fd02::10]:7000");
+    let _portway = Portway::start(&net.gateway, &rules(engine));
+    let mut answer = vec![0; 65_536];
+    for (to, largest) in LARGEST {
+        let socket = net.client().dial(to);
+        for size in [1452, 1453, 1472, 1473, 2900, 2960, 8000, largest - 1, largest] {
+            let message = message(size, size);
+            socket.send(&message).unwrap_or_else(|e| panic!("{size} bytes to {to}: {e}"));
+            let length = socket.recv(&mut answer).unwrap_or_else(|e| panic!("{size} bytes by {to}: {e}"));
+            assert!(answer[..length] == message, "{size} bytes by {to} came back as {length} others");
+        }
+    }
+}
+
+/// Datagrams in parts from many clients at a time, their parts among one another's.
+pub fn interleaved(engine: Engine) {
+    let net = Topology::with(3, 1);
+    let _v4 = Server::udp_echo(net.server(), "10.2.0.10:7000");
+    let _v6 = Server::udp_echo(net.server(), "[fd02::10]:7000");
+    let _portway = Portway::start(&net.gateway, &rules(engine));
+    for (to, _) in LARGEST {
+        let sockets: Vec<UdpSocket> =
+            net.clients.iter().flat_map(|client| (0..4).map(|_| client.dial(to))).collect();
+        for round in 0..5 {
+            let sent: Vec<Vec<u8>> = (0..sockets.len()).map(|i| message(9000 + i, round * 16 + i)).collect();
+            for (socket, message) in sockets.iter().zip(&sent) {
+                socket.send(message).expect("sent");
+            }
+            let mut answer = vec![0; 65_536];
+            for (i, (socket, message)) in sockets.iter().zip(&sent).enumerate() {
+                let length =
+                    socket.recv(&mut answer).unwrap_or_else(|e| panic!("{to}, round {round}, {i}: {e}"));
+                assert!(answer[..length] == *message, "{to}, round {round}, client {i}: other bytes");
+            }
+        }
+    }
+}
+
+/// What goes to the host itself in parts stays the host's, on the same address.
+pub fn host_keeps_its_own(engine: Engine) {
+    let net = Topology::new();
+    let _backend = Server::udp_named(net.server(), "10.2.0.10:7000", "backend");
+    let _own = Server::udp_echo(&net.gateway, "10.1.0.1:9000");
+    let _portway = Portway::start(&net.gateway, &rules(engine));
+    let forwarded = net.client().dial("10.1.0.1:8000");
+    let own = net.client().dial("10.1.0.1:9000");
+    own.set_read_timeout(Some(PATIENCE.min(Duration::from_secs(2)))).expect("a positive time");
+    let mut answer = vec![0; 65_536];
+    for seed in 0..3 {
+        assert_eq!(who_udp(&forwarded).expect("a datagram is answered"), "backend");
+        let message = message(20_000, seed);
+        own.send(&message).expect("sent");
+        let length = own.recv(&mut answer).expect("the host's own service answers");
+        assert!(answer[..length] == message, "other bytes came back");
+    }
+}

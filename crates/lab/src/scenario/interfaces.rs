@@ -1,0 +1,170 @@
+//! Which interfaces the `ebpf` engine serves: those that come and go, those of the file, those where somebody else's programs
+//! are; and the host's ports that it keeps for itself.
+
+use std::time::Duration;
+
+use crate::client::Held;
+use crate::foreign::Foreign;
+use crate::netns::wait_for;
+use crate::topology::LAN4;
+use crate::traffic::{Server, echo, tcp_works, udp_works};
+use crate::wire::{connect, prepare_for_xdp};
+use crate::{Engine, Namespace, Portway, Topology};
+
+/// Gives the gateway a third network, 10.5.0.0/24, with one host.
+fn third(net: &Topology, engine: Engine) -> Namespace {
+    let host = Namespace::new("third");
+    connect(&net.gateway, "third", &host, "eth0");
+    net.gateway.ip("address add 10.5.0.1/24 dev third");
+    host.ip("address add 10.5.0.10/24 dev eth0");
+    if engine == Engine::Xdp {
+        prepare_for_xdp(&net.gateway);
+    }
+    host
+}
+
+fn answers(client: &Namespace, to: &str) -> bool {
+    client.connect(to).and_then(|mut stream| echo(&mut stream, b"?")).is_ok()
+}
+
+/// An interface that is added while the daemon runs is served at once, for clients and for backends; so is one that is
+/// removed and comes back, with another index and another link address. The other interfaces' flows do not notice.
+pub fn come_and_go(engine: Engine) {
+    let net = Topology::new();
+    let _near = Server::tcp_named(net.server(), "10.2.0.10:7000", "a");
+    let rules = engine.forward("0.0.0.0:8000", "10.2.0.10:7000")
+        + &engine.forward("tcp+udp/0.0.0.0:8001", "10.5.0.10:7000");
+    let _portway = Portway::start(&net.gateway, &rules);
+    let mut held = Held::open(net.client(), "10.1.0.1:8000");
+    for round in 0..2 {
+        let host = third(&net, engine);
+        let server = Server::tcp_echo(&host, "10.5.0.10:7000");
+        let datagrams = Server::udp_echo(&host, "10.5.0.10:7000");
+        let start = std::time::Instant::now();
+        wait_for("the new interface's clients", || answers(&host, "10.5.0.1:8000"));
+        wait_for("the new interface's backend", || answers(net.client(), "10.1.0.1:8001"));
+        assert!(start.elapsed() < Duration::from_secs(3), "round {round}: after {:?}", start.elapsed());
+        udp_works(net.client(), "10.1.0.1:8001");
+        tcp_works(&host, "10.5.0.1:8000");
+        held.lives("when an interface came");
+        drop((server, datagrams));
+        net.gateway.ip("link delete third");
+        held.lives("when an interface went");
+        drop(host);
+    }
+}
+
+/// A device that goes down and up again, and one that gets another link address, carry on.
+pub fn change(engine: Engine) {
+    let net = Topology::new();
+    let _server = Server::tcp_named(net.server(), "10.2.0.10:7000", "a");
+    let _portway = Portway::start(&net.gateway, &engine.forward("0.0.0.0:8000", "10.2.0.10:7000"));
+    let mut held = Held::open(net.client(), "10.1.0.1:8000");
+    net.gateway.ip("link set wan down\nlink set wan up");
+    wait_for("the link", || answers_named(net.client()));
+    held.lives("when the servers' link was down for a moment");
+    net.gateway.ip("link set wan down\nlink set wan address 02:00:00:00:00:07\nlink set wan up");
+    wait_for("the link", || answers_named(net.client()));
+    held.lives("when the gateway's link address changed");
+    // The server gets another link address: the neighbour that the gateway knows is no more.
+    net.server().ip("link set eth0 down\nlink set eth0 address 02:00:00:00:00:08\nlink set eth0 up");
+    net.gateway.ip("neighbour flush dev wan");
+    wait_for("the neighbour", || answers_named(net.client()));
+    held.lives("when the server's link address changed");
+}
+
+fn answers_named(client: &Namespace) -> bool {
+    crate::client::who(client, "10.1.0.1:8000").is_ok()
+}
+
+/// `interfaces` of the file: traffic is served where it says, and left to the host elsewhere.
+pub fn chosen(engine: Engine) {
+    let net = Topology::new();
+    let _server = Server::tcp_echo(net.server(), "10.2.0.10:7000");
+    let rule = engine.forward("0.0.0.0:8000", "10.2.0.10:7000");
+    let portway = Portway::start(&net.gateway, &("[ebpf]\ninterfaces = ['lan', 'wan']\n".to_owned() + &rule));
+    let host = third(&net, engine);
+    tcp_works(net.client(), "10.1.0.1:8000");
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(host.connect("10.5.0.1:8000").is_err(), "an interface that the file does not name");
+    portway.reload(&rule);
+    wait_for("all interfaces", || answers(&host, "10.5.0.1:8000"));
+    portway.reload(&("[ebpf]\ninterfaces = ['lan', 'wan']\n".to_owned() + &rule));
+    assert!(host.connect("10.5.0.1:8000").is_err(), "and no longer");
+    tcp_works(net.client(), "10.1.0.1:8000");
+}
+
+/// The place for kernels without tcx, clsact, works too, beside a filter of somebody else's; the filter stays, and so does
+/// the qdisc that was there.
+pub fn clsact(_: Engine) {
+    let net = Topology::new();
+    let _server = Server::tcp_echo(net.server(), "10.2.0.10:7000");
+    let _own = Server::tcp_echo(&net.gateway, "10.1.0.1:8002");
+    net.gateway.run("tc qdisc add dev lan clsact");
+    net.gateway.run(
+        "tc filter add dev lan ingress protocol ip pref 100 flower ip_proto tcp dst_port 8002 action drop",
+    );
+    let before = net.gateway.run("tc qdisc show") + &net.gateway.run("tc filter show dev lan ingress");
+    let file = "[[rule]]\nengine = 'ebpf'\nlisten = '0.0.0.0:8000'\nforward = '10.2.0.10:7000'\n\
+                [ebpf]\nattach = 'clsact'\n";
+    let mut portway = Portway::start(&net.gateway, file);
+    tcp_works(net.client(), &format!("{LAN4}:8000"));
+    let shown = net.gateway.run("tc filter show dev wan ingress");
+    assert!(shown.contains("bpf"), "the programs hang at clsact: {shown}");
+    let blocked = net.client().enter(|| {
+        let to = format!("{LAN4}:8002").parse().expect("a socket address");
+        std::net::TcpStream::connect_timeout(&to, Duration::from_millis(300))
+    });
+    assert!(blocked.is_err(), "the other's filter still drops");
+    portway.kill9();
+    tcp_works(net.client(), &format!("{LAN4}:8000"));
+    portway.restart();
+    tcp_works(net.client(), &format!("{LAN4}:8000"));
+    assert!(portway.stop().success(), "{}", portway.log());
+    let after = net.gateway.run("tc qdisc show") + &net.gateway.run("tc filter show dev lan ingress");
+    assert_eq!(after, before);
+}
+
+/// Somebody else's programs at both hooks stay where they are, before, while and after Portway runs. XDP has room for one:
+/// there the interface is served by TC.
+pub fn foreign_programs(engine: Engine) {
+    let net = Topology::new();
+    let _server = Server::tcp_echo(net.server(), "10.2.0.10:7000");
+    let _tcx = Foreign::tcx(&net.gateway, "lan");
+    let _xdp = Foreign::xdp(&net.gateway, "lan");
+    let id = || {
+        let shown = net.gateway.run("ip -d -o link show lan");
+        shown.split("prog/xdp id ").nth(1).and_then(|rest| rest.split_whitespace().next()).map(str::to_owned)
+    };
+    let before = id().expect("the foreign program is there");
+    let mut portway = Portway::start(&net.gateway, &engine.forward("tcp+udp/0.0.0.0:8000", "10.2.0.10:7000"));
+    let _udp = Server::udp_echo(net.server(), "10.2.0.10:7000");
+    tcp_works(net.client(), "10.1.0.1:8000");
+    udp_works(net.client(), "10.1.0.1:8000");
+    assert_eq!(id().as_deref(), Some(before.as_str()));
+    portway.stop();
+    assert_eq!(id().as_deref(), Some(before.as_str()));
+}
+
+/// The ports that sources are taken from are the engine's while it runs: the host's own sockets get others. What an
+/// administrator had reserved stays reserved, and is all that is reserved at the end, orderly or not.
+pub fn reserved_ports(engine: Engine) {
+    const KEY: &str = "net.ipv4.ip_local_reserved_ports";
+    let net = Topology::new();
+    net.gateway.sysctl(KEY, "8080,45000-45010");
+    let reserved = || net.gateway.run(&format!("sysctl -n {KEY}")).trim().to_owned();
+    let before = reserved();
+    let file = "[ebpf]\nsource-ports = '40000-49999'\n".to_owned()
+        + &engine.forward("0.0.0.0:8000", "10.2.0.10:7000");
+    let mut portway = Portway::start(&net.gateway, &file);
+    assert_eq!(reserved(), "8080,40000-49999");
+    portway.kill9();
+    portway.restart();
+    assert_eq!(reserved(), "8080,40000-49999", "flows are there while the daemon is not");
+    portway.stop();
+    assert_eq!(reserved(), before);
+    portway.restart();
+    portway.kill9();
+    portway.command("clear").unwrap_or_else(|complaint| panic!("{complaint}"));
+    assert_eq!(reserved(), before, "clear puts them back too");
+}
