@@ -27,8 +27,15 @@ pub type Tally = BTreeMap<String, usize>;
 /// What the kernel says; or the end without a word.
 pub fn name_from(stream: &mut impl Read) -> io::Result<String> {
     let (mut name, mut byte) = (String::new(), [0]);
-    while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
-        name.push(char::from(byte[0]));
+    loop {
+        match stream.read(&mut byte) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Ok(0) => break,
+            read => match (read?, byte[0]) {
+                (_, b'\n') => break,
+                (_, byte) => name.push(char::from(byte)),
+            },
+        }
     }
     if name.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(name) }
 }
@@ -123,16 +130,7 @@ pub fn who_each(ns: &Namespace, clients: &[SocketAddr], to: &str) -> Vec<String>
 pub fn who_until_the_end(ns: &Namespace, client: SocketAddr, to: &str) -> io::Result<String> {
     let to: SocketAddr = to.parse().expect("a socket address");
     ns.enter(|| {
-        let start = Instant::now();
-        let mut stream = loop {
-            match connect_from(client, to) {
-                // The last connection's last segment is on its way: the port is free when it has been acknowledged.
-                Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable && start.elapsed() < PATIENCE => {
-                    thread::yield_now();
-                }
-                other => break other?,
-            }
-        };
+        let mut stream = connect_from(client, to)?;
         sockopt::set_socket_linger(stream.as_fd(), None)?;
         let mut said = String::new();
         stream.read_to_string(&mut said)?;
@@ -140,8 +138,21 @@ pub fn who_until_the_end(ns: &Namespace, client: SocketAddr, to: &str) -> io::Re
     })
 }
 
-/// Connects from an address. Its end is a reset, so that the same port may be used again at once.
+/// Connects from an address. Its end is a reset, so that the same port may be used again at once. Where the last connection
+/// with the same ends is still being taken apart, for a moment, it tries again.
 fn connect_from(client: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let start = Instant::now();
+    loop {
+        match try_connect_from(client, to) {
+            Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable && start.elapsed() < PATIENCE => {
+                thread::yield_now();
+            }
+            other => return other,
+        }
+    }
+}
+
+fn try_connect_from(client: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let family = if client.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     for direction in [Timeout::Send, Timeout::Recv] {
@@ -150,7 +161,7 @@ fn connect_from(client: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
     sockopt::set_socket_reuseaddr(socket.as_fd(), true)?;
     sockopt::set_socket_linger(socket.as_fd(), Some(Duration::ZERO))?;
     bind(&socket, &client)?;
-    connect(&socket, &to)?;
+    rustix::io::retry_on_intr(|| connect(&socket, &to))?;
     Ok(TcpStream::from(socket))
 }
 
