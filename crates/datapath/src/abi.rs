@@ -4,7 +4,7 @@
 //! byte order wherever a field says `be`. Ids are the loader's: small numbers, never used again for something else while
 //! a flow may still hold them.
 //!
-//! Deliberately absent: what the fields are computed from (the loader) and how a packet changes them ([`crate::flow`]).
+//! Deliberately absent: what the fields are computed from (the loader) and how a packet changes them.
 
 use crate::atomic::{AtomicU32, AtomicU64};
 
@@ -37,6 +37,16 @@ pub struct Tuple {
     pub protocol: u32,
 }
 
+impl Tuple {
+    /// Both ports in one word: the sender's in the low half. On a little-endian machine that is the first word of a TCP
+    /// or UDP header as it lies there.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ports(&self) -> u32 {
+        self.source_port as u32 | (self.destination_port as u32) << 16
+    }
+}
+
 /// What all programs read with every packet: one element, written by the loader only.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,8 +55,8 @@ pub struct Config {
     pub abi: u32,
     /// Counts up whenever the host's routes, neighbours or links have changed: routes kept in flows are then asked again.
     pub generation: u32,
-    /// The secrets of the flow table's hash, for the life of the table.
-    pub seeds: [u64; 2],
+    /// The secrets of the flow table's hash ([`crate::hash`]): random, and the same for the life of the table.
+    pub seeds: [u64; SEEDS],
     /// Records in the flow table.
     pub records: u32,
     /// Buckets of its index.
@@ -67,6 +77,9 @@ pub struct Config {
     /// Zero.
     pub reserved: u32,
 }
+
+/// How many words of secrets the flow table's hash has.
+pub const SEEDS: usize = 5;
 
 /// Bits of [`Config::flags`].
 pub mod config_flags {
@@ -112,26 +125,36 @@ pub const CLOCKS: usize = 7;
 /// for a program runs for microseconds. In ticks.
 pub const GRACE: u32 = TICKS_PER_SECOND;
 
+/// An [`Address`] in a [`Record`].
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct AtomicAddress {
+    /// See [`Address::high`].
+    pub high: AtomicU64,
+    /// See [`Address::low`].
+    pub low: AtomicU64,
+}
+
 /// One flow: both directions, in two cache lines. The index of the flow table leads to it from either side.
+///
+/// All of it is atomic, because a record is shared with whoever looks it up while it is being filled. What does not
+/// change while the flow lives ([`crate::record::Flow`]) is only ever loaded and stored, which are plain instructions in
+/// BPF: `record.client.load()`, `record.member.load(Relaxed)`.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct Record {
     /// Who called.
-    pub client: Address,
+    pub client: AtomicAddress,
     /// What it called.
-    pub listener: Address,
+    pub listener: AtomicAddress,
     /// Which address of this host the backend sees.
-    pub source: Address,
+    pub source: AtomicAddress,
     /// Where it leads.
-    pub backend: Address,
-    /// The client's port, be.
-    pub client_port: u16,
-    /// The port it called, be.
-    pub listener_port: u16,
-    /// The port that the backend sees, be.
-    pub source_port: u16,
-    /// The backend's port, be.
-    pub backend_port: u16,
+    pub backend: AtomicAddress,
+    /// The client's port and the port it called, as [`Tuple::ports`] of a packet from the client.
+    pub forth_ports: AtomicU32,
+    /// The backend's port and the one it sees, as [`Tuple::ports`] of a packet from the backend.
+    pub back_ports: AtomicU32,
     /// The way to the backend, kept from the last look-up of the route: the next hop's link address in the low 48 bits
     /// (memory order), and the number of the port in `ports` to leave by above them. 0: none is kept.
     pub forth: AtomicU64,
@@ -152,20 +175,20 @@ pub struct Record {
     /// opened the connection. Before the backend has answered: the cookie.
     pub sequence: AtomicU32,
     /// The tick of the first packet.
-    pub begun: u32,
+    pub begun: AtomicU32,
     /// The member of the pool: which counters, and whether it still takes new flows.
-    pub member: u32,
+    pub member: AtomicU32,
     /// The rule.
-    pub rule: u32,
+    pub rule: AtomicU32,
     /// Zero.
-    pub reserved: u32,
+    pub reserved: AtomicU32,
 }
 
 /// Values of [`Record::phase`].
 pub mod phase {
     /// In nobody's hands; its bit in the free map is set.
     pub const FREE: u32 = 0;
-    /// Being filled by whoever took its bit. Not yet to be used.
+    /// Being filled and entered into the index by whoever took its bit. Not yet to be used.
     pub const CLAIMED: u32 = 1;
     /// A flow.
     pub const LIVE: u32 = 2;
@@ -529,7 +552,7 @@ pub mod maps {
 const _: () = {
     assert!(size_of::<Address>() == 16);
     assert!(size_of::<Tuple>() == 40);
-    assert!(size_of::<Config>() == 80);
+    assert!(size_of::<Config>() == 104);
     assert!(size_of::<Record>() == 128);
     assert!(size_of::<Bucket>() == 64);
     assert!(size_of::<ListenerKey>() == 24);

@@ -11,4 +11,9 @@
 
 pub mod abi;
 pub mod atomic;
+pub mod free;
+pub mod hash;
+pub mod record;
+pub mod sweep;
+pub mod table;
 pub mod toa;
