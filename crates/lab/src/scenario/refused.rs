@@ -3,9 +3,10 @@
 use crate::engine::pool_table;
 use crate::{Engine, Namespace, Portway, Topology, pins, portway};
 
-/// `portway check` and `portway run` both refuse a rule with these keys, and name the engine.
-fn refuses(engine: Engine, keys: &str) {
-    let _ = complaint(engine, keys);
+/// `portway check` and `portway run` both refuse a rule with these keys, and name the engine and what it cannot do.
+fn refuses(engine: Engine, keys: &str, named: &str) {
+    let said = complaint(engine, keys);
+    assert!(said.contains(named), "names {named:?}: {said}");
 }
 
 /// The same, and they name what the engine cannot do; `auto` takes the proxy for it, and names it as the reason.
@@ -42,32 +43,40 @@ fn complaint_on(host: &Namespace, engine: Engine, keys: &str) -> String {
 
 /// Listener and backend of different families.
 pub fn crossing_families(engine: Engine) {
-    refuses(engine, "listen = '[::]:8000'\nforward = '10.2.0.10:80'");
+    refuses(engine, "listen = '[::]:8000'\nforward = '10.2.0.10:80'", "IPv6");
 }
 
 /// A backend on the IPv6 loopback, which the kernel delivers to local senders only.
 pub fn loopback_v6(engine: Engine) {
-    refuses(engine, "listen = '[::]:8000'\nforward = '[::1]:7000'");
+    refuses(engine, "listen = '[::]:8000'\nforward = '[::1]:7000'", "::1");
 }
 
 /// A bound on connections.
 pub fn connection_limit(engine: Engine) {
-    refuses(engine, "listen = '0.0.0.0:8000'\nforward = '10.2.0.10:80'\nmax-connections = 3");
+    refuses(
+        engine,
+        "listen = '0.0.0.0:8000'\nforward = '10.2.0.10:80'\nmax-connections = 3",
+        "max-connections",
+    );
 }
 
 /// Clocks of the rule's own.
 pub fn timeouts(engine: Engine) {
-    refuses(engine, "listen = '0.0.0.0:8000'\nforward = '10.2.0.10:80'\ntimeouts = { idle = '5m' }");
+    refuses(
+        engine,
+        "listen = '0.0.0.0:8000'\nforward = '10.2.0.10:80'\ntimeouts = { idle = '5m' }",
+        "timeouts",
+    );
 }
 
 /// The client's own address towards the backend.
 pub fn preserve(engine: Engine) {
-    refuses(engine, "listen = '0.0.0.0:8000'\nforward = '10.2.0.10:80'\nsource = 'preserve'");
+    refuses(engine, "listen = '0.0.0.0:8000'\nforward = '10.2.0.10:80'\nsource = 'preserve'", "preserve");
 }
 
 /// Conntrack helpers.
 pub fn helper(engine: Engine) {
-    refuses(engine, "listen = '0.0.0.0:21'\nforward = '10.2.0.10:21'\nhelper = 'ftp'");
+    refuses(engine, "listen = '0.0.0.0:21'\nforward = '10.2.0.10:21'\nhelper = 'ftp'", "helper");
 }
 
 /// Least connections: nf_tables counts no live flows of a backend.
@@ -103,14 +112,15 @@ pub fn retries(engine: Engine) {
 
 /// A listener on the loopback, where no packet passes an interface that `ebpf` serves.
 pub fn loopback_listener(engine: Engine) {
-    refuses(engine, "listen = '127.0.0.1:8000'\nforward = '10.2.0.10:80'");
-    refuses(engine, "listen = '[::1]:8000'\nforward = '[fd02::10]:80'");
+    refuses(engine, "listen = '127.0.0.1:8000'\nforward = '10.2.0.10:80'", "loopback");
+    refuses(engine, "listen = '[::1]:8000'\nforward = '[fd02::10]:80'", "loopback");
+    refuses(engine, "listen = 'lo:8000'\nforward = '10.2.0.10:80'", "loopback");
 }
 
 /// A backend on the loopback.
 pub fn loopback_backend(engine: Engine) {
-    refuses(engine, "listen = '0.0.0.0:8000'\nforward = '127.0.0.1:7000'");
-    refuses(engine, "listen = '[::]:8000'\nforward = '[::1]:7000'");
+    refuses(engine, "listen = '0.0.0.0:8000'\nforward = '127.0.0.1:7000'", "127.0.0.1");
+    refuses(engine, "listen = '[::]:8000'\nforward = '[::1]:7000'", "::1");
 }
 
 /// A backend at an address of this host: what it answers would never arrive on an interface.
@@ -121,26 +131,29 @@ pub fn local_backend(engine: Engine) {
         "listen = '[fd01::1]:8000'\nforward = '[fd02::1]:7000'",
         "listen = '0.0.0.0:8000'\n[rule.pool]\nbackends = ['10.2.0.10:7000', '10.1.0.1:7000']",
     ] {
-        let _ = complaint_on(&net.gateway, engine, keys);
+        let said = complaint_on(&net.gateway, engine, keys);
+        assert!(said.contains("this host"), "{said}");
     }
 }
 
 /// The client's address in TCP option 254, which only `ebpf` adds.
 pub fn client_address(engine: Engine) {
-    let said = complaint(engine, "listen = '0.0.0.0:8000'\nforward = '10.2.0.10:80'\nclient-address = 'toa'");
-    assert!(said.contains("client-address"), "{said}");
+    let keys = "listen = '0.0.0.0:8000'\nforward = '10.2.0.10:80'\nclient-address = 'toa'";
+    refuses(engine, keys, "client-address");
 }
 
 /// SYN cookies, which only `ebpf` answers with.
 pub fn syn_cookies(engine: Engine) {
-    let said = complaint(engine, "listen = '0.0.0.0:8000'\nforward = '10.2.0.10:80'\nsyn-cookies = 500");
-    assert!(said.contains("syn-cookies"), "{said}");
+    refuses(engine, "listen = '0.0.0.0:8000'\nforward = '10.2.0.10:80'\nsyn-cookies = 500", "syn-cookies");
 }
 
 /// A rate of new flows, which only `ebpf` keeps.
 pub fn new_flow_rate(engine: Engine) {
-    let said = complaint(engine, "listen = '0.0.0.0:8000'\nforward = '10.2.0.10:80'\nnew-flow-rate = 500");
-    assert!(said.contains("new-flow-rate"), "{said}");
+    refuses(
+        engine,
+        "listen = '0.0.0.0:8000'\nforward = '10.2.0.10:80'\nnew-flow-rate = 500",
+        "new-flow-rate",
+    );
 }
 
 /// Backends of both families.
