@@ -169,6 +169,11 @@ claims! {
         foreign_programs: ebpf xdp;
         reserved_ports: ebpf;
     }
+    links {
+        bridges: nftables ebpf xdp proxy;
+        macvlan: nftables ebpf xdp proxy;
+        tunnel: nftables ebpf xdp proxy;
+    }
     flood {
         cookies: ebpf xdp;
         cookies_always: ebpf xdp;
