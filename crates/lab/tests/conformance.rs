@@ -147,6 +147,7 @@ claims! {
     table {
         full: ebpf xdp;
         source_pool_multiplies_the_room: ebpf xdp;
+        counters: ebpf xdp;
     }
     time_wait {
         thousands: nftables ebpf xdp proxy;
