@@ -5,18 +5,22 @@
 
 use std::fmt::Write;
 
-use portway_lab::{Engine, Portway, Process, Scratch, Topology, peer, process};
+use portway_lab::{Engine, Portway, Process, Scratch, Topology, peer, process, wire};
 
 /// Which forwarder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Routing,
+    /// Plain routing over wires that are set up as XDP needs them: what [`Self::PortwayXdp`] adds to.
+    RoutingXdpWires,
     Iptables,
     Nft,
     Haproxy,
     HaproxySplice,
     NginxStream,
     PortwayNftables,
+    PortwayEbpf,
+    PortwayXdp,
     PortwayProxy,
     Iptables10k,
     Nft10k,
@@ -24,11 +28,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Routing,
+        Self::RoutingXdpWires,
         Self::Iptables,
         Self::Nft,
         Self::PortwayNftables,
+        Self::PortwayEbpf,
+        Self::PortwayXdp,
         Self::Haproxy,
         Self::HaproxySplice,
         Self::NginxStream,
@@ -41,17 +48,30 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Routing => "routing",
+            Self::RoutingXdpWires => "routing-xdp-wires",
             Self::Iptables => "iptables",
             Self::Nft => "nft",
             Self::Haproxy => "haproxy",
             Self::HaproxySplice => "haproxy-splice",
             Self::NginxStream => "nginx-stream",
             Self::PortwayNftables => "portway-nftables",
+            Self::PortwayEbpf => "portway-ebpf",
+            Self::PortwayXdp => "portway-xdp",
             Self::PortwayProxy => "portway-proxy",
             Self::Iptables10k => "iptables-10k",
             Self::Nft10k => "nft-10k",
             Self::PortwayNftables10k => "portway-nftables-10k",
         }
+    }
+
+    /// Whether nothing is forwarded but by routes.
+    pub const fn is_routing(self) -> bool {
+        matches!(self, Self::Routing | Self::RoutingXdpWires)
+    }
+
+    /// The lane that tells what is added here: the same without a forwarder.
+    pub const fn base(self) -> Self {
+        if matches!(self, Self::PortwayXdp) { Self::RoutingXdpWires } else { Self::Routing }
     }
 
     /// Splicing is for bulk only.
@@ -98,12 +118,12 @@ impl Lane {
 
     /// The address that the client calls.
     pub fn address(&self) -> &'static str {
-        if self.kind == Kind::Routing { "10.2.0.10" } else { "10.1.0.1" }
+        if self.kind.is_routing() { "10.2.0.10" } else { "10.1.0.1" }
     }
 
     /// The port of nginx there.
     pub fn web_port(&self) -> u16 {
-        if self.kind == Kind::Routing { 80 } else { 8888 }
+        if self.kind.is_routing() { 80 } else { 8888 }
     }
 
     /// The process that forwards, where there is one that touches packets.
@@ -118,14 +138,17 @@ impl Lane {
 
 fn install(kind: Kind, net: &Topology) -> Option<Forwarder> {
     let gateway = &net.gateway;
-    if matches!(kind, Kind::Routing | Kind::Iptables | Kind::Nft | Kind::Iptables10k | Kind::Nft10k) {
+    if kind.is_routing() || matches!(kind, Kind::Iptables | Kind::Nft | Kind::Iptables10k | Kind::Nft10k) {
         gateway.sysctl("net.ipv4.ip_forward", "1");
     }
     let portway = |file: &str| Some(Forwarder::Portway(Portway::start(gateway, file)));
     match kind {
-        Kind::Routing => {
+        Kind::Routing | Kind::RoutingXdpWires => {
             net.route_clients();
             net.route_servers_back();
+            if kind == Kind::RoutingXdpWires {
+                wire::prepare_for_xdp(gateway);
+            }
             None
         }
         Kind::Iptables => iptables(net, 0),
@@ -157,6 +180,8 @@ fn install(kind: Kind, net: &Topology) -> Option<Forwarder> {
         }
         Kind::PortwayNftables => portway(&rules(Engine::Nftables, 0)),
         Kind::PortwayNftables10k => portway(&rules(Engine::Nftables, 10_000)),
+        Kind::PortwayEbpf => portway(&(SOURCES.to_owned() + &rules(Engine::Ebpf, 0))),
+        Kind::PortwayXdp => portway(&(SOURCES.to_owned() + &rules(Engine::Xdp, 0))),
         Kind::PortwayProxy => portway(&rules(Engine::Proxy, 0)),
         Kind::Haproxy => haproxy(net, ""),
         Kind::HaproxySplice => haproxy(net, "option splice-request\n option splice-response"),
@@ -169,6 +194,10 @@ fn install(kind: Kind, net: &Topology) -> Option<Forwarder> {
         }
     }
 }
+
+/// The client has all the ports there are, and each waits a minute at the server before it may come again: the engine gets
+/// as many for its one address, as conntrack has.
+const SOURCES: &str = "[ebpf]\nsource-ports = '1024-65535'\n";
 
 /// Ports of rules that no traffic uses.
 fn other_ports(count: u16) -> impl Iterator<Item = u16> {

@@ -75,5 +75,7 @@ fn main() {
 }
 
 fn wanted(kind: Kind, only: &[String]) -> bool {
-    only.is_empty() || kind == Kind::Routing || only.iter().any(|name| name == kind.name())
+    // What a lane adds is told by its base.
+    let named = |kind: &Kind| only.iter().any(|name| name == kind.name());
+    only.is_empty() || named(&kind) || Kind::ALL.iter().any(|other| named(other) && other.base() == kind)
 }

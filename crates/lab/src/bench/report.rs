@@ -37,7 +37,7 @@ pub fn render(samples: &[Sample], background: &[f64], only: &[String]) -> String
             text(Some(rate), 0),
             text(connections(samples, kind, |c| Some(c.p99_ms)), 1),
             text(connections(samples, kind, |c| Some(c.lab_us)), 1),
-            text(added(samples, kind), 1),
+            text(summary(added(samples, kind).into_iter().map(|(_, figure)| figure)), 1),
             text(connections(samples, kind, |c| Some(c.machine_us)), 1),
         ];
         let _ = writeln!(out, "| {} | {} |", kind.name(), cells.join(" | "));
@@ -56,7 +56,8 @@ pub fn render(samples: &[Sample], background: &[f64], only: &[String]) -> String
         let _ = writeln!(out, "| {} | {} |", kind.name(), cells.join(" | "));
     }
     out += "\nMedian of the rounds, in brackets the middle half of them. CPU is that of client, server and forwarder with \
-            the kernel's packet work; on a quiet machine the whole machine's is nearly the same.\n\n## Ratios, of figures of the same round\n\n";
+            the kernel's packet work; on a quiet machine the whole machine's is nearly the same. portway-xdp adds to routing-xdp-wires, all others to \
+            routing.\n\n## Ratios, of figures of the same round\n\n";
     for (name, target, ratio) in ratios(samples) {
         let Some(ratio) = ratio else { continue };
         let _ = writeln!(
@@ -74,19 +75,37 @@ pub fn render(samples: &[Sample], background: &[f64], only: &[String]) -> String
 fn ratios(samples: &[Sample]) -> Vec<(&'static str, f64, Option<Summary>)> {
     let lab = |c: &Connections| Some(c.lab_us);
     let own = |b: &Bulk| b.forwarder_ms_per_gb;
-    let routing = rounds(samples, Kind::Routing, |s| s.connections.map(|c| c.lab_us));
-    let over_routing = |kind| -> Vec<(usize, f64)> {
-        let lane = rounds(samples, kind, |s| s.connections.map(|c| c.lab_us));
-        paired(&lane, &routing, |lane, routing| lane - routing)
-    };
     let by_lab = |a, b| {
         let [a, b] = [a, b].map(|kind| rounds(samples, kind, |s| s.connections.as_ref().and_then(lab)));
         summary(paired(&a, &b, |a, b| a / b).into_iter().map(|(_, ratio)| ratio))
     };
-    let [proxy, haproxy] = [Kind::PortwayProxy, Kind::Haproxy].map(over_routing);
+    let by_added = |a, b| {
+        let [a, b] = [a, b].map(|kind| added(samples, kind));
+        summary(paired(&a, &b, |a, b| a / b).into_iter().map(|(_, ratio)| ratio))
+    };
+    let by_time = |a: Kind, b| {
+        // Seconds per bit: rates the other way round.
+        let [a, b] = [a, b].map(|kind| rounds(samples, kind, |s| s.bulk.map(|b| b.gbit_per_second)));
+        summary(paired(&b, &a, |b, a| b / a).into_iter().map(|(_, ratio)| ratio))
+    };
     let [proxy_bulk, haproxy_bulk] = [Kind::PortwayProxy, Kind::Haproxy]
         .map(|kind| rounds(samples, kind, |s| s.bulk.as_ref().and_then(own)));
     vec![
+        (
+            "portway ebpf at TC / hand-written nft, added CPU per connection",
+            0.5,
+            by_added(Kind::PortwayEbpf, Kind::Nft),
+        ),
+        (
+            "portway ebpf at XDP / hand-written nft, added CPU per connection",
+            0.5,
+            by_added(Kind::PortwayXdp, Kind::Nft),
+        ),
+        (
+            "portway ebpf at TC / plain routing, time of one bulk stream",
+            1.0,
+            by_time(Kind::PortwayEbpf, Kind::Routing),
+        ),
         (
             "portway nftables / hand-written nft, CPU per connection",
             1.05,
@@ -100,7 +119,7 @@ fn ratios(samples: &[Sample]) -> Vec<(&'static str, f64, Option<Summary>)> {
         (
             "portway proxy / haproxy, added CPU per connection",
             0.7,
-            summary(paired(&proxy, &haproxy, |a, b| a / b).into_iter().map(|(_, ratio)| ratio)),
+            by_added(Kind::PortwayProxy, Kind::Haproxy),
         ),
         (
             "portway proxy / haproxy copying, forwarder CPU per GB",
@@ -147,14 +166,14 @@ fn bulk(samples: &[Sample], kind: Kind, figure: impl Fn(&Bulk) -> Option<f64>) -
     summary(figures.into_iter().map(|(_, figure)| figure))
 }
 
-/// CPU per connection over plain routing in the same round.
-fn added(samples: &[Sample], kind: Kind) -> Option<Summary> {
-    if kind == Kind::Routing {
-        return None;
+/// CPU per connection over plain routing in the same round, by round; nothing of plain routing itself.
+fn added(samples: &[Sample], kind: Kind) -> Vec<(usize, f64)> {
+    if kind.is_routing() {
+        return Vec::new();
     }
     let [lane, routing] =
-        [kind, Kind::Routing].map(|kind| rounds(samples, kind, |s| s.connections.map(|c| c.lab_us)));
-    summary(paired(&lane, &routing, |lane, routing| lane - routing).into_iter().map(|(_, figure)| figure))
+        [kind, kind.base()].map(|kind| rounds(samples, kind, |s| s.connections.map(|c| c.lab_us)));
+    paired(&lane, &routing, |lane, routing| lane - routing)
 }
 
 fn text(summary: Option<Summary>, digits: usize) -> String {

@@ -3,8 +3,6 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use crate::client::{Tally, tally};
-use crate::farm::{CHECKED, Farm, Kind, POOL};
 use crate::netns::wait_for;
 use crate::traffic::Server;
 use crate::{Engine, Namespace, Portway, Topology, process};
@@ -46,17 +44,13 @@ pub fn full(engine: Engine) {
     assert!((1000..1024).contains(&taken.len()), "{} of 1,024 records are used", taken.len());
     held.lives("when the table is full");
     live(&taken, "when the table is full");
-    assert!(
-        portway.drops("u", "flow table full") >= 100,
-        "the refused flows are counted: {:#}",
-        portway.status()
-    );
+    assert!(portway.drops("u", "table full") >= 100, "the refused flows are counted: {:#}", portway.status());
     let refused = net.client().enter(|| {
         let to = "10.1.0.1:8000".parse().expect("a socket address");
         std::net::TcpStream::connect_timeout(&to, Duration::from_millis(300))
     });
     assert!(refused.is_err(), "a SYN finds no room either");
-    assert!(portway.drops("t", "flow table full") >= 1, "{:#}", portway.status());
+    assert!(portway.drops("t", "table full") >= 1, "{:#}", portway.status());
     drop(taken);
     // Idle for five seconds, and the grace of the last second.
     wait_for("room", || flows(net.client(), "10.1.0.1:8000", 10).len() == 10);
@@ -88,32 +82,4 @@ pub fn source_pool_multiplies_the_room(engine: Engine) {
     assert!(one.len() + two.len() <= 128, "no port is used twice");
     live(&one, "beside the others");
     live(&two, "beside the others");
-}
-
-/// What was carried is counted by rule and by backend, and what was not by its reason: a pool that is empty here.
-pub fn counters(engine: Engine) {
-    let mut farm = Farm::new(Kind::Sign, 2);
-    let settings = format!("when-empty = 'drop'\n{CHECKED}");
-    let portway = Portway::start(&farm.net.gateway, &Farm::pool(engine, &["weight = 3", ""], &settings));
-    portway.until("b", "up");
-    assert_eq!(tally(farm.net.client(), POOL, 40), Tally::from([("a".into(), 30), ("b".into(), 10)]));
-    for (backend, flows) in [("a", 30), ("b", 10)] {
-        let row = portway.backend("pool", backend);
-        assert_eq!(row["flows"], flows, "{row:#}");
-    }
-    assert_eq!(portway.figure("pool", "flows"), 40);
-    // At least a handshake, a name and an end each, with their IP headers.
-    assert!(portway.figure("pool", "bytes_in") >= 40 * 4 * 40, "{:#}", portway.status());
-    assert!(portway.figure("pool", "bytes_out") >= 40 * (3 * 40 + 2), "{:#}", portway.status());
-    assert_eq!(portway.drops("pool", "no backend"), 0);
-    for (nth, backend) in [(0, "a"), (1, "b")] {
-        farm.ail(nth);
-        portway.until(backend, "down");
-    }
-    let socket = farm.net.client().dial(POOL);
-    for _ in 0..5 {
-        socket.send(b"anybody?").expect("sent");
-    }
-    wait_for("the drops", || portway.drops("pool", "no backend") == 5);
-    assert_eq!(portway.figure("pool", "flows"), 40, "what is not carried is no flow");
 }

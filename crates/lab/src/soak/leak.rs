@@ -1,0 +1,102 @@
+//! What may not grow: the daemon's memory, descriptors and threads, what is pinned, and the kernel's programs, maps and
+//! links.
+//!
+//! An object of bpf(2) lives by a descriptor, a pin, an attachment or another object, so what belongs to one daemon can
+//! be told from what others on the machine have loaded: by what it has pinned.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use aya::maps::{MapInfo, loaded_maps};
+use aya::programs::{loaded_links, loaded_programs};
+use portway_lab::{Namespace, Portway, pins};
+
+/// One daemon's share at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// KiB of its own memory (`RssAnon`): mapped tables are the kernel's.
+    pub memory: u64,
+    /// Open descriptors.
+    pub descriptors: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Files in its directory of the BPF file system.
+    pub pins: u64,
+    /// Programs that use one of the pinned maps.
+    pub programs: u64,
+    /// Maps of these programs.
+    pub maps: u64,
+    /// Flows alive, as the status has them.
+    pub flows: u64,
+}
+
+impl Share {
+    pub fn of(portway: &Portway, gateway: &Namespace) -> Self {
+        let process = portway.process();
+        let count = |what: &str| {
+            fs::read_dir(format!("/proc/{}/{what}", process.id())).map_or(0, |dir| dir.count() as u64)
+        };
+        let pinned = pins::of(gateway);
+        let own: BTreeSet<u32> =
+            pinned.iter().filter_map(|path| MapInfo::from_pin(path).ok()).map(|map| map.id()).collect();
+        let used = loaded_programs().flatten().filter_map(|program| program.map_ids().ok().flatten());
+        let used: Vec<Vec<u32>> = used.filter(|maps| maps.iter().any(|map| own.contains(map))).collect();
+        let status = portway.status();
+        let rules = status["rules"].as_array().cloned().unwrap_or_default();
+        Self {
+            memory: process.status_kib("RssAnon"),
+            descriptors: count("fd"),
+            threads: count("task"),
+            pins: pinned.len() as u64,
+            programs: used.len() as u64,
+            maps: used.iter().flatten().copied().chain(own).collect::<BTreeSet<u32>>().len() as u64,
+            flows: rules.iter().filter_map(|rule| rule["live"].as_u64()).sum(),
+        }
+    }
+
+    /// What has grown from here to there, in words. Memory may breathe by a quarter and 2 MiB.
+    pub fn grown(&self, later: &Self) -> Vec<String> {
+        let memory = ("memory", self.memory + self.memory / 4 + 2048, later.memory);
+        let rest = [
+            ("descriptors", self.descriptors, later.descriptors),
+            ("threads", self.threads, later.threads),
+            ("pins", self.pins, later.pins),
+            ("programs", self.programs, later.programs),
+            ("maps", self.maps, later.maps),
+        ];
+        let grown = rest.into_iter().chain([memory]).filter(|(_, before, now)| now > before);
+        grown.map(|(what, before, now)| format!("{what}: {now}, at most {before} expected")).collect()
+    }
+}
+
+/// Everything of bpf(2) on this machine, whoever's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    pub programs: usize,
+    pub maps: usize,
+    pub links: usize,
+}
+
+impl Machine {
+    pub fn now() -> Self {
+        Self {
+            programs: loaded_programs().flatten().count(),
+            maps: loaded_maps().flatten().count(),
+            links: loaded_links().flatten().count(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_is_named() {
+        let before =
+            Share { memory: 4000, descriptors: 10, threads: 3, pins: 20, programs: 3, maps: 20, flows: 9 };
+        assert!(before.grown(&Share { memory: 7000, flows: 100, ..before }).is_empty());
+        assert_eq!(before.grown(&Share { memory: 7100, pins: 21, ..before }).len(), 2);
+        assert!(before.grown(&Share { pins: 19, ..before }).is_empty());
+    }
+}
