@@ -53,11 +53,9 @@ const SECOND: u64 = 0x9e37_79b9;
 /// How often an insertion chooses a bucket, when others have just filled the one it chose.
 const INSERTIONS: u32 = 2;
 
-/// How often it is looked whether somebody else has entered the same tuple.
+/// How often it is looked whether somebody else has entered the same tuple, while the other is to withdraw: for about as
+/// long as it takes the other to see that.
 const ROUNDS: u32 = 4;
-
-/// How many times, in each round, the other's entry is read until it is withdrawn.
-const WAIT: u32 = 64;
 
 /// How many records the clock hand looks at for an expired one.
 const HAND: u32 = 32;
@@ -138,7 +136,7 @@ const fn scale(hash: u64, buckets: u32) -> u32 {
 #[inline(always)]
 pub fn lookup<'a, M: Memory>(memory: &'a M, tuple: &Tuple) -> Option<Found<'a>> {
     let place = Place::of(tuple, memory.config());
-    find(memory, &place, tuple, 0, false).map(|(found, _, _)| found)
+    find(memory, &place, tuple, 0, false)
 }
 
 /// Whether a flow has `tuple` or is about to. For the search for a source port; only [`publish`] decides.
@@ -148,7 +146,7 @@ pub fn is_taken<M: Memory>(memory: &M, tuple: &Tuple) -> bool {
     find(memory, &place, tuple, 0, true).is_some()
 }
 
-/// The first entry of `tuple` other than `own` whose record is live, or `claimed` too; with its slot and itself.
+/// The first entry of `tuple` other than `own` whose record is live, or `claimed` too.
 #[inline(always)]
 fn find<'a, M: Memory>(
     memory: &'a M,
@@ -156,7 +154,7 @@ fn find<'a, M: Memory>(
     tuple: &Tuple,
     own: u64,
     claimed: bool,
-) -> Option<(Found<'a>, &'a AtomicU64, u64)> {
+) -> Option<Found<'a>> {
     for bucket in [place.first, place.second] {
         for slot in &memory.bucket(bucket)?.slots {
             let entry = slot.load(Relaxed);
@@ -174,7 +172,7 @@ fn find<'a, M: Memory>(
             let direction = if entry & BACK == 0 { Direction::Forth } else { Direction::Back };
             if record.has(direction, tuple) {
                 let found = Found { index, direction, record };
-                return Some((found, slot, entry));
+                return Some(found);
             }
         }
     }
@@ -193,16 +191,14 @@ pub fn claim<M: Memory>(memory: &M, start: u32, now: u32) -> Option<(u32, &Recor
     }
     let config = memory.config();
     let hand = memory.free(free::hand(config.records))?.fetch_add(u64::from(HAND), SeqCst);
-    // The hand's low half does as well: it wraps once in 2^32 steps.
-    let mut index = (hand as u32).checked_rem(config.records)?;
-    for _ in 0..HAND {
+    for step in 0..HAND {
+        // A remainder at each step, not a counter that is set back: of the one the verifier knows nothing and goes the way
+        // behind the loop once, of the other it knows enough to go it for every step. (The hand's low half does as well:
+        // it wraps once in 2^32 steps.)
+        let index = (hand as u32).wrapping_add(step).checked_rem(config.records)?;
         let record = memory.record(index)?;
         if record.phase.load(Relaxed) == phase::LIVE && record.is_reclaimable(config, now) {
             return take_apart(memory, index, record, now, phase::CLAIMED).then_some((index, record));
-        }
-        index += 1;
-        if index >= config.records {
-            index = 0;
         }
     }
     None
@@ -312,24 +308,43 @@ fn enter<M: Memory>(memory: &M, index: u32, record: &Record, direction: Directio
     insert(memory, &place, own)?;
     let mut refused = Refused::Race;
     for _ in 0..ROUNDS {
-        let Some((other, slot, entry)) = find(memory, &place, &tuple, own, true) else {
-            return Ok(());
-        };
-        if other.record.phase.load(SeqCst) == phase::LIVE {
-            refused = Refused::Taken;
-            break;
-        }
-        if other.index <= index {
-            break;
-        }
-        for _ in 0..WAIT {
-            if slot.load(Relaxed) != entry || other.record.phase.load(Relaxed) != phase::CLAIMED {
+        match rival(memory, &place, &tuple, own) {
+            Rival::None => return Ok(()),
+            Rival::Withdraws => {}
+            Rival::Stays => break,
+            Rival::Live => {
+                refused = Refused::Taken;
                 break;
             }
         }
     }
     exchange(memory, &place, own, 0);
     Err(refused)
+}
+
+/// Who else has entered a tuple.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rival {
+    /// Nobody.
+    None,
+    /// A claimed record of a larger number, which is to withdraw when it sees ours.
+    Withdraws,
+    /// A claimed record of a smaller number, or of the same: a flow whose two tuples are one.
+    Stays,
+    /// A flow.
+    Live,
+}
+
+/// Who has entered `tuple` besides the entry `own`. A function of its own, so that for the verifier the ways through it come
+/// together behind it.
+#[inline(never)]
+fn rival<M: Memory>(memory: &M, place: &Place, tuple: &Tuple, own: u64) -> Rival {
+    match find(memory, place, tuple, own, true) {
+        None => Rival::None,
+        Some(other) if other.record.phase.load(SeqCst) == phase::LIVE => Rival::Live,
+        Some(other) if u64::from(other.index) >= own & RECORD => Rival::Withdraws,
+        Some(_) => Rival::Stays,
+    }
 }
 
 /// Removes the entry of one direction if it is there.
