@@ -2,8 +2,9 @@
 //!
 //! A flow is one [`Record`]; the index has two entries for it, one for the tuple of each direction. A bucket of the index
 //! is a cache line of eight entries, and a tuple's entry is in one of two buckets, so that a look-up reads one or two
-//! lines of the index and the record. There are buckets for 5/8 of their slots ([`crate::sweep::sizes`]), where two
-//! choices practically never find both full.
+//! lines of the index and the record. There are as many buckets that a full table uses 5/8 of their slots
+//! ([`crate::sweep::sizes`]). Both buckets of a tuple are full for less than one new flow in ten thousand where the table
+//! is kept completely full, and for none where it is not (`tests/load.rs`); such a flow is refused as by a full table.
 //!
 //! **Entries.** Bits 0 to 31: the record's number plus 1; bit 32: the direction, 1 for [`Direction::Back`]; above: 30 bits
 //! of the tuple's hash, and bit 63, which is always set. 0 is an empty slot. An entry is complete in itself: inserting and removing are one compare and
@@ -305,7 +306,9 @@ fn enter<M: Memory>(memory: &M, index: u32, record: &Record, direction: Directio
     let tuple = record.tuple(direction);
     let place = Place::of(&tuple, memory.config());
     let own = place.entry(index, direction);
-    insert(memory, &place, own)?;
+    if !insert(memory, &place, own) {
+        return Err(Refused::Full);
+    }
     let mut refused = Refused::Race;
     for _ in 0..ROUNDS {
         match rival(memory, &place, &tuple, own) {
@@ -354,25 +357,27 @@ fn leave<M: Memory>(memory: &M, index: u32, record: &Record, direction: Directio
     exchange(memory, &place, place.entry(index, direction), 0);
 }
 
-/// Puts `entry` into an empty slot.
-#[inline(always)]
-fn insert<M: Memory>(memory: &M, place: &Place, entry: u64) -> Result<(), Refused> {
+/// Puts `entry` into an empty slot; whether there was one.
+#[inline(never)]
+fn insert<M: Memory>(memory: &M, place: &Place, entry: u64) -> bool {
     for _ in 0..INSERTIONS {
-        let mut bucket = memory.bucket(place.first).ok_or(Refused::Full)?;
+        let Some(mut bucket) = memory.bucket(place.first) else {
+            return false;
+        };
         let used = used(bucket);
-        if used > FIRST_CHOICE {
-            let other = memory.bucket(place.second).ok_or(Refused::Full)?;
-            if self::used(other) < used {
-                bucket = other;
-            }
+        if used > FIRST_CHOICE
+            && let Some(other) = memory.bucket(place.second)
+            && self::used(other) < used
+        {
+            bucket = other;
         }
         for slot in &bucket.slots {
             if slot.load(Relaxed) == 0 && slot.compare_exchange(0, entry, SeqCst, Relaxed).is_ok() {
-                return Ok(());
+                return true;
             }
         }
     }
-    Err(Refused::Full)
+    false
 }
 
 /// How many slots of a bucket are used. Without branches: the verifier would follow every combination.
