@@ -1,0 +1,55 @@
+//! The eBPF engine: full NAT by programs on the interfaces, kept in pinned maps.
+//!
+//! What the programs do is `ebpf/` and `portway-datapath`; what they shall do is `portway_core::plan::ebpf`. Here they are
+//! loaded, attached and told. Deliberately absent: sysctls (the `portway` crate's) and any decision about rules.
+
+mod attach;
+mod choice;
+mod config;
+mod engine;
+mod flow;
+mod follow;
+mod held;
+mod host;
+mod map;
+mod maps;
+mod netdev;
+mod object;
+mod observe;
+mod pins;
+mod probe;
+mod refusal;
+mod room;
+mod route;
+mod serve;
+mod state;
+mod sweep;
+mod sys;
+mod table;
+#[doc(hidden)]
+pub mod trial;
+mod value;
+mod verify;
+mod view;
+mod write;
+
+pub use engine::EbpfEngine;
+pub use probe::{Interface, addresses, interfaces, probe};
+
+/// The programs that are attached to an interface by tcx, in the order in which they run, by the kernel's numbers.
+///
+/// # Errors
+/// The kernel's.
+#[doc(hidden)]
+pub fn attached(interface: u32) -> std::io::Result<Vec<u32>> {
+    sys::attached(interface, sys::place::TCX_INGRESS)
+}
+
+/// The number of the calling thread's network namespace.
+///
+/// # Errors
+/// The kernel's.
+#[doc(hidden)]
+pub fn namespace_cookie() -> std::io::Result<u64> {
+    pins::cookie()
+}

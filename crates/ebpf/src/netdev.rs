@@ -1,0 +1,67 @@
+//! What drivers can do with XDP, as the kernel's `netdev` family of generic netlink tells (Linux 6.3,
+//! `Documentation/netlink/specs/netdev.yaml`).
+//!
+//! Deliberately absent: what follows from it ([`crate::choice`]).
+
+use std::collections::BTreeMap;
+use std::io;
+
+use portway_netlink::socket::Socket;
+use rustix::net::netlink::GENERIC;
+
+/// What a driver can do (`enum netdev_xdp_act`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features(u64);
+
+impl Features {
+    /// Runs programs natively, with all verdicts but redirection.
+    pub fn runs(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    /// Its programs may redirect.
+    pub fn redirects(self) -> bool {
+        self.0 & 1 << 1 != 0
+    }
+
+    /// Takes frames that were redirected to it. Of a veth device that depends on the other end, and changes.
+    pub fn takes(self) -> bool {
+        self.0 & 1 << 2 != 0
+    }
+
+    /// Its programs may see packets in more than one buffer.
+    pub fn fragments(self) -> bool {
+        self.0 & 1 << 5 != 0
+    }
+}
+
+/// `GENL_ID_CTRL`, the family that knows the others' numbers.
+const CONTROL: u16 = 16;
+/// `CTRL_CMD_GETFAMILY`
+const GET_FAMILY: u8 = 3;
+/// `NETDEV_CMD_DEV_GET`
+const GET_DEVICE: u8 = 1;
+
+/// The features of all interfaces, by their indices.
+///
+/// # Errors
+/// The kernel's; `NotFound` before Linux 6.3.
+pub fn features() -> io::Result<BTreeMap<u32, Features>> {
+    let mut socket = Socket::open(Some(GENERIC))?;
+    // struct genlmsghdr: command, version, reserved.
+    let answer = socket.get(CONTROL, |w| {
+        w.raw(&[GET_FAMILY, 1, 0, 0]);
+        w.text(2, "netdev");
+    })?;
+    let family = portway_netlink::wire::Attributes::of(answer.get(4..).unwrap_or_default()).find(1);
+    let family = family.and_then(|bytes| bytes.first_chunk().copied()).map(u16::from_ne_bytes);
+    let family = family.ok_or(io::ErrorKind::NotFound)?;
+    let dump = socket.dump(family, |w| w.raw(&[GET_DEVICE, 1, 0, 0]))?;
+    let device = |message: portway_netlink::wire::Message<'_>| {
+        let attributes = message.attributes(4);
+        let index = attributes.find(1)?.first_chunk().copied().map(u32::from_ne_bytes)?;
+        let features = attributes.find(3)?.first_chunk().copied().map(u64::from_ne_bytes)?;
+        Some((index, Features(features)))
+    };
+    Ok(dump.messages().filter(|message| message.kind == family).filter_map(device).collect())
+}

@@ -1,0 +1,196 @@
+//! Reading counters and flows, and bringing them together as what the engine saw.
+//!
+//! A reader shares the maps and nothing else with the engine, so it may be on another thread.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use portway_core::engine::{EngineError, Observer};
+use portway_core::flow::{FlowFilter, Flows};
+use portway_core::snapshot::{EngineSnapshot, Fill, MemberCounters, RuleCounters, SourcePorts};
+use portway_datapath::abi::{self, DROPS, Drop, state};
+
+use crate::flow::{self, Names};
+use crate::maps::Maps;
+use crate::refusal::failure;
+use crate::value;
+
+/// How many pairs of source address and backend are told of: the fullest.
+const PAIRS: usize = 16;
+
+/// What the engine knew when the reader was made.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The names of rules by their ids.
+    pub rules: Names,
+    /// The members by their ids: the rule's id, and the target as it is displayed.
+    pub members: BTreeMap<u32, (u32, String)>,
+    /// How many rules have more than one member, by id: only theirs are told.
+    pub pools: BTreeMap<u32, usize>,
+    /// Ports that sources are searched in.
+    pub ports: u64,
+    /// Members that this host has no route to.
+    pub unreachable: u64,
+    /// Interfaces that are served.
+    pub interfaces: u64,
+}
+
+/// A reader of the counters and of the flows; without maps, of nothing.
+pub struct EbpfObserver {
+    pub(crate) maps: Option<Arc<Maps>>,
+    pub(crate) known: Known,
+}
+
+impl Observer for EbpfObserver {
+    fn observe(&mut self) -> Result<EngineSnapshot, EngineError> {
+        let Some(maps) = &self.maps else { return Ok(EngineSnapshot::default()) };
+        snapshot(maps, &self.known).map_err(|error| failure("read the counters", &error))
+    }
+
+    fn flows(&mut self, filter: &FlowFilter, most: usize) -> Result<Flows, EngineError> {
+        let Some(maps) = &self.maps else { return Ok(Flows::default()) };
+        Ok(flow::list(&maps.flows, &self.known.rules, filter, most))
+    }
+}
+
+/// The reasons for dropping, in words.
+const REASONS: [(Drop, &str); DROPS] = [
+    (Drop::Empty, "no backend"),
+    (Drop::TableFull, "flow table full"),
+    (Drop::NoPort, "no source port"),
+    (Drop::Rate, "new-flow rate"),
+    (Drop::NoRoute, "no route"),
+    (Drop::TooBig, "too big"),
+    (Drop::Expired, "time to live over"),
+    (Drop::Fragment, "fragment"),
+    (Drop::Mangled, "not changed by the kernel"),
+    (Drop::IcmpError, "ICMP error not translated"),
+    (Drop::BadCookie, "bad SYN cookie"),
+    (Drop::Family, "not translated between families"),
+    (Drop::Race, "begun twice"),
+];
+
+/// What a new flow was refused for, rather than a packet of a flow.
+const REFUSALS: [Drop; 5] = [Drop::Empty, Drop::TableFull, Drop::NoPort, Drop::Rate, Drop::NoRoute];
+
+fn snapshot(maps: &Maps, known: &Known) -> io::Result<EngineSnapshot> {
+    let mut snapshot = EngineSnapshot::default();
+    let mut rules: BTreeMap<u32, RuleCounters> =
+        known.rules.keys().map(|id| (*id, RuleCounters::default())).collect();
+    let mut members: BTreeMap<u32, MemberCounters> = BTreeMap::new();
+
+    let count = known.members.keys().last().map_or(0, |last| last + 1);
+    for (id, leg) in (0..).zip(maps.legs.read(count, sum_of_legs)?) {
+        let Some((rule, _)) = known.members.get(&id) else { continue };
+        members.entry(id).or_default().flows = leg.flows;
+        if let Some(rule) = rules.get_mut(rule) {
+            rule.flows += leg.flows;
+            rule.bytes_in += leg.bytes_in;
+            rule.bytes_out += leg.bytes_out;
+        }
+    }
+
+    let (mut live, mut pairs) = (0u64, BTreeMap::new());
+    flow::each_live(&maps.flows, |record, _| {
+        live += 1;
+        if let Some(rule) = rules.get_mut(&record.rule.load(Relaxed)) {
+            rule.live += 1;
+        }
+        members.entry(record.member.load(Relaxed)).or_default().live += 1;
+    });
+    for record in maps.flows.records.iter() {
+        if record.phase.load(Relaxed) == abi::phase::LIVE {
+            let udp = record.state.load(Relaxed) & state::UDP != 0;
+            let pair = (udp, record.source.load(), record.backend.load(), record.backend_port());
+            *pairs.entry(pair).or_insert(0u64) += 1;
+        }
+    }
+    let held: u64 = pairs.values().sum();
+
+    let count = known.rules.keys().last().map_or(1, |last| last + 1);
+    let (mut drops, mut cookies) = (BTreeMap::new(), 0);
+    for (id, dropped) in (0..).zip(maps.drops.read(count, sum_of_drops)?) {
+        cookies += dropped.cookies;
+        for (reason, word) in REASONS {
+            let count = dropped.by_reason[reason as usize];
+            if count == 0 {
+                continue;
+            }
+            *drops.entry(word).or_insert(0) += count;
+            let Some(name) = known.rules.get(&id) else { continue };
+            snapshot.drops.entry(name.clone()).or_default().insert(word.to_owned(), count);
+            if let Some(rule) = rules.get_mut(&id)
+                && REFUSALS.contains(&reason)
+            {
+                rule.failed += count;
+            }
+        }
+    }
+
+    for (id, (rule, target)) in &known.members {
+        let Some(name) = known.rules.get(rule) else { continue };
+        if known.pools.get(rule).is_some_and(|count| *count > 1) {
+            let counters = members.get(id).copied().unwrap_or_default();
+            snapshot.members.entry(name.clone()).or_default().insert(target.clone(), counters);
+        }
+    }
+    for (id, counters) in rules {
+        if let Some(name) = known.rules.get(&id) {
+            snapshot.rules.insert(name.clone(), counters);
+        }
+    }
+    let capacity = maps.flows.records.len() as u64;
+    snapshot.table = Some(Fill { used: held, of: capacity });
+    snapshot.source_ports = fullest(&pairs, known.ports);
+    let gauges = [
+        ("live_flows", live),
+        ("flow_table_used", held),
+        ("flow_table_size", capacity),
+        ("syn_cookies", cookies),
+        ("interfaces", known.interfaces),
+        ("members_without_route", known.unreachable),
+    ];
+    snapshot.gauges = gauges.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    for (word, count) in drops {
+        snapshot.gauges.insert(format!("dropped_{}", word.to_lowercase().replace([' ', '-'], "_")), count);
+    }
+    Ok(snapshot)
+}
+
+type Pair = (bool, abi::Address, abi::Address, u16);
+
+/// The pairs that have used up most of their source ports. A client's own port that was kept counts too, whether or not it is
+/// in the range.
+fn fullest(pairs: &BTreeMap<Pair, u64>, ports: u64) -> Vec<SourcePorts> {
+    let mut all: Vec<(&Pair, u64)> = pairs.iter().map(|(pair, used)| (pair, *used)).collect();
+    all.sort_by_key(|(_, used)| std::cmp::Reverse(*used));
+    let tell = |((udp, source, backend, port), used): (&Pair, u64)| SourcePorts {
+        protocol: if *udp { 17 } else { 6 },
+        source: IpAddr::to_canonical(&value::ip(*source)),
+        backend: SocketAddr::new(value::ip(*backend), u16::from_be(*port)),
+        fill: Fill { used, of: ports },
+    };
+    all.into_iter().take(PAIRS).map(tell).collect()
+}
+
+fn sum_of_legs(legs: &[abi::Leg]) -> abi::Leg {
+    legs.iter().fold(abi::Leg::default(), |sum, leg| abi::Leg {
+        flows: sum.flows + leg.flows,
+        packets_in: sum.packets_in + leg.packets_in,
+        bytes_in: sum.bytes_in + leg.bytes_in,
+        packets_out: sum.packets_out + leg.packets_out,
+        bytes_out: sum.bytes_out + leg.bytes_out,
+    })
+}
+
+fn sum_of_drops(drops: &[abi::Drops]) -> abi::Drops {
+    let mut sum = abi::Drops::default();
+    for drops in drops {
+        sum.by_reason.iter_mut().zip(drops.by_reason).for_each(|(sum, count)| *sum += count);
+        sum.cookies += drops.cookies;
+    }
+    sum
+}
