@@ -165,6 +165,7 @@ claims! {
         // nftables forgets the flows of an interface that goes down.
         change: ebpf xdp proxy;
         chosen: ebpf xdp;
+        probed: ebpf xdp;
         clsact: ebpf;
         foreign_programs: ebpf xdp;
         reserved_ports: ebpf;

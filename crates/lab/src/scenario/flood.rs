@@ -113,7 +113,7 @@ pub fn cookies(engine: Engine) {
     load.stop_without_loss();
     assert!(server.peers().len() >= before + 70, "the clients were with the backend");
     during.iter_mut().chain(&mut held).for_each(|held| held.lives("after the flood"));
-    assert_eq!(portway.drops("flooded", "table full"), 0, "no table was full");
+    assert_eq!(portway.drops("flooded", "flow table full"), 0, "no table was full");
 }
 
 /// `syn-cookies = 0`: every connection is opened by a cookie, and large transfers with shifted sequence numbers arrive.

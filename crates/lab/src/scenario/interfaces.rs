@@ -4,12 +4,16 @@
 use std::time::Duration;
 
 use crate::client::{Held, who};
+use serde_json::Value;
+
+use crate::engine::attached;
 use crate::foreign::Foreign;
 use crate::netns::wait_for;
+use crate::portway::binary;
 use crate::topology::LAN4;
 use crate::traffic::{Server, echo, tcp_works, udp_works};
 use crate::wire::{connect, prepare_for_xdp};
-use crate::{Engine, Namespace, Portway, Topology};
+use crate::{Engine, Namespace, Portway, Scratch, Topology};
 
 /// Gives the gateway a third network, 10.5.0.0/24, with one host.
 fn third(net: &Topology, engine: Engine) -> Namespace {
@@ -91,6 +95,38 @@ pub fn chosen(engine: Engine) {
     portway.reload(&("[ebpf]\ninterfaces = ['lan', 'wan']\n".to_owned() + &rule));
     assert!(host.connect("10.5.0.1:8000").is_err(), "and no longer");
     tcp_works(net.client(), "10.1.0.1:8000");
+}
+
+/// `portway probe` says of each interface what it can do and what is chosen, with the reason, and touches nothing.
+pub fn probed(engine: Engine) {
+    let net = Topology::new();
+    net.gateway.ip("link add name br0 type bridge\nlink set br0 up");
+    let host = third(&net, engine);
+    net.gateway.ip("link set third master br0");
+    let file = Scratch::new();
+    let path =
+        file.write("portway.toml", attached(&engine.forward("0.0.0.0:8000", "10.2.0.10:7000")).as_bytes());
+    prepare_for_xdp(&net.gateway);
+    let before = net.gateway.run("ip -o link show");
+    let said = net.gateway.run(&format!("{} probe --json -c {}", binary().display(), path.display()));
+    let said: Value = serde_json::from_str(&said).unwrap_or_else(|e| panic!("not JSON: {e}\n{said}"));
+    assert_eq!(said["ebpf"]["available"], true, "{said:#}");
+    let of = |name: &str| {
+        let interfaces = said["interfaces"].as_array().cloned().unwrap_or_default();
+        let found = interfaces.into_iter().find(|interface| interface["name"] == name);
+        found.unwrap_or_else(|| panic!("{name} is not listed: {said:#}"))
+    };
+    let hooks = |name: &str| of(name)["hooks"].as_array().cloned().unwrap_or_default();
+    let wanted = if engine == Engine::Xdp { vec!["tcx", "xdp"] } else { vec!["tcx"] };
+    assert_eq!(hooks("lan"), wanted, "{said:#}");
+    assert_eq!(of("lan")["driver"], "veth");
+    assert!(hooks("lo").is_empty() && hooks("third").is_empty(), "{said:#}");
+    assert!(hooks("br0").contains(&"tcx".into()), "{said:#}");
+    for name in ["lan", "lo", "third", "br0"] {
+        assert!(of(name)["why"].as_str().is_some_and(|why| !why.is_empty()), "says why: {said:#}");
+    }
+    assert_eq!(net.gateway.run("ip -o link show"), before);
+    drop(host);
 }
 
 /// The place for kernels without tcx, clsact, works too, beside a filter of somebody else's; the filter stays, and so does
