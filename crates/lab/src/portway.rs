@@ -155,7 +155,7 @@ impl Portway {
         found.unwrap_or_else(|| panic!("no {key} of rule {rule} in {status:#}")).to_owned()
     }
 
-    /// How many packets of a rule were not carried, for a reason in the words of the status ("table full"). What never
+    /// How many packets of a rule were not carried, for a reason in the words of the status ("flow table full"). What never
     /// happened is not listed.
     pub fn drops(&self, rule: &str, reason: &str) -> u64 {
         let status = self.status();

@@ -147,6 +147,7 @@ claims! {
     table {
         full: ebpf xdp;
         source_pool_multiplies_the_room: ebpf xdp;
+        counters: ebpf xdp;
     }
     time_wait {
         thousands: nftables ebpf xdp proxy;
@@ -169,6 +170,11 @@ claims! {
         clsact: ebpf;
         foreign_programs: ebpf xdp;
         reserved_ports: ebpf;
+    }
+    links {
+        bridges: nftables ebpf xdp proxy;
+        macvlan: nftables ebpf xdp proxy;
+        tunnel: nftables ebpf xdp proxy;
     }
     flood {
         cookies: ebpf xdp;

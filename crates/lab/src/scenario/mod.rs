@@ -21,6 +21,7 @@ pub mod icmp;
 pub mod interfaces;
 pub mod lifecycle;
 pub mod limits;
+pub mod links;
 pub mod listen;
 pub mod mtu;
 pub mod names;
