@@ -1,11 +1,13 @@
 //! Snapshots: what an engine saw, as plain data that comes back up. Rates are computed here from two
-//! snapshots and the time between them, which is an argument.
+//! snapshots and the time between them, which is an argument; and what an operator should be warned of before it hurts.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::address::Protocol;
 
 /// Counters of one rule on one engine. All totals count from the start of the engine's state, which on
 /// nftables may be older than the daemon.
@@ -88,6 +90,44 @@ pub struct SourcePorts {
     pub fill: Fill,
 }
 
+/// From how full on an operator is warned, in percent: time enough to change a file, not so early that it is always said.
+const NEARLY_FULL: u64 = 80;
+
+/// The most pairs of addresses that are named in a warning each.
+const NAMED: usize = 5;
+
+/// What is nearly exhausted on `engine`, a sentence each.
+pub fn warnings(engine: &str, snapshot: &EngineSnapshot) -> Vec<String> {
+    let full = |fill: Fill| fill.of > 0 && fill.percent() >= NEARLY_FULL;
+    let mut found = Vec::new();
+    if let Some(table) = snapshot.table.filter(|table| full(*table)) {
+        found.push(format!(
+            "{engine}: the flow table is {} % full ({} of {}); new flows are dropped when it is full: raise max-flows \
+             in [{engine}]",
+            table.percent(),
+            table.used,
+            table.of
+        ));
+    }
+    let mut pairs: Vec<&SourcePorts> = snapshot.source_ports.iter().filter(|pair| full(pair.fill)).collect();
+    pairs.sort_by_key(|pair| std::cmp::Reverse(pair.fill.percent()));
+    found.extend(pairs.iter().take(NAMED).map(|pair| {
+        let SourcePorts { protocol, source, backend, fill } = pair;
+        let protocol = if *protocol == Protocol::Udp.number() { Protocol::Udp } else { Protocol::Tcp };
+        format!(
+            "{engine}: the {protocol} source ports of {source} to {backend} are {} % taken ({} of {}); new flows are \
+             dropped when none is left: give the rule more addresses in `source`, or widen source-ports in [{engine}]",
+            fill.percent(),
+            fill.used,
+            fill.of
+        )
+    }));
+    if pairs.len() > NAMED {
+        found.push(format!("{engine}: and so are those of {} more pairs of addresses", pairs.len() - NAMED));
+    }
+    found
+}
+
 /// New flows per second of one rule, from two totals and the time between them. A total that went backwards
 /// (a counter that was reset) counts from zero.
 pub fn flows_per_second(before: u64, now: u64, elapsed: Duration) -> f64 {
@@ -98,4 +138,63 @@ pub fn flows_per_second(before: u64, now: u64, elapsed: Duration) -> f64 {
     let new = if now >= before { now - before } else { now };
     // Totals stay far below 2^52, so the conversion is exact.
     new as f64 / seconds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(last: u8, used: u64) -> SourcePorts {
+        SourcePorts {
+            protocol: 6,
+            source: [192, 0, 2, 1].into(),
+            backend: SocketAddr::from(([10, 0, 0, last], 80)),
+            fill: Fill { used, of: 1000 },
+        }
+    }
+
+    #[test]
+    fn what_is_nearly_full_is_told_and_nothing_else() {
+        let mut snapshot = EngineSnapshot::default();
+        assert_eq!(warnings("ebpf", &snapshot), [""; 0]);
+        snapshot.table = Some(Fill { used: 799, of: 1000 });
+        snapshot.source_ports = vec![pair(1, 799), pair(2, 800)];
+        let found = warnings("ebpf", &snapshot);
+        assert_eq!(found.len(), 1);
+        assert!(
+            found[0].starts_with(
+                "ebpf: the tcp source ports of 192.0.2.1 to 10.0.0.2:80 are 80 % taken (800 of 1000)"
+            ),
+            "{found:?}"
+        );
+        snapshot.table = Some(Fill { used: 1000, of: 1000 });
+        assert!(warnings("ebpf", &snapshot)[0].contains("flow table is 100 % full (1000 of 1000)"));
+    }
+
+    /// A thousand backends are not a thousand lines, and the fullest are named.
+    #[test]
+    fn many_pairs_are_counted() {
+        let snapshot = EngineSnapshot {
+            source_ports: (0..9).map(|n| pair(n, 900 + u64::from(n) * 10)).collect(),
+            ..EngineSnapshot::default()
+        };
+        let found = warnings("ebpf", &snapshot);
+        assert_eq!(found.len(), NAMED + 1);
+        assert!(found[0].contains("10.0.0.8:80") && found[NAMED].contains("4 more"), "{found:?}");
+    }
+
+    #[test]
+    fn fill_is_in_percent() {
+        assert_eq!(Fill { used: 999, of: 1000 }.percent(), 99);
+        assert_eq!(Fill { used: u64::MAX, of: u64::MAX }.percent(), 100);
+        assert_eq!(Fill::default().percent(), 100);
+    }
+
+    #[test]
+    fn a_total_that_went_back_counts_from_zero() {
+        let second = Duration::from_secs(1);
+        assert_eq!(flows_per_second(10, 15, second), 5.0);
+        assert_eq!(flows_per_second(10, 3, second), 3.0);
+        assert_eq!(flows_per_second(10, 15, Duration::ZERO), 0.0);
+    }
 }

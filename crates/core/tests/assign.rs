@@ -153,6 +153,103 @@ fn a_pinned_engine_that_cannot_is_told_everything() {
     assert_eq!(&text[found[0].primary.span.clone()], "'nftables'");
 }
 
+/// What only the programs on the interfaces have takes a rule there, and nothing else does.
+#[test]
+fn auto_takes_ebpf_for_what_no_other_engine_has() {
+    for (asks, reason) in [
+        ("client-address = 'toa'", "client-address = \"toa\" writes into segments"),
+        ("syn-cookies = 0", "syn-cookies are answered"),
+        ("new-flow-rate = 10", "new-flow-rate is counted"),
+    ] {
+        let lines = format!("{PLAIN}\n{asks}");
+        let found = assigned(&lines, &Caps::all()).expect("ebpf can");
+        assert_eq!(found.engine, EngineKind::Ebpf, "{asks}");
+        assert!(found.reason.contains(reason), "{}", found.reason);
+        for engine in ["nftables", "proxy"] {
+            let mistakes =
+                assigned(&format!("{lines}\nengine = '{engine}'"), &Caps::all()).expect_err("cannot");
+            assert!(mistakes[0].message.contains(reason), "{}", mistakes[0].message);
+        }
+        let found = assigned(&lines, &unprivileged()).expect_err("no privilege for it");
+        assert!(found[0].message.contains("eBPF cannot be used here: needs root"), "{}", found[0].message);
+    }
+    assert_eq!(assigned(PLAIN, &Caps::all()).expect("nftables can").engine, EngineKind::Nftables);
+}
+
+/// Where the others cannot, `auto` does not slip to ebpf: it would lose clients on this host itself. It is offered.
+#[test]
+fn ebpf_is_offered_where_auto_finds_no_engine() {
+    let lines = "listen = '2000-9000'\nforward = '[fd00::1]'\n";
+    let lines = lines.replace("'2000-9000'", "'0.0.0.0:2000-9000'");
+    let found =
+        assigned(&lines, &Caps::all()).expect_err("NAT keeps to a family, and a relay has 1024 ports");
+    let hint = found[0].hint.clone().expect("a hint");
+    assert!(hint.contains("engine = \"ebpf\"") && hint.contains("clients on this host itself"), "{hint}");
+    let pinned = format!("{lines}engine = 'ebpf'");
+    assert_eq!(assigned(&pinned, &Caps::all()).expect("can be served").engine, EngineKind::Ebpf);
+    // Nor is it offered where it cannot.
+    let without = Caps { ebpf: Err("no".to_owned()), ..Caps::all() };
+    assert_eq!(assigned(&lines, &without).expect_err("nobody").remove(0).hint, None);
+}
+
+/// Of rules that it can serve: families, ports and policies without a socket are no obstacle.
+#[test]
+fn rules_that_ebpf_serves() {
+    for lines in [
+        PLAIN,
+        "listen = ['0.0.0.0:80', '[::]:80']\nforward = ['10.0.0.1:80', '[fd00::1]:81', 'app.example:82']",
+        "listen = 'tcp+udp/0.0.0.0:1-65535'\nforward = '[fd00::1]'",
+        "listen = '8000-8009'\nforward = ['10.0.0.1:9000-9009', '10.0.0.2:9000-9009', '10.0.0.3', '10.0.0.4:80']",
+        "listen = 'eth0:80'\nforward = '10.0.0.1'\nsource = ['192.0.2.1', '192.0.2.2']",
+        "listen = '80'\nforward = ['10.0.0.1', 'srv/_a._tcp.x']\npool = { balance = 'consistent-hash', persist = '1h' }",
+        "listen = '80'\nforward = ['10.0.0.1', '10.0.0.2']\npool = { balance = 'first', check = 'tcp', slow-start = '9s' }",
+        "listen = '80'\nforward = '10.0.0.1'\npool = { when-empty = '[fd00::9]:80', on-down = 'drain' }",
+        "listen = '80'\nforward = ['10.0.0.1', '10.0.0.2']\npool = { balance = 'source-hash', hash = 'source-port' }",
+    ] {
+        let lines = format!("engine = 'ebpf'\n{lines}");
+        let found = assigned(&lines, &Caps::all()).unwrap_or_else(|found| panic!("{lines}: {found:?}"));
+        assert_eq!(found.engine, EngineKind::Ebpf);
+    }
+}
+
+/// And what it cannot is refused by name, one by one.
+#[test]
+fn rules_that_ebpf_refuses() {
+    let here = Caps { addresses: ["10.0.0.9".parse().expect("an address")].into(), ..Caps::all() };
+    let two = "listen = '80'\nforward = ['10.0.0.1', '10.0.0.2']\n";
+    for (lines, reason) in [
+        (format!("{PLAIN}\nsource = 'preserve'"), "source = \"preserve\""),
+        ("listen = '21'\nforward = '10.0.0.1'\nhelper = 'ftp'".to_owned(), "conntrack helper"),
+        (format!("{PLAIN}\ntimeouts = {{ idle = '5m' }}"), "the rule sets timeouts"),
+        (format!("{PLAIN}\nmax-connections = 3"), "the rule sets max-connections"),
+        (
+            "listen = '80'\npool.backends = [{ address = '10.0.0.1', name = 'b', max-connections = 3 }]"
+                .to_owned(),
+            "backend b sets max-connections",
+        ),
+        (format!("{two}pool.balance = 'least-connections'"), "least-connections"),
+        (format!("{two}pool.balance = 'random'"), "random takes"),
+        (format!("{two}pool = {{ balance = 'source-hash', hash = 'sni' }}"), "hash = \"sni\""),
+        (format!("{two}pool = {{ balance = 'first', persist = '1m' }}"), "persist with balance"),
+        (format!("{two}pool.passive = {{}}"), "passive checks"),
+        (format!("{two}pool.retries = 1"), "retries"),
+        ("listen = '127.0.0.9:80'\nforward = '10.0.0.1'".to_owned(), "the listener is 127.0.0.9"),
+        ("listen = '[::1]:80'\nforward = '10.0.0.1'".to_owned(), "the listener is ::1"),
+        ("listen = 'lo:80'\nforward = '10.0.0.1'".to_owned(), "the listener is lo"),
+        ("listen = '0.0.0.0:80'\nforward = '127.0.0.1:81'".to_owned(), "the backend is 127.0.0.1"),
+        ("listen = '[::]:80'\nforward = '[::1]:81'".to_owned(), "the backend is ::1"),
+        ("listen = '80'\nforward = '10.0.0.9'".to_owned(), "the backend 10.0.0.9 is this host"),
+        (
+            "listen = '80'\nforward = '10.0.0.1'\npool.when-empty = '10.0.0.9:80'".to_owned(),
+            "the backend 10.0.0.9 is this host",
+        ),
+    ] {
+        let found = assigned(&format!("engine = 'ebpf'\n{lines}"), &here).expect_err(&lines);
+        assert!(found[0].message.contains(reason), "{lines}: {}", found[0].message);
+        assert!(!found[0].message.contains("; "), "and nothing else: {}", found[0].message);
+    }
+}
+
 const TWO: &str = "listen = '0.0.0.0:80'\nforward = ['10.0.0.1:80', '10.0.0.2:80']\n";
 
 /// What the kernel can do for a pool, so that `auto` stays there.

@@ -33,6 +33,22 @@ fn nothing_changes_nothing() {
 }
 
 #[test]
+fn what_a_rule_asks_of_the_ebpf_engine_is_told() {
+    let with = |asks: &str| {
+        changes(PLAIN, &format!("{PLAIN}\n[[rule]]\nname = 'x'\nlisten = '81'\nforward = '10.0.0.1'\n{asks}"))
+    };
+    let both = with("client-address = 'toa'\nsyn-cookies = 0\nnew-flow-rate = 7");
+    assert_eq!(both, ["+ x: tcp/0.0.0.0:81 -> 10.0.0.1 (ebpf)"]);
+    let rule =
+        |asks: &str| format!("{PLAIN}\n[[rule]]\nname = 'x'\nlisten = '81'\nforward = '10.0.0.1'\n{asks}");
+    assert_eq!(
+        changes(&rule(""), &rule("client-address = 'toa'\nsyn-cookies = 0\nnew-flow-rate = 7")),
+        ["~ x: client-address: (none) => toa; engine: nftables => ebpf; new-flow-rate: (none) => 7; \
+             syn-cookies: (none) => 0"]
+    );
+}
+
+#[test]
 fn each_setting_of_a_pool_is_told() {
     let settings = [
         ("balance = 'first'", "balance: (none) => first"),

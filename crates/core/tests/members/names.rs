@@ -117,7 +117,7 @@ fn loopback_answers_where_the_engine_reaches_them() {
         let met = shown(&meets(&rule, &facts, NOW, Reach::of(&rule, engine)));
         met.iter().map(|member| member.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
     };
-    let (nat, relay) = (EngineKind::Nftables, EngineKind::Proxy);
+    let (nat, programs, relay) = (EngineKind::Nftables, EngineKind::Ebpf, EngineKind::Proxy);
     let app = || vec![backend("app.example:81")];
     let address = || Scope::Address(ip("192.0.2.1"));
     assert_eq!(met(address(), app(), nat), "10.0.0.1:81");
@@ -130,6 +130,11 @@ fn loopback_answers_where_the_engine_reaches_them() {
     let with_loopback = vec![backend("app.example:81"), backend("127.0.0.5:80")];
     assert_eq!(met(address(), with_loopback, nat), "10.0.0.1:81 127.0.0.1:81 127.0.0.5:80");
     assert_eq!(met(address(), app(), relay), "10.0.0.1:81 127.0.0.1:81 [::1]:81 [fd00::1]:81");
+    assert_eq!(
+        met(Scope::Any(Family::V4), app(), programs),
+        "10.0.0.1:81 [fd00::1]:81",
+        "no loopback at all"
+    );
     let same_port = || vec![backend("app.example:80")];
     assert_eq!(
         met(Scope::Any(Family::V4), same_port(), relay),

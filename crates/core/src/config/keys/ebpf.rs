@@ -44,8 +44,7 @@ pub static EBPF: Section = Section {
                     "262144",
                     "1048576",
                     "The most flows at a time, over all rules; their memory is taken at the start. With a full table new \
-                     flows are dropped and counted, and the present ones stay. A change makes a new table, and \
-                     established flows are lost.",
+                     flows are dropped and counted, and the present ones stay. A change takes effect after `portway clear`.",
                 ),
                 &["max-connections", "maxconn", "table-size", "conntrack-max"],
             ),
