@@ -1,9 +1,10 @@
 //! The controller: the only mutable state. It owns the engines and the facts, and knows what is applied.
 //!
 //! An apply is all or nothing across the engines and the host's settings. Every engine prepares first; nothing
-//! that traffic can notice happens until all of them and the host have agreed. Packets meet nf_tables before
-//! sockets, so new sockets are bound before nf_tables changes and old ones closed after: a rule that moves
-//! between engines never stands without a data plane.
+//! that traffic can notice happens until all of them and the host have agreed. Packets meet the ebpf engine's programs
+//! before nf_tables, and nf_tables before sockets, so new sockets are bound before nf_tables changes and old ones closed
+//! after, and the programs learn new rules before nf_tables changes and let go of old ones after all others
+//! ([`Engine::retire`]): a rule that moves between engines never stands without a data plane.
 //!
 //! A changed fact is smaller: it changes members of pools, on the one engine that serves the rule, at once
 //! ([`Controller::learn`]).
@@ -24,7 +25,7 @@ use portway_core::engine::{Changed, Engine, EngineError, Observer};
 use portway_core::facts::{Facts, Moment};
 use portway_core::flow::FlowFilter;
 use portway_core::members::Reach;
-use portway_core::plan::{Plans, World, nftables, proxy};
+use portway_core::plan::{Plans, World, ebpf, nftables, proxy};
 use portway_core::ruleset::{EngineKind, HostSettings, Rule, RuleName, Ruleset};
 
 pub use self::learn::News;
@@ -58,6 +59,8 @@ pub struct Applied {
 pub struct Report {
     /// By engine.
     pub changed: Vec<(EngineKind, Changed)>,
+    /// What could not be let go of; it is tried again ([`Controller::tick`]).
+    pub left: Option<String>,
     /// Host settings that were not as the rules need them: set, or only reported under `settings = "check"`.
     pub settings: Vec<Change>,
 }
@@ -99,9 +102,11 @@ impl Applied {
 
 /// The engines, what they hold, and the host's settings.
 #[derive(Debug)]
-pub struct Controller<N, P> {
+pub struct Controller<N, E, P> {
     /// Absent where the host or the privilege does not allow it; no rule is assigned to it then.
     nftables: Option<N>,
+    /// Likewise.
+    ebpf: Option<E>,
     proxy: P,
     /// Absent in a daemon that does not own the host's state (a second `portway forward`): its rules need none.
     sysctls: Option<Sysctls>,
@@ -117,15 +122,17 @@ pub struct Controller<N, P> {
     turns: Vec<(RuleName, bool)>,
 }
 
-impl<N, P> Controller<N, P>
+impl<N, E, P> Controller<N, E, P>
 where
     N: Engine<Plan = nftables::Plan, Change = nftables::Change>,
+    E: Engine<Plan = ebpf::Plan, Change = ebpf::Change>,
     P: Engine<Plan = proxy::Plan, Change = proxy::Change>,
 {
     /// A controller that has applied nothing yet. `adopted_ids` are read back from the kernel, `facts` are what an
     /// earlier run left (the operator's orders, names as they were last).
     pub fn new(
         nftables: Option<N>,
+        ebpf: Option<E>,
         proxy: P,
         sysctls: Option<Sysctls>,
         adopted_ids: nftables::Ids,
@@ -134,6 +141,7 @@ where
         let (concern, pending) = (Concern::default(), Pending::default());
         Self {
             nftables,
+            ebpf,
             proxy,
             sysctls,
             adopted_ids,
@@ -175,40 +183,28 @@ where
         let plans = Plans::new(Applied::world(&candidate, &facts, now), previous);
         let settings = self.prepare(&plans, &candidate.ruleset)?;
         let mut report = Report { settings, ..Report::default() };
-        if let Some(engine) = &mut self.nftables {
-            match engine.commit() {
-                Ok(changed) => report.changed.push((EngineKind::Nftables, changed)),
-                Err(error) => {
-                    self.proxy.abort();
-                    return Err(self.undone(error, &candidate.ruleset, &report.settings));
-                }
-            }
-        }
-        match self.proxy.commit() {
-            Ok(changed) => report.changed.push((EngineKind::Proxy, changed)),
-            Err(error) => {
-                self.proxy.abort();
-                let damage = self.roll_back_nftables().err();
-                let mut undone = self.undone(error, &candidate.ruleset, &report.settings);
-                let all = damage.into_iter().chain(undone.damage.take());
-                undone.damage = all.reduce(|one, other| format!("{one}; {other}"));
-                return Err(undone);
-            }
+        if let Err((failed, error)) = self.commit(&mut report.changed) {
+            return Err(self.undone(failed, error, &candidate.ruleset, &report));
         }
         self.applied = Some(Applied { candidate, plans });
         (self.facts, self.concern) = (Arc::new(facts), concern);
         self.note_applied(now);
+        // Every rule is served by now. What is left of the old ones takes nothing from them that does not come back.
+        report.left = self.retire(now).err().map(|error| error.to_string());
         Ok(report)
     }
 
     /// Ends the flows that `filter` means, on every engine or on one, and says how many there were.
     ///
     /// # Errors
-    /// The first engine that failed; flows of the other may have ended.
+    /// The first engine that failed; flows of the others may have ended.
     pub fn end_flows(&mut self, filter: &FlowFilter, only: Option<EngineKind>) -> Result<u64, EngineError> {
         let wanted = |kind| only.is_none_or(|only| only == kind);
         let mut ended = 0;
         if let Some(engine) = self.nftables.as_mut().filter(|_| wanted(EngineKind::Nftables)) {
+            ended += engine.end_flows(filter)?;
+        }
+        if let Some(engine) = self.ebpf.as_mut().filter(|_| wanted(EngineKind::Ebpf)) {
             ended += engine.end_flows(filter)?;
         }
         if wanted(EngineKind::Proxy) {
@@ -227,13 +223,16 @@ where
         if let Some(engine) = self.nftables.as_mut().filter(|_| wanted(EngineKind::Nftables)) {
             observers.push((EngineKind::Nftables, engine.observer()?));
         }
+        if let Some(engine) = self.ebpf.as_mut().filter(|_| wanted(EngineKind::Ebpf)) {
+            observers.push((EngineKind::Ebpf, engine.observer()?));
+        }
         if wanted(EngineKind::Proxy) {
             observers.push((EngineKind::Proxy, self.proxy.observer()?));
         }
         Ok(observers)
     }
 
-    /// Removes every trace: both engines' state and the host settings. Goes on past a failure.
+    /// Removes every trace: all engines' state and the host settings. Goes on past a failure.
     ///
     /// # Errors
     /// What could not be removed, a sentence each.
@@ -243,6 +242,9 @@ where
             failures.push(error.to_string());
         }
         if let Some(Err(error)) = self.nftables.as_mut().map(Engine::clear) {
+            failures.push(error.to_string());
+        }
+        if let Some(Err(error)) = self.ebpf.as_mut().map(Engine::clear) {
             failures.push(error.to_string());
         }
         if let Some(Err(error)) = self.sysctls.as_mut().map(Sysctls::restore) {
@@ -255,29 +257,93 @@ where
 
     /// Prepares the engines and the host. On failure nothing is left prepared and no setting changed.
     fn prepare(&mut self, plans: &Plans, ruleset: &Ruleset) -> Result<Vec<Change>, ApplyError> {
-        let refused = |reason: String| ApplyError { reason, damage: None };
-        self.proxy.prepare(&plans.proxy).map_err(|error| refused(error.to_string()))?;
-        if let Some(Err(error)) = self.nftables.as_mut().map(|engine| engine.prepare(&plans.nftables)) {
-            self.proxy.abort();
-            return Err(refused(error.to_string()));
-        }
-        let needs = needs(&plans.nftables, ruleset, self.nftables.is_some());
-        let Some(sysctls) = &mut self.sysctls else { return Ok(Vec::new()) };
-        sysctls.apply(&needs, ruleset.host.settings).map_err(|error| {
-            self.proxy.abort();
-            if let Some(engine) = &mut self.nftables {
-                engine.abort();
-            }
-            refused(format!("host settings: {error} (hint: host.settings = \"check\" only reports)"))
+        let prepared = self.prepare_engines(plans).map_err(|error| error.to_string());
+        let needs = needs(plans, ruleset, self.nftables.is_some());
+        let set = prepared.and_then(|()| {
+            let Some(sysctls) = &mut self.sysctls else { return Ok(Vec::new()) };
+            sysctls.apply(&needs, ruleset.host.settings).map_err(|error| {
+                format!("host settings: {error} (hint: host.settings = \"check\" only reports)")
+            })
+        });
+        set.map_err(|reason| {
+            self.abort();
+            ApplyError { reason, damage: None }
         })
     }
 
-    /// The error of a commit that failed, after the settings that this apply had set are put back.
-    fn undone(&mut self, error: EngineError, ruleset: &Ruleset, settings: &[Change]) -> ApplyError {
+    fn prepare_engines(&mut self, plans: &Plans) -> Result<(), EngineError> {
+        self.proxy.prepare(&plans.proxy)?;
+        if let Some(engine) = &mut self.nftables {
+            engine.prepare(&plans.nftables)?;
+        }
+        if let Some(engine) = &mut self.ebpf {
+            engine.prepare(&plans.ebpf)?;
+        }
+        Ok(())
+    }
+
+    /// Switches every engine to what was prepared, those that packets meet first first, and says what each changed.
+    fn commit(&mut self, changed: &mut Vec<(EngineKind, Changed)>) -> Result<(), (EngineKind, EngineError)> {
+        let mut note = |kind, result: Result<Changed, EngineError>| match result {
+            Ok(done) => {
+                changed.push((kind, done));
+                Ok(())
+            }
+            Err(error) => Err((kind, error)),
+        };
+        if let Some(engine) = &mut self.ebpf {
+            note(EngineKind::Ebpf, engine.commit())?;
+        }
+        if let Some(engine) = &mut self.nftables {
+            note(EngineKind::Nftables, engine.commit())?;
+        }
+        note(EngineKind::Proxy, self.proxy.commit())
+    }
+
+    /// Has the engine that meets packets before the others let go of what is theirs now; tried again later where it
+    /// cannot.
+    fn retire(&mut self, now: Moment) -> Result<(), EngineError> {
+        let retired = self.ebpf.as_mut().map_or(Ok(()), Engine::retire);
+        self.pending.retry_unless(&retired, now);
+        retired
+    }
+
+    /// Forgets what was prepared.
+    fn abort(&mut self) {
+        self.proxy.abort();
+        if let Some(engine) = &mut self.nftables {
+            engine.abort();
+        }
+        if let Some(engine) = &mut self.ebpf {
+            engine.abort();
+        }
+    }
+
+    /// The error of a commit that failed on the engine `failed`, after those that had switched and the settings that
+    /// this apply had set are taken back. Their order is not that of the commit: nf_tables serves its old rules again
+    /// before the programs in front of it let go of them.
+    fn undone(
+        &mut self,
+        failed: EngineKind,
+        error: EngineError,
+        ruleset: &Ruleset,
+        report: &Report,
+    ) -> ApplyError {
+        self.abort();
+        let mut damage = Vec::new();
+        if failed == EngineKind::Proxy {
+            damage.extend(self.roll_back_nftables().err());
+        }
+        if failed != EngineKind::Ebpf {
+            let adopted = report.changed.iter().any(|(kind, done)| *kind == EngineKind::Ebpf && done.adopted);
+            damage.extend(self.roll_back_ebpf(adopted).err());
+        }
         let set = ruleset.host.settings == HostSettings::Set;
-        let sysctls = self.sysctls.as_ref().filter(|_| set);
-        let damage = sysctls.and_then(|sysctls| sysctls.undo(settings).err());
-        ApplyError { reason: error.to_string(), damage: damage.map(|error| error.to_string()) }
+        if let Some(sysctls) = self.sysctls.as_ref().filter(|_| set) {
+            damage.extend(sysctls.undo(&report.settings).err().map(|error| error.to_string()));
+        }
+        let damage = damage.into_iter().reduce(|one, other| format!("{one}; {other}"));
+        ApplyError { reason: error.to_string(), damage }
     }
 
     fn roll_back_nftables(&mut self) -> Result<(), String> {
@@ -292,18 +358,36 @@ where
             None => Err("nftables: the rules of an earlier run are replaced already".to_owned()),
         }
     }
+
+    fn roll_back_ebpf(&mut self, adopted: bool) -> Result<(), String> {
+        let Some(engine) = &mut self.ebpf else { return Ok(()) };
+        match &self.applied {
+            Some(applied) => {
+                let back = engine.prepare(&applied.plans.ebpf).and_then(|()| engine.commit());
+                back.and_then(|_| engine.retire()).map_err(|error| error.to_string())
+            }
+            None if !adopted => engine.clear().map_err(|error| error.to_string()),
+            // As above.
+            None => Err("ebpf: the rules of an earlier run are replaced already".to_owned()),
+        }
+    }
 }
 
-/// What the plan needs of the host. Conntrack limits are nf_tables' business: without the engine they are not
+/// What the plans need of the host. Conntrack limits are nf_tables' business: without the engine they are not
 /// touched.
-pub fn needs(plan: &nftables::Plan, ruleset: &Ruleset, nftables: bool) -> Needs {
-    let mut needs = Needs { route_localnet: plan.needs_route_localnet(), ..Needs::default() };
+pub fn needs(plans: &Plans, ruleset: &Ruleset, nftables: bool) -> Needs {
+    let nat = &plans.nftables;
+    let mut needs = Needs {
+        route_localnet: nat.needs_route_localnet(),
+        reserved_ports: plans.ebpf.reserved_ports(),
+        ..Needs::default()
+    };
     for family in [Family::V4, Family::V6] {
-        needs.set_forwarding(family, plan.needs_forwarding(family));
+        needs.set_forwarding(family, nat.needs_forwarding(family) || plans.ebpf.needs_forwarding(family));
     }
     if nftables {
         needs.conntrack = ruleset.host.conntrack;
-        needs.accounting = ruleset.host.conntrack.accounting && !plan.is_empty();
+        needs.accounting = ruleset.host.conntrack.accounting && !nat.is_empty();
     }
     needs
 }
@@ -312,7 +396,7 @@ pub fn needs(plan: &nftables::Plan, ruleset: &Ruleset, nftables: bool) -> Needs 
 mod tests {
     use std::rc::Rc;
 
-    use super::fake::{Fakes, Script, candidate, controller};
+    use super::fake::{Fakes, Script, candidate, controller, of_file};
     use super::*;
 
     /// An apply on top of a good one, with one step failing; the calls of the second apply.
@@ -331,39 +415,106 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_prepared_before_anything_is_committed_and_sockets_close_last() {
+    fn everything_is_prepared_before_anything_is_committed_and_old_rules_go_last() {
         let (controller, script, result) = second_apply("nothing");
         result.unwrap();
-        let order = ["proxy prepare", "nftables prepare", "nftables commit", "proxy commit"];
+        let order = [
+            "proxy prepare",
+            "nftables prepare",
+            "ebpf prepare",
+            "ebpf commit",
+            "nftables commit",
+            "proxy commit",
+            "ebpf retire",
+        ];
         assert_eq!(*script.calls.borrow(), order);
         assert_eq!(target(&controller), "10.0.0.2:80");
     }
 
     #[test]
-    fn a_refused_preparation_commits_nothing() {
-        for fails in ["proxy prepare", "nftables prepare"] {
+    fn a_refused_preparation_commits_nothing_and_leaves_nothing_prepared() {
+        for fails in ["proxy prepare", "nftables prepare", "ebpf prepare"] {
             let (controller, script, result) = second_apply(fails);
             assert!(result.unwrap_err().to_string().ends_with("nothing was changed"));
-            assert!(!script.calls.borrow().iter().any(|call| call.ends_with("commit")), "{fails}");
+            let calls = script.calls.borrow();
+            assert!(!calls.iter().any(|call| call.ends_with("commit")), "{fails}");
+            assert_eq!(calls[calls.len() - 3..], ["proxy abort", "nftables abort", "ebpf abort"], "{fails}");
             assert_eq!(target(&controller), "10.0.0.1:80");
         }
     }
 
+    /// The calls after the one that failed.
+    fn after(script: &Script, failed: &str) -> Vec<String> {
+        let calls = script.calls.borrow();
+        let at = calls.iter().position(|call| call == failed).unwrap();
+        calls[at + 1..].to_vec()
+    }
+
+    const ABORTS: [&str; 3] = ["proxy abort", "nftables abort", "ebpf abort"];
+    const EBPF_BACK: [&str; 3] = ["ebpf prepare", "ebpf commit", "ebpf retire"];
+
     #[test]
-    fn a_failed_commit_of_the_first_engine_aborts_the_second() {
-        let (controller, script, result) = second_apply("nftables commit");
-        result.unwrap_err();
-        assert_eq!(script.calls.borrow().last().unwrap(), "proxy abort");
-        assert_eq!(target(&controller), "10.0.0.1:80");
+    fn a_failed_commit_takes_back_those_that_were_first() {
+        for (fails, back) in [
+            ("ebpf commit", [&ABORTS[..]].concat()),
+            ("nftables commit", [&ABORTS[..], &EBPF_BACK[..]].concat()),
+            (
+                "proxy commit",
+                [&ABORTS[..], &["nftables prepare", "nftables commit"], &EBPF_BACK[..]].concat(),
+            ),
+        ] {
+            let (controller, script, result) = second_apply(fails);
+            assert!(result.unwrap_err().damage.is_none(), "{fails}");
+            assert_eq!(after(&script, fails), back, "{fails}");
+            assert_eq!(target(&controller), "10.0.0.1:80");
+        }
+    }
+
+    /// Nothing was applied before: what was begun is removed, and the rules of an earlier run are known no more.
+    #[test]
+    fn a_first_apply_that_fails_clears() {
+        let script = Rc::<Script>::default();
+        let mut controller = controller(&script);
+        script.fails.replace(vec!["proxy commit"]);
+        let error = controller.apply(candidate("10.0.0.1:80"), Moment::ZERO).unwrap_err();
+        assert!(error.damage.is_none());
+        assert_eq!(after(&script, "proxy commit"), [&ABORTS[..], &["nftables clear", "ebpf clear"]].concat());
+        script.adopts.set(true);
+        script.fails.replace(vec!["proxy commit"]);
+        let error = controller.apply(candidate("10.0.0.1:80"), Moment::ZERO).unwrap_err();
+        assert_eq!(error.damage.as_deref(), Some("ebpf: the rules of an earlier run are replaced already"));
+    }
+
+    /// The rules are served; what is left of the old ones is tried again.
+    #[test]
+    fn what_could_not_be_let_go_of_is_said_and_tried_again() {
+        let (mut controller, script, result) = second_apply("ebpf retire");
+        assert!(result.unwrap().left.unwrap().contains("ebpf retire"));
+        assert_eq!(target(&controller), "10.0.0.2:80");
+        assert!(controller.lags());
+        script.calls.borrow_mut().clear();
+        controller.tick(controller.due().unwrap()).unwrap();
+        assert_eq!(script.calls.borrow().last().unwrap(), "ebpf retire");
+        assert!(!controller.lags() && controller.due().is_none());
     }
 
     #[test]
-    fn a_failed_commit_of_the_second_engine_takes_the_first_back() {
-        let (controller, script, result) = second_apply("proxy commit");
-        assert!(result.unwrap_err().damage.is_none());
-        let calls = script.calls.borrow();
-        assert_eq!(calls[calls.len() - 2..], ["nftables prepare", "nftables commit"]);
-        assert_eq!(target(&controller), "10.0.0.1:80");
+    fn what_the_host_must_do_is_what_any_engine_needs() {
+        let needs = |engine: &str, forward: &str| {
+            let text =
+                format!("[[rule]]\nlisten = '0.0.0.0:80'\nforward = '{forward}'\nengine = '{engine}'\n");
+            let candidate = of_file(&text);
+            let facts = Facts::default();
+            let world = Applied::world(&candidate, &facts, Moment::ZERO);
+            needs(&Plans::new(world, &nftables::Ids::default()), &candidate.ruleset, true)
+        };
+        let nat = needs("nftables", "10.0.0.1");
+        assert!(nat.forward_v4 && !nat.forward_v6 && nat.accounting && nat.reserved_ports.is_none());
+        let ebpf = needs("ebpf", "[fd00::1]");
+        assert!(ebpf.forward_v4 && ebpf.forward_v6 && !ebpf.accounting && !ebpf.route_localnet);
+        assert_eq!(ebpf.reserved_ports.unwrap().to_string(), "40000-65535");
+        let relay = needs("proxy", "[fd00::1]");
+        assert!(!relay.forward_v4 && !relay.forward_v6 && relay.reserved_ports.is_none());
     }
 
     #[test]
@@ -371,8 +522,8 @@ mod tests {
         let script = Rc::<Script>::default();
         let mut controller = controller(&script);
         controller.apply(candidate("10.0.0.1:80"), Moment::ZERO).unwrap();
-        script.fails.replace(vec!["proxy clear"]);
-        assert_eq!(controller.clear().unwrap_err().len(), 1);
-        assert_eq!(script.calls.borrow().last().unwrap(), "nftables clear");
+        script.fails.replace(vec!["proxy clear", "nftables clear"]);
+        assert_eq!(controller.clear().unwrap_err().len(), 2);
+        assert_eq!(script.calls.borrow().last().unwrap(), "ebpf clear");
     }
 }

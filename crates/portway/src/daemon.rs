@@ -17,6 +17,7 @@ use portway_core::diagnostic::Source;
 use portway_core::facts::Facts;
 use portway_core::plan::nftables::Ids;
 use portway_core::ruleset::EngineKind;
+use portway_ebpf::EbpfEngine;
 use portway_nftables::NftablesEngine;
 use portway_proxy::ProxyEngine;
 use portway_watch::Watch;
@@ -111,24 +112,31 @@ fn serve(
     let candidate = Arc::new(candidate);
     let uses_kernel = uses_kernel(&candidate);
     let sysctls = state.map(open_sysctls).transpose()?;
-    let table = match state.filter(|_| caps.nftables.is_ok()).map(|_| TableLock::take()) {
+    let any = caps.nftables.is_ok() || caps.ebpf.is_ok();
+    let lock = match state.filter(|_| any).map(|_| TableLock::take()) {
         Some(Err(reason)) if uses_kernel => return Err(reason),
         Some(Err(reason)) => {
             report::note(&format!("{reason}; no rule here needs it"));
             // A reload must not count on an engine that this daemon does not have.
-            caps.nftables = Err(reason);
+            (caps.nftables, caps.ebpf) = (Err(reason.clone()), Err(reason));
             None
         }
         taken => taken.transpose()?,
     };
-    let (nftables, ids) = if table.is_some() { open_nftables()? } else { (None, Ids::default()) };
+    let (nftables, ids, ebpf) = match &lock {
+        Some(_) => {
+            let (nftables, ids) = open_nftables(&caps)?;
+            (nftables, ids, open_ebpf(&caps)?)
+        }
+        None => (None, Ids::default(), None),
+    };
     let proxy = ProxyEngine::new(report::log);
     // Rules of a command line are not the ones that an earlier run knew.
     let remembered = state.filter(|_| options.file.is_some()).map(|state| Remembered::new(state.path()));
     let facts =
         remembered.as_ref().map_or_else(|| Ok(Facts::default()), |files| files.load(&candidate.ruleset));
     let facts = facts.map_err(|error| format!("what an earlier run was told to remember: {error}"))?;
-    let controller = Controller::new(nftables, proxy, sysctls, ids, facts);
+    let controller = Controller::new(nftables, ebpf, proxy, sysctls, ids, facts);
 
     // Signals are caught and the control socket is there before anything is changed: from here on every end
     // is an orderly one, and a socket that cannot be made costs no forwarding. The queue is short: whoever
@@ -202,8 +210,12 @@ fn next(inbox: &Receiver<Event>, daemon: &Running) -> Option<Event> {
     }
 }
 
+/// Whether a rule is served by what there is one of in a network namespace.
 fn uses_kernel(candidate: &Candidate) -> bool {
-    candidate.assignment.rules.iter().any(|rule| rule.engine == EngineKind::Nftables)
+    candidate.assignment.rules.iter().any(|rule| match rule.engine {
+        EngineKind::Nftables | EngineKind::Ebpf => true,
+        EngineKind::Proxy => false,
+    })
 }
 
 /// Removes what a killed daemon left in the kernel, the host's settings and the state directory.
@@ -219,10 +231,12 @@ pub fn clear(state_dir: &Path, caps: &Caps) -> Result<(), Failure> {
         Err(LockError::Io(error)) => return Err(format!("{}: {error}", state_dir.display())),
     };
     let sysctls = Some(open_sysctls(&state)?);
-    let table = caps.nftables.as_ref().ok().map(|_| TableLock::take()).transpose()?;
-    let (nftables, ids) = if table.is_some() { open_nftables()? } else { (None, Ids::default()) };
+    let any = caps.nftables.is_ok() || caps.ebpf.is_ok();
+    let _lock = any.then(TableLock::take).transpose()?;
+    let (nftables, ids) = open_nftables(caps)?;
+    let ebpf = open_ebpf(caps)?;
     let proxy = ProxyEngine::new(report::log);
-    let mut controller = Controller::new(nftables, proxy, sysctls, ids, Facts::default());
+    let mut controller = Controller::new(nftables, ebpf, proxy, sysctls, ids, Facts::default());
     controller.clear().map_err(|failures| failures.join("; "))?;
     Remembered::new(state.path()).forget().map_err(|error| format!("what was remembered: {error}"))?;
     state.remove().map_err(|error| format!("state directory: {error}"))
@@ -233,7 +247,19 @@ fn open_sysctls(state: &StateDir) -> Result<Sysctls, Failure> {
         .map_err(|error| format!("the record of host settings cannot be read: {error}"))
 }
 
-fn open_nftables() -> Result<(Option<NftablesEngine>, Ids), Failure> {
+/// The ebpf engine, where the host allows it. It looks for what an earlier run has pinned and makes nothing: that is for
+/// rules.
+fn open_ebpf(caps: &Caps) -> Result<Option<EbpfEngine>, Failure> {
+    if caps.ebpf.is_err() {
+        return Ok(None);
+    }
+    EbpfEngine::open(report::log).map(Some).map_err(|error| error.to_string())
+}
+
+fn open_nftables(caps: &Caps) -> Result<(Option<NftablesEngine>, Ids), Failure> {
+    if caps.nftables.is_err() {
+        return Ok((None, Ids::default()));
+    }
     let mut engine = NftablesEngine::open().map_err(|error| error.to_string())?;
     let ids = engine.previous_ids().map_err(|error| error.to_string())?;
     Ok((Some(engine), ids))

@@ -1,5 +1,5 @@
-//! The lock on table `inet portway`. The table is one per network namespace, whatever the state directory; so is
-//! the lock: a socket with an abstract name (unix(7)), which the kernel frees when its process ends.
+//! The lock on what Portway has in the kernel: table `inet portway`, and the maps and programs of the ebpf engine. Both
+//! are one per network namespace, whatever the state directory; so is the lock: a socket with an abstract name (unix(7)), which the kernel frees when its process ends.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -7,7 +7,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 /// The name, seen by `ss -xl` as `@portway-table`.
 const NAME: &str = "portway-table";
 
-/// Held for as long as this process may change the table.
+/// Held for as long as this process may change them.
 #[derive(Debug)]
 pub struct TableLock {
     _socket: UnixListener,
@@ -24,7 +24,7 @@ impl TableLock {
             .map(|socket| Self { _socket: socket })
             .map_err(|error| {
                 format!(
-                    "another portway owns table inet portway in this network namespace \
+                    "another portway owns table inet portway and the eBPF programs in this network namespace \
                      ({error}; `ss -xlp` shows who holds @{NAME})"
                 )
             })

@@ -29,7 +29,7 @@ pub(super) enum Command {
         /// LISTEN BACKEND pairs, or one word each in the form PORT:HOST:PORT
         #[arg(required = true, value_name = "LISTEN BACKEND")]
         pairs: Vec<String>,
-        /// auto, nftables or proxy [default: auto, the cheapest that can serve the rules]
+        /// auto, nftables, ebpf or proxy [default: auto, the cheapest that can serve the rules]
         #[arg(long)]
         engine: Option<String>,
         /// masquerade, preserve, or addresses separated by commas [default: masquerade]
@@ -68,6 +68,14 @@ pub(super) enum Command {
         /// As on a host that can do everything
         #[arg(long)]
         offline: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show what this host, and each of its interfaces, can do for the engines
+    Probe {
+        /// Choose for the interfaces by [ebpf] of this file
+        #[arg(short = 'c', long = "config", value_name = "FILE")]
+        file: Option<PathBuf>,
         #[command(flatten)]
         output: Output,
     },

@@ -8,6 +8,7 @@ mod conns;
 mod diff;
 mod orders;
 mod plan;
+mod probe;
 pub mod report;
 mod status;
 
@@ -18,7 +19,7 @@ use portway_core::caps::Caps;
 use portway_core::config;
 
 use crate::control::{Ordered, Request, Response, client};
-use crate::host::probe;
+use crate::host;
 use crate::{daemon, load, state_dir};
 use args::{Args, Command, Weight};
 
@@ -53,12 +54,12 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Forward { pairs, engine, source, state } => {
             let pairs: Vec<&str> = pairs.iter().map(String::as_str).collect();
             let (text, built) = config::from_command_line(&pairs, engine.as_deref(), source.as_deref());
-            let caps = probe::caps();
+            let caps = host::probe::caps();
             let loaded = load::finish(text, built, &caps);
             start(&daemon::Options { file: None, state_dir: state.dir(), keep: false }, caps, loaded)
         }
         Command::Run { file, keep, state } => {
-            let caps = probe::caps();
+            let caps = host::probe::caps();
             let loaded = load::load(load::read(&file)?, &caps);
             start(&daemon::Options { file: Some(file), state_dir: state.dir(), keep }, caps, loaded)
         }
@@ -68,6 +69,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Plan { text, offline, output } => {
             plan::run(load::read(&text.file)?, &caps(offline), output.json)
         }
+        Command::Probe { file, output } => probe::run(file.as_deref(), output.json),
         Command::Diff { text, against, output, state } => {
             let old = match against {
                 Some(path) => load::read(&path)?,
@@ -98,7 +100,7 @@ fn run(command: Command) -> Result<(), Failure> {
             other => Err(unexpected(other)),
         },
         Command::Clear { state } => {
-            daemon::clear(&state.dir(), &probe::caps())?;
+            daemon::clear(&state.dir(), &host::probe::caps())?;
             report::say("cleared");
             Ok(())
         }
@@ -114,7 +116,7 @@ fn start(options: &daemon::Options, caps: Caps, loaded: load::Loaded) -> Result<
 
 /// The host's capabilities, or those of a host that can do everything.
 fn caps(offline: bool) -> Caps {
-    if offline { Caps::all() } else { probe::caps() }
+    if offline { Caps::all() } else { host::probe::caps() }
 }
 
 /// Asks the daemon of a state directory.

@@ -30,6 +30,7 @@ struct Printed {
     rules: Vec<Row>,
     host_settings: Vec<String>,
     nftables: String,
+    ebpf: String,
     proxy: String,
 }
 
@@ -47,11 +48,12 @@ pub(super) fn run(source: Source, caps: &Caps, json: bool) -> Result<(), Failure
         },
         &nftables::Ids::default(),
     );
-    let wanted = needs(&plans.nftables, &candidate.ruleset, caps.nftables.is_ok());
+    let wanted = needs(&plans, &candidate.ruleset, caps.nftables.is_ok());
     let printed = Printed {
         rules: rows(&candidate),
         host_settings: host_settings(&wanted),
         nftables: if plans.nftables.is_empty() { String::new() } else { plans.nftables.to_string() },
+        ebpf: if plans.ebpf.is_empty() { String::new() } else { plans.ebpf.to_string() },
         proxy: if plans.proxy.rules.is_empty() { String::new() } else { plans.proxy.to_string() },
     };
     if json {
@@ -69,9 +71,12 @@ pub(super) fn run(source: Source, caps: &Caps, json: bool) -> Result<(), Failure
         report::say(&format!("    {}: {}", row.engine, row.reason));
         row.settings.iter().for_each(|(key, value)| report::say(&format!("    {key} = {value}")));
     }
-    for (name, text) in
-        [("host", printed.host_settings.join("\n")), ("nftables", printed.nftables), ("proxy", printed.proxy)]
-    {
+    for (name, text) in [
+        ("host", printed.host_settings.join("\n")),
+        ("nftables", printed.nftables),
+        ("ebpf", printed.ebpf),
+        ("proxy", printed.proxy),
+    ] {
         if !text.is_empty() {
             report::say(&format!("\n# {name}\n{}", text.trim_end()));
         }
@@ -105,9 +110,5 @@ fn said(rule: &portway_core::ruleset::Rule) -> Fields {
 
 /// The settings that a host would need, whatever this one has: a plan is the same everywhere.
 fn host_settings(needs: &Needs) -> Vec<String> {
-    needs
-        .settings()
-        .into_iter()
-        .map(|(key, value, why)| format!("{} = {value}  # {why}", dotted(key)))
-        .collect()
+    needs.told().into_iter().map(|(key, value, why)| format!("{} = {value}  # {why}", dotted(key))).collect()
 }

@@ -74,6 +74,13 @@ fn print(status: &Status) {
             report::say(&format!("{engine}: {}", shown.join(", ")));
         }
     }
+    for rule in status.rules.iter().filter(|rule| !rule.drops.is_empty()) {
+        let drops: Vec<String> = rule.drops.iter().map(|(why, count)| format!("{why} {count}")).collect();
+        report::say(&format!("{}: packets not carried: {}", rule.name, drops.join(", ")));
+    }
+    if let Some(table) = status.flow_table {
+        report::say(&format!("flow table: {} of {} ({} %)", table.used, table.of, table.percent()));
+    }
     if status.rules.iter().any(|rule| rule.state == "missing") {
         report::say(
             "some rules are missing from their engine (somebody changed its state?): portway reload puts them back",

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use portway_core::flow::{FlowFilter, Flows};
 use portway_core::ruleset::EngineKind;
-use portway_core::snapshot::RuleCounters;
+use portway_core::snapshot::{Fill, RuleCounters, SourcePorts};
 use serde::{Deserialize, Serialize};
 
 /// The longest request, in bytes: every request is a few words.
@@ -117,6 +117,10 @@ pub struct Status {
     pub names: Vec<NameStatus>,
     /// Engine-wide figures: engine, figure, value.
     pub engines: BTreeMap<String, BTreeMap<String, u64>>,
+    /// How full the ebpf engine's flow table is; nothing while it has none.
+    pub flow_table: Option<Fill>,
+    /// How full the ebpf engine's source ports are.
+    pub source_ports: Vec<SourcePorts>,
     /// What the operator should know (a table of someone else that drops our traffic, a setting not set).
     pub warnings: Vec<String>,
 }
@@ -144,6 +148,8 @@ pub struct RuleStatus {
     pub balance: String,
     /// Flows begun per second, over the last seconds; nothing at the first reading, for a rate needs two.
     pub flows_per_second: Option<f64>,
+    /// Packets that were not carried, by reason; the ebpf engine's only.
+    pub drops: BTreeMap<String, u64>,
     /// The counters.
     #[serde(flatten)]
     pub counters: RuleCounters,

@@ -1,6 +1,6 @@
 //! Engines that only write down what they were asked, for the tests of the controller.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use portway_core::diagnostic::Source;
 use portway_core::engine::{Changed, Engine, EngineError, Observer};
 use portway_core::facts::Facts;
 use portway_core::flow::FlowFilter;
-use portway_core::plan::{nftables, proxy};
+use portway_core::plan::{ebpf, nftables, proxy};
 use portway_core::ruleset::EngineKind;
 
 use super::{Candidate, Controller};
@@ -20,6 +20,8 @@ use crate::load;
 pub(super) struct Script {
     pub(super) calls: RefCell<Vec<String>>,
     pub(super) fails: RefCell<Vec<&'static str>>,
+    /// Whether engines say that they have taken over what an earlier run left.
+    pub(super) adopts: Cell<bool>,
 }
 
 pub(super) struct Fake<P, C> {
@@ -57,7 +59,10 @@ impl<P, C> Engine for Fake<P, C> {
         self.step("prepare")
     }
     fn commit(&mut self) -> Result<Changed, EngineError> {
-        self.step("commit").map(|()| Changed::default())
+        self.step("commit").map(|()| Changed { adopted: self.script.adopts.get(), ..Changed::default() })
+    }
+    fn retire(&mut self) -> Result<(), EngineError> {
+        self.step("retire")
     }
     fn abort(&mut self) {
         let _ = self.step("abort");
@@ -79,12 +84,17 @@ impl<P, C> Engine for Fake<P, C> {
     }
 }
 
-pub(super) type Fakes = Controller<Fake<nftables::Plan, nftables::Change>, Fake<proxy::Plan, proxy::Change>>;
+pub(super) type Fakes = Controller<
+    Fake<nftables::Plan, nftables::Change>,
+    Fake<ebpf::Plan, ebpf::Change>,
+    Fake<proxy::Plan, proxy::Change>,
+>;
 
 pub(super) fn controller(script: &Rc<Script>) -> Fakes {
     let nft = Fake::new(EngineKind::Nftables, script);
+    let ebpf = Fake::new(EngineKind::Ebpf, script);
     let proxy = Fake::new(EngineKind::Proxy, script);
-    Controller::new(Some(nft), proxy, None, nftables::Ids::default(), Facts::default())
+    Controller::new(Some(nft), Some(ebpf), proxy, None, nftables::Ids::default(), Facts::default())
 }
 
 pub(super) fn candidate(forward: &str) -> Arc<Candidate> {

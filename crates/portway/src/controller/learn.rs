@@ -13,7 +13,7 @@ use portway_core::effects::{self, Downs, MemberFlows};
 use portway_core::engine::{Engine, EngineError};
 use portway_core::facts::{Answer, Facts, Health, Lookup, Moment, Order, Probe};
 use portway_core::members;
-use portway_core::plan::{Changes, nftables, proxy};
+use portway_core::plan::{Changes, ebpf, nftables, proxy};
 use portway_core::ruleset::{BackendName, RuleName, Ruleset};
 
 use super::{Applied, Controller};
@@ -45,6 +45,11 @@ pub(super) struct Pending {
 }
 
 impl Pending {
+    /// The engines are asked again a little later, unless this went well.
+    pub(super) fn retry_unless(&mut self, done: &Result<(), EngineError>, now: Moment) {
+        self.retry = done.is_err().then_some(now + RETRY);
+    }
+
     /// These members are there again: what was to end of their flows is not to end any more.
     fn spare(&mut self, spared: &[MemberFlows]) {
         let member = |flows: &MemberFlows| (flows.rule.clone(), flows.address, flows.port);
@@ -52,9 +57,10 @@ impl Pending {
     }
 }
 
-impl<N, P> Controller<N, P>
+impl<N, E, P> Controller<N, E, P>
 where
     N: Engine<Plan = nftables::Plan, Change = nftables::Change>,
+    E: Engine<Plan = ebpf::Plan, Change = ebpf::Change>,
     P: Engine<Plan = proxy::Plan, Change = proxy::Change>,
 {
     /// Takes note of news and brings the engines to what follows from them.
@@ -185,9 +191,10 @@ where
     }
 }
 
-impl<N, P> Controller<N, P>
+impl<N, E, P> Controller<N, E, P>
 where
     N: Engine<Plan = nftables::Plan, Change = nftables::Change>,
+    E: Engine<Plan = ebpf::Plan, Change = ebpf::Change>,
     P: Engine<Plan = proxy::Plan, Change = proxy::Change>,
 {
     fn index_of(&self, rule: &RuleName) -> Option<usize> {
@@ -261,6 +268,9 @@ where
         if let Some(engine) = self.nftables.as_mut().filter(|_| !changes.nftables.is_empty()) {
             result = engine.adjust(&changes.nftables);
         }
+        if let Some(engine) = self.ebpf.as_mut().filter(|_| !changes.ebpf.is_empty()) {
+            result = result.and(engine.adjust(&changes.ebpf));
+        }
         if !changes.proxy.is_empty() {
             result = result.and(self.proxy.adjust(&changes.proxy));
         }
@@ -276,10 +286,13 @@ where
             engine.prepare(&plans.nftables)?;
             engine.commit()?;
         }
+        if let Some(engine) = &mut self.ebpf {
+            engine.prepare(&plans.ebpf)?;
+            engine.commit()?;
+        }
         self.proxy.prepare(&plans.proxy)?;
         self.proxy.commit()?;
-        self.pending.retry = None;
-        Ok(())
+        self.retire(now)
     }
 
     fn note_steps(&mut self, rules: &BTreeSet<usize>, now: Moment) {

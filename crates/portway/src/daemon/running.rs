@@ -17,6 +17,7 @@ use portway_core::facts::Moment;
 use portway_core::flow::FlowFilter;
 use portway_core::plan::nftables::{MARK, MARK_MASK};
 use portway_core::ruleset::{EngineKind, HostSettings};
+use portway_ebpf::EbpfEngine;
 use portway_nftables::NftablesEngine;
 use portway_proxy::ProxyEngine;
 use portway_watch::Watch;
@@ -42,7 +43,7 @@ const NAMED: usize = 3;
 
 /// What a daemon is made of.
 pub(super) struct Parts {
-    pub(super) controller: Controller<NftablesEngine, ProxyEngine>,
+    pub(super) controller: Controller<NftablesEngine, EbpfEngine, ProxyEngine>,
     pub(super) caps: Caps,
     pub(super) watch: Watch,
     /// Where what it finds waits.
@@ -168,7 +169,6 @@ impl Running {
         let now = self.now();
         let report = self.parts.controller.apply(candidate, now).map_err(|error| error.to_string())?;
         self.applied_at = Instant::now();
-        self.stuck = None;
         self.keep_names();
         // Those of backends that have left the file would be back with the next start.
         if let Err(error) = self.keep_orders() {
@@ -180,6 +180,8 @@ impl Running {
                 format!("{} is {}, should be {}: {}", dotted(&change.key), change.from, change.to, change.why)
             }));
         }
+        self.stuck = report.left.as_ref().map(|error| format!("old rules are still served: {error}"));
+        self.stuck.iter().for_each(|reason| report::warning(reason));
         let forwards = self.applied().is_some_and(|applied| {
             let plan = &applied.plans.nftables;
             [Family::V4, Family::V6].into_iter().any(|family| plan.needs_forwarding(family))
@@ -303,7 +305,7 @@ fn aside(
 }
 
 /// What the operator should hear of, a line: a backend that comes or goes.
-fn told(item: &News, controller: &Controller<NftablesEngine, ProxyEngine>) -> Option<String> {
+fn told(item: &News, controller: &Controller<NftablesEngine, EbpfEngine, ProxyEngine>) -> Option<String> {
     let names = |rules: Vec<usize>| {
         let ruleset = controller.applied().map_or(&[][..], |applied| &applied.candidate.ruleset.rules);
         let known = rules.iter().filter_map(|nth| ruleset.get(*nth));

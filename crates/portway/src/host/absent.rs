@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
 
 use portway_core::diagnostic::Diagnostic;
-use portway_core::ruleset::{Scope, SourceMode};
+use portway_core::ruleset::{EngineKind, Scope, SourceMode};
 
 use crate::controller::Candidate;
 
@@ -37,7 +37,25 @@ pub fn diagnose(candidate: &Candidate) -> Vec<Diagnostic> {
             }
         }
     }
+    found.extend(not_served(candidate));
     found
+}
+
+/// Interfaces that the file lists for the ebpf engine, told at the first rule that it serves.
+fn not_served(candidate: &Candidate) -> Vec<Diagnostic> {
+    let Candidate { ruleset, assignment } = candidate;
+    let mut assigned = ruleset.rules.iter().zip(&assignment.rules);
+    let Some((rule, _)) = assigned.find(|(_, assigned)| assigned.engine == EngineKind::Ebpf) else {
+        return Vec::new();
+    };
+    let absent = ruleset.ebpf.interfaces.iter().filter(|name| !interface_is_here(name.as_str()));
+    let said = absent.map(|name| {
+        let message = format!("`interfaces` of [ebpf] lists {name}, which this host does not have");
+        Diagnostic::warning(rule.origin.rule.clone(), message)
+            .label("served there only")
+            .hint("it is served when it comes; `portway probe` lists those that are here")
+    });
+    said.collect()
 }
 
 fn interface_is_here(name: &str) -> bool {

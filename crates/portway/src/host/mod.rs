@@ -4,4 +4,5 @@ pub mod absent;
 pub mod in_use;
 pub mod ports;
 pub mod probe;
+mod reserved;
 pub mod sysctl;

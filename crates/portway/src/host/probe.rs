@@ -1,9 +1,15 @@
 //! Probe: asks the host what it can do and fills in [`Caps`]. Leaves nothing behind.
 
-use std::collections::BTreeSet;
-
 use portway_core::caps::Caps;
 use rustix::thread::{CapabilitySet, capabilities};
+
+/// What the ebpf engine needs of a process, in words: to load programs, to attach them, and to have the verifier follow
+/// pointers into packets without the precautions against strangers' programs.
+const FOR_EBPF: [(CapabilitySet, &str); 3] = [
+    (CapabilitySet::BPF, "CAP_BPF"),
+    (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
+    (CapabilitySet::PERFMON, "CAP_PERFMON"),
+];
 
 /// What this process can do on this host, in this network namespace.
 pub fn caps() -> Caps {
@@ -14,6 +20,7 @@ pub fn caps() -> Caps {
     } else {
         Err("needs root (CAP_NET_ADMIN)".to_owned())
     };
+    let ebpf = lacking(effective).map_or_else(portway_ebpf::probe, Err);
     let first_port = if effective.contains(CapabilitySet::NET_BIND_SERVICE) {
         0
     } else {
@@ -23,6 +30,30 @@ pub fn caps() -> Caps {
             .and_then(|text| text.trim().parse().ok())
             .unwrap_or(1024)
     };
-    let ebpf = Err("this build has no ebpf engine".to_owned());
-    Caps { nftables, ebpf, addresses: BTreeSet::new(), first_port }
+    // Not known is not ours: a backend that is this host is then found out when nothing arrives there.
+    let addresses = portway_ebpf::addresses().unwrap_or_default();
+    Caps { nftables, ebpf, addresses, first_port }
+}
+
+/// Which privileges the ebpf engine would miss, if any.
+fn lacking(effective: CapabilitySet) -> Option<String> {
+    let lacks = FOR_EBPF.iter().filter(|(needed, _)| !effective.contains(*needed));
+    let names: Vec<&str> = lacks.map(|(_, name)| *name).collect();
+    (!names.is_empty()).then(|| format!("needs root ({})", names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_for_ebpf_is_named() {
+        assert_eq!(lacking(CapabilitySet::all()), None);
+        assert_eq!(
+            lacking(CapabilitySet::empty()).as_deref(),
+            Some("needs root (CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON)")
+        );
+        let admin = CapabilitySet::all() - CapabilitySet::BPF;
+        assert_eq!(lacking(admin).as_deref(), Some("needs root (CAP_BPF)"));
+    }
 }

@@ -16,16 +16,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use portway_core::address::Family;
+use portway_core::address::{Family, PortRange};
 use portway_core::ruleset::{Conntrack, HostSettings};
 use serde::{Deserialize, Serialize};
 
+use super::reserved;
 use crate::state_dir;
 
 const FORWARD_V4: &str = "net/ipv4/ip_forward";
 const FORWARD_V6: &str = "net/ipv6/conf/all/forwarding";
 /// Safe to set: Portway's table drops 127.0.0.0/8 that comes from outside.
 const ROUTE_LOCALNET: &str = "net/ipv4/conf/all/route_localnet";
+/// Holds for IPv6 as well. Each network namespace has its own (`net/ipv4/sysctl_net_ipv4.c`).
+const RESERVED_PORTS: &str = "net/ipv4/ip_local_reserved_ports";
+const WHY_RESERVED: &str = "the ebpf engine sends from these ports, and the host's sockets keep out of them";
 
 /// What the rules need of the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub struct Needs {
     pub forward_v6: bool,
     /// 127.0.0.0/8 is translated, so the kernel may not treat it as martian.
     pub route_localnet: bool,
+    /// Ports that the host's sockets keep out of, besides those that others have reserved.
+    pub reserved_ports: Option<PortRange>,
     /// The kernel keeps the age and the bytes of each flow.
     pub accounting: bool,
     /// Conntrack limits that the file asks for.
@@ -51,8 +57,15 @@ impl Needs {
         }
     }
 
-    /// The settings, each with its value and the reason, whatever this host has now.
-    pub fn settings(&self) -> Vec<(&'static str, String, &'static str)> {
+    /// What a plan says of the settings: each with its value and the reason, whatever this host has now. What others
+    /// have put in a list stays in it.
+    pub fn told(&self) -> Vec<(&'static str, String, &'static str)> {
+        let reserved = self.reserved_ports.map(|ports| (RESERVED_PORTS, format!("…,{ports}"), WHY_RESERVED));
+        self.settings().into_iter().chain(reserved).collect()
+    }
+
+    /// The settings whose value does not depend on what the host has now, with the reason.
+    fn settings(&self) -> Vec<(&'static str, String, &'static str)> {
         let switch = |needed: bool, key, why| needed.then(|| (key, "1".to_owned(), why));
         let asked =
             |key, value: Option<String>| value.map(|value| (key, value, "[host.conntrack] asks for it"));
@@ -154,6 +167,11 @@ impl Sysctls {
         for (key, to, why) in needs.settings() {
             want(key, &to, why);
         }
+        let reserved =
+            needs.reserved_ports.and_then(|ports| reserved::with(&self.read(RESERVED_PORTS)?, ports));
+        if let Some(list) = reserved {
+            want(RESERVED_PORTS, &list, WHY_RESERVED);
+        }
         changes
     }
 
@@ -250,7 +268,8 @@ impl Sysctls {
     }
 
     fn write(&self, key: &str, value: &str) -> io::Result<()> {
-        fs::write(self.root.join(key), value)
+        // With the end of the line: a list that shall be empty is one, and no bytes at all would be no write.
+        fs::write(self.root.join(key), format!("{value}\n"))
     }
 
     fn save(&self) -> io::Result<()> {
@@ -307,6 +326,7 @@ mod tests {
         forward_v4: true,
         forward_v6: true,
         route_localnet: false,
+        reserved_ports: None,
         accounting: false,
         conntrack: Conntrack {
             max: None,
@@ -370,6 +390,25 @@ mod tests {
         second.apply(&needs(300), HostSettings::Set).unwrap();
         second.restore().unwrap();
         assert_eq!(second.read("net/netfilter/nf_conntrack_max").unwrap(), "100");
+    }
+
+    /// What others have reserved stays, before and after.
+    #[test]
+    fn reserved_ports_are_added_to_a_list_and_taken_out_again() {
+        for before in ["", "8080"] {
+            let (_host, root, state) = host("reserved", &[(RESERVED_PORTS, before)]);
+            let needs = |first| Needs { reserved_ports: PortRange::new(first, 65_535), ..Needs::default() };
+            let mut sysctls = Sysctls::open_at(&root, &state).unwrap();
+            sysctls.apply(&needs(40_000), HostSettings::Set).unwrap();
+            let comma = if before.is_empty() { "" } else { "," };
+            let with = |range: &str| format!("{before}{comma}{range}");
+            assert_eq!(sysctls.read(RESERVED_PORTS).unwrap(), with("40000-65535"));
+            assert!(sysctls.missing(&needs(50_000)).is_empty(), "less than is there already");
+            sysctls.apply(&needs(32_768), HostSettings::Set).unwrap();
+            assert_eq!(sysctls.read(RESERVED_PORTS).unwrap(), with("32768-65535"));
+            sysctls.restore().unwrap();
+            assert_eq!(sysctls.read(RESERVED_PORTS).unwrap(), before);
+        }
     }
 
     #[test]

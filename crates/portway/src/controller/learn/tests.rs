@@ -24,6 +24,13 @@ const FILE: &str = "
     balance = 'least-connections'
     check = 'tcp'
     [[rule]]
+    name = 'fast'
+    listen = '192.0.2.1:443'
+    engine = 'ebpf'
+    [rule.pool]
+    backends = ['10.0.0.4:80', '10.0.0.5:80']
+    check = 'tcp'
+    [[rule]]
     name = 'named'
     listen = '192.0.2.1:90'
     forward = 'app.example:90'
@@ -55,10 +62,21 @@ fn calls(script: &Script) -> Vec<String> {
     std::mem::take(&mut script.calls.borrow_mut())
 }
 
-/// On both engines: a flow may be on either, for its rule may have moved.
+/// On every engine: a flow may be on any, for its rule may have moved.
 fn ends(backend: &str) -> Vec<String> {
-    ["nftables", "proxy"].map(|engine| format!("{engine} end {backend}")).to_vec()
+    ["nftables", "ebpf", "proxy"].map(|engine| format!("{engine} end {backend}")).to_vec()
 }
+
+/// Every engine is brought to the whole plan.
+const WHOLE: [&str; 7] = [
+    "nftables prepare",
+    "nftables commit",
+    "ebpf prepare",
+    "ebpf commit",
+    "proxy prepare",
+    "proxy commit",
+    "ebpf retire",
+];
 
 #[test]
 fn a_verdict_reaches_the_engines_of_its_rules_and_then_ends_flows() {
@@ -74,6 +92,9 @@ fn a_verdict_reaches_the_engines_of_its_rules_and_then_ends_flows() {
     let down = verdict(&controller, "10.0.0.3:80", false, SECOND);
     controller.learn(vec![down], SECOND).unwrap();
     assert_eq!(calls(&script), ["proxy adjust"]);
+    let down = verdict(&controller, "10.0.0.5:80", false, SECOND);
+    controller.learn(vec![down], SECOND).unwrap();
+    assert_eq!(calls(&script), ["ebpf adjust"]);
 }
 
 #[test]
@@ -102,8 +123,8 @@ fn draining_flows_are_ended_when_their_time_is_over_unless_the_backend_is_back()
         controller.tick(5 * SECOND).unwrap();
         assert_eq!(calls(&script), [""; 0]);
         controller.tick(6 * SECOND).unwrap();
-        let ended = ["nftables end 10.0.0.2:80 tcp", "proxy end 10.0.0.2:80 tcp"];
-        assert_eq!(calls(&script), if back { &ended[..0] } else { &ended[..] });
+        let ended = ends("10.0.0.2:80 tcp");
+        assert_eq!(calls(&script), if back { Vec::new() } else { ended });
         assert_eq!(controller.due(), None);
     }
 }
@@ -162,8 +183,7 @@ fn an_engine_that_cannot_gets_the_whole_plan_and_is_asked_again() {
     script.fails.replace(vec!["nftables adjust"]);
     let down = verdict(&controller, "10.0.0.2:80", false, SECOND);
     controller.learn(vec![down], SECOND).unwrap();
-    let whole = ["nftables prepare", "nftables commit", "proxy prepare", "proxy commit"];
-    assert_eq!(calls(&script)[..5], [&["nftables adjust"], &whole[..]].concat());
+    assert_eq!(calls(&script)[..8], [&["nftables adjust"], &WHOLE[..]].concat());
     assert_eq!(controller.due(), None);
 }
 
@@ -177,8 +197,7 @@ fn flows_are_ended_once_the_engine_has_followed() {
     assert_eq!(calls(&script), ["nftables adjust", "nftables prepare"]);
     assert_eq!(controller.due(), Some(2 * SECOND));
     controller.tick(2 * SECOND).unwrap();
-    let whole = ["nftables prepare", "nftables commit", "proxy prepare", "proxy commit"];
-    assert_eq!(calls(&script), [&whole.map(str::to_owned)[..], &ends("10.0.0.2:80")].concat());
+    assert_eq!(calls(&script), [&WHOLE.map(str::to_owned)[..], &ends("10.0.0.2:80")].concat());
     assert_eq!(controller.due(), None);
 }
 
@@ -213,8 +232,8 @@ fn a_drain_is_over_when_a_reload_makes_its_backend_count_as_up() {
         controller.apply(of_file(&text), 2 * SECOND).unwrap();
         calls(&script);
         controller.tick(6 * SECOND).unwrap();
-        let ended = ["nftables end 10.0.0.2:80 tcp", "proxy end 10.0.0.2:80 tcp"];
-        assert_eq!(calls(&script), if ends_left { &ended[..] } else { &[][..] }, "{file}");
+        let ended = ends("10.0.0.2:80 tcp");
+        assert_eq!(calls(&script), if ends_left { ended } else { Vec::new() }, "{file}");
     }
 }
 

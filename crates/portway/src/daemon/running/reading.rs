@@ -14,7 +14,7 @@ use portway_core::facts::{Facts, Lookup, Moment};
 use portway_core::flow::{FlowFilter, Flows};
 use portway_core::members::{self, MemberState, MemberView};
 use portway_core::ruleset::{EngineKind, Target, WhenEmpty};
-use portway_core::snapshot::{EngineSnapshot, MemberCounters, RuleCounters, flows_per_second};
+use portway_core::snapshot::{self, EngineSnapshot, MemberCounters, RuleCounters, flows_per_second};
 
 use portway_watch::Report;
 
@@ -57,6 +57,8 @@ impl Running {
             names: Vec::new(),
             facts: FactsStatus { probes: probes as u64, names: names as u64, ..self.facts.clone() },
             engines: BTreeMap::new(),
+            flow_table: None,
+            source_ports: Vec::new(),
             warnings: self.warnings.iter().chain(&self.stuck).cloned().collect(),
         };
         Ok(Reading {
@@ -99,6 +101,12 @@ impl Reading {
             None => (now, totals),
         };
         self.sample.lock().unwrap_or_else(PoisonError::into_inner).replace(sample);
+        let nearly_full: Vec<String> = snapshots
+            .iter()
+            .flat_map(|(kind, snapshot)| snapshot::warnings(&kind.to_string(), snapshot))
+            .collect();
+        let flow_table = snapshots.iter().find_map(|(_, snapshot)| snapshot.table);
+        let source_ports = snapshots.iter().flat_map(|(_, s)| s.source_ports.iter().copied()).collect();
         let engines = snapshots.into_iter().map(|(kind, s)| (kind.to_string(), s.gauges)).collect();
         let report = (self.report)();
         let names = names(&self.facts, &report);
@@ -115,7 +123,8 @@ impl Reading {
             let kept = if name.addresses.is_empty() { "" } else { "; its last answer is kept" };
             Some(format!("{} is not resolved: {error}{kept}", name.name))
         }));
-        Ok(Status { rules, engines, names, facts, warnings, ..self.known })
+        warnings.extend(nearly_full);
+        Ok(Status { rules, engines, names, facts, flow_table, source_ports, warnings, ..self.known })
     }
 
     /// How the backends of the nth rule stand.
@@ -176,6 +185,7 @@ impl Reading {
             backends,
             source: rule.source.to_string(),
             state: state.to_owned(),
+            drops: seen.drops.cloned().unwrap_or_default(),
             counters: seen.counters.unwrap_or_default(),
         }
     }
@@ -245,6 +255,7 @@ fn names(facts: &Facts, report: &Report) -> Vec<NameStatus> {
 struct Seen<'a> {
     counters: Option<RuleCounters>,
     members: Option<&'a BTreeMap<String, MemberCounters>>,
+    drops: Option<&'a BTreeMap<String, u64>>,
 }
 
 impl<'a> Seen<'a> {
@@ -253,6 +264,7 @@ impl<'a> Seen<'a> {
         Self {
             counters: snapshot.and_then(|snapshot| snapshot.rules.get(rule)).copied(),
             members: snapshot.and_then(|snapshot| snapshot.members.get(rule)),
+            drops: snapshot.and_then(|snapshot| snapshot.drops.get(rule)),
         }
     }
 
