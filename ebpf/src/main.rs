@@ -4,30 +4,49 @@
 //! (`portway-datapath`).
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![expect(missing_docs, reason = "the macros of aya add public items of their own")]
 
+mod admit;
+mod carry;
+mod count;
+mod fast;
+mod listen;
 mod maps;
+mod memory;
+mod packet;
+mod parse;
+mod rewrite;
+mod skb;
+mod tc;
+mod way;
+mod xdp;
 
-use aya_ebpf::bindings::{TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 
+use crate::skb::Skb;
+use crate::xdp::Xdp;
+
+/// The bytes of an Ethernet header.
+const ETHERNET: u32 = 14;
+
 /// Ingress of an interface whose frames have an Ethernet header.
 #[classifier]
-pub fn tc_ethernet(_context: TcContext) -> i32 {
-    TC_ACT_UNSPEC
+pub fn tc_ethernet(context: TcContext) -> i32 {
+    tc::enter::<ETHERNET>(Skb(context.skb.skb))
 }
 
 /// Ingress of an interface whose packets begin with the IP header (tun, WireGuard).
 #[classifier]
-pub fn tc_ip(_context: TcContext) -> i32 {
-    TC_ACT_UNSPEC
+pub fn tc_ip(context: TcContext) -> i32 {
+    tc::enter::<0>(Skb(context.skb.skb))
 }
 
 /// The fast path in front of the kernel's own reception.
 #[xdp(frags)]
-pub fn xdp_ethernet(_context: XdpContext) -> u32 {
-    xdp_action::XDP_PASS
+pub fn xdp_ethernet(context: XdpContext) -> u32 {
+    carry::carry::<Xdp, ETHERNET>(Xdp(context.ctx)) as u32
 }
 
 /// Nothing here panics; the verifier would not take the endless loop.

@@ -17,7 +17,7 @@ pub struct RangeBits {
     /// The interface's index.
     pub interface: u32,
     /// The address.
-    pub address: abi::Address,
+    pub address: [u32; 4],
     /// The port, be.
     pub port: u16,
     /// Zero.

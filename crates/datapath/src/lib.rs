@@ -11,9 +11,12 @@
 
 pub mod abi;
 pub mod atomic;
+pub mod balance;
+pub mod checksum;
 pub mod free;
 pub mod hash;
 pub mod record;
 pub mod sweep;
 pub mod table;
+pub mod tcp;
 pub mod toa;

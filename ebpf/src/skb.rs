@@ -1,0 +1,120 @@
+//! A packet at TC: a socket buffer, which may be many segments at once (GSO) and whose checksum may be in any of the kernel's
+//! states.
+//!
+//! The functions of the kernel that change a buffer are wrapped here; all of them invalidate windows.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_head, bpf_skb_pull_data, bpf_skb_store_bytes};
+
+use crate::packet::Packet;
+
+/// `TCX_NEXT` and `TC_ACT_UNSPEC`.
+const NEXT: i32 = -1;
+
+/// `TC_ACT_SHOT`.
+const SHOT: i32 = 2;
+
+/// Flags of `bpf_l4_csum_replace` (`include/uapi/linux/bpf.h`): what is replaced is part of the pseudo header.
+const PSEUDO_HEADER: u64 = 1 << 4;
+
+/// 0 says that there is no checksum, and stays.
+const ZERO_IS_NONE: u64 = 1 << 5;
+
+/// Of `bpf_skb_store_bytes`: a sum over the whole packet, if the buffer has one, follows.
+const RECOMPUTE: u64 = 1;
+
+/// The packet.
+#[derive(Clone, Copy)]
+pub struct Skb(pub *mut __sk_buff);
+
+/// Reads a word of the context. Volatile: some change with what is done to the packet.
+macro_rules! field {
+    ($skb:expr, $name:ident) => {
+        // SAFETY: the context of the program, of which the verifier allows this word.
+        unsafe { (&raw const (*$skb.0).$name).read_volatile() }
+    };
+}
+
+impl Packet for Skb {
+    const XDP: bool = false;
+    const PASS: i32 = NEXT;
+    const DROP: i32 = SHOT;
+
+    #[inline(always)]
+    fn context(self) -> *mut c_void {
+        self.0.cast()
+    }
+
+    #[inline(always)]
+    fn start(self) -> usize {
+        field!(self, data) as usize
+    }
+
+    #[inline(always)]
+    fn end(self) -> usize {
+        field!(self, data_end) as usize
+    }
+
+    #[inline(always)]
+    fn interface(self) -> u32 {
+        field!(self, ifindex)
+    }
+}
+
+impl Skb {
+    /// Whether it came to this host's link address, without a VLAN tag.
+    #[inline(always)]
+    pub fn is_for_host(self) -> bool {
+        field!(self, pkt_type) == 0 && field!(self, vlan_present) == 0
+    }
+
+    /// All bytes, those that cannot be reached directly too.
+    #[inline(always)]
+    pub fn length(self) -> u32 {
+        field!(self, len)
+    }
+
+    /// The bytes of payload in each of its segments; 0 if it is only one.
+    #[inline(always)]
+    pub fn segment(self) -> u32 {
+        field!(self, gso_size)
+    }
+
+    /// Makes the first `length` bytes reachable, if there are as many.
+    #[inline(always)]
+    pub fn reach(self, length: u32) {
+        let total = self.length();
+        if self.start() + (length as usize) > self.end() && self.end() - self.start() < total as usize {
+            // SAFETY: the context. If it fails, a window is refused.
+            unsafe { bpf_skb_pull_data(self.0, length.min(total)) };
+        }
+    }
+
+    /// Updates the transport checksum at `offset` for changes of the pseudo header (`addresses`) and of what the sum itself
+    /// covers (`rest`), whatever the state of the buffer's checksum.
+    #[inline(always)]
+    pub fn update_checksum(self, offset: u32, addresses: u32, rest: u32, udp: bool) -> bool {
+        let flags = if udp { ZERO_IS_NONE } else { 0 };
+        // SAFETY: the context.
+        unsafe {
+            bpf_l4_csum_replace(self.0, offset, 0, u64::from(addresses), PSEUDO_HEADER | flags) == 0
+                && bpf_l4_csum_replace(self.0, offset, 0, u64::from(rest), flags) == 0
+        }
+    }
+
+    /// Puts `bytes` at `offset`; a sum over the whole packet follows.
+    #[inline(always)]
+    pub fn store<const N: usize>(self, offset: u32, bytes: &[u8; N]) -> bool {
+        // SAFETY: the context, and as many bytes as are said.
+        unsafe { bpf_skb_store_bytes(self.0, offset, bytes.as_ptr().cast(), N as u32, RECOMPUTE) == 0 }
+    }
+
+    /// Makes room for `length` bytes of link header in front.
+    #[inline(always)]
+    pub fn grow_head(self, length: u32) -> bool {
+        // SAFETY: the context.
+        unsafe { bpf_skb_change_head(self.0, length, 0) == 0 }
+    }
+}
