@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
 use portway_datapath::abi::{
-    Drop, Listener, Member, Persist, PersistKey, Rule, TICKS_PER_SECOND, Tuple, choose,
+    Drop, Member, Persist, PersistKey, Rule, TICKS_PER_SECOND, Tuple, choose,
     member_flags, rule_flags, state,
 };
 use portway_datapath::balance;
@@ -15,11 +15,13 @@ use portway_datapath::table::{self, Memory};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 
+use crate::carry::{is_over, ticks};
 use crate::count;
 use crate::maps::{MEMBERS, PERSIST, RECORDS, RULES, SLOTS, SOURCES, TURNS};
-use crate::memory::{self, DONE, FULL, Maps, RACE};
+use crate::memory::{self, DONE, FULL, Maps};
+use crate::listen::listener;
 use crate::packet::Packet;
-use crate::parse::Headers;
+use crate::parse::{Headers, Parsed, parse};
 use crate::skb::Skb;
 
 /// How many of a member's source addresses are tried, and how many ports of each, the client's own first.
@@ -27,46 +29,72 @@ const ADDRESSES: u32 = 4;
 /// See [`ADDRESSES`].
 const PORTS: u32 = 17;
 
-/// What [`admit`] answers: the packet goes on to the kernel, or ends here; else the number of its record, plus [`RECORD`].
-pub const PASS: u64 = 0;
-/// See [`PASS`].
-pub const DROP: u64 = 1;
-/// See [`PASS`].
-pub const RECORD: u64 = 2;
+/// What [`begin`] answers, beside a verdict: the packet has a flow now.
+pub const BEGUN: i32 = 1100;
 
-/// Begins the flow of a packet. `former` is the number, plus 1, of a record that still has the client's tuple.
+/// What [`choose`] answers, beside that: what was chosen is to be entered into the table.
+const CHOSEN: i32 = 1101;
+
+/// Begins the flow of a packet, if a listener waits for it.
 #[inline(never)]
-pub fn admit(packet: Skb, headers: &Headers, listener: &'static Listener, former: u32, now: u32) -> u64 {
-    let (Some(maps), Some(new)) = (Maps::open(), SCRATCH.get_ptr_mut(0)) else { return PASS };
+pub fn begin<const LINK: u32>(packet: Skb) -> i32 {
+    let Some(new) = SCRATCH.get_ptr_mut(0) else { return Skb::PASS };
     // SAFETY: this processor's; programs of both hooks do not interrupt each other.
     let new: &mut New = unsafe { &mut *new };
+    if !matches!(parse::<Skb, LINK>(packet, &mut new.headers), Parsed::Plain) {
+        return Skb::PASS;
+    }
+    new.now = ticks();
+    match admit(packet, new) {
+        CHOSEN => enter(new),
+        verdict => verdict,
+    }
+}
+
+/// Chooses whom the client meets and by which address and port of ours.
+#[inline(never)]
+fn admit(packet: Skb, new: &mut New) -> i32 {
+    let Some(maps) = Maps::open() else { return Skb::PASS };
+    let now = new.now;
+    let Some(listener) = listener(&new.headers.tuple, packet.interface(), maps.config()) else {
+        return Skb::PASS;
+    };
+    new.former = 0;
+    if let Some(found) = table::lookup(&maps, &new.headers.tuple) {
+        let bits = found.record.state.load(Relaxed);
+        if !is_over(&maps, &new.headers, found.record, found.direction, bits, now) {
+            // Another processor has just begun it.
+            return BEGUN;
+        }
+        new.former = found.index.wrapping_add(1);
+    }
     let id = listener.rule;
-    let Some(rule) = RULES.get_ptr(&id) else { return PASS };
+    let Some(rule) = RULES.get_ptr(&id) else { return Skb::PASS };
     // SAFETY: the map's value, which the loader replaces as a whole.
     let rule: &'static Rule = unsafe { &*rule };
     if rule.slots == 0 {
         return drop(id, Drop::Empty);
     }
-    let Some((chosen, member)) = live(choose(rule, id, &headers.tuple, now)) else {
+    let Some((chosen, member)) = live(choose(rule, id, &new.headers.tuple, now)) else {
         return drop(id, Drop::Empty);
     };
-    let mut bits = if headers.tcp { state::SYN } else { state::UDP };
-    if headers.tcp && rule.flags & rule_flags::TOA != 0 {
-        bits |= state::TOA;
+    new.state = if new.headers.tcp { state::SYN } else { state::UDP };
+    if new.headers.tcp && rule.flags & rule_flags::TOA != 0 {
+        new.state |= state::TOA;
     }
-    if let Some(record) = maps.record(former.wrapping_sub(1))
+    if let Some(record) = maps.record(new.former.wrapping_sub(1))
         && record.member.load(Relaxed) == chosen
     {
-        if !table::restart(record, bits, now) {
+        if !table::restart(record, new.state, now) {
             return drop(id, Drop::Race);
         }
         count::begun(chosen);
-        return RECORD + u64::from(former) - 1;
+        return BEGUN;
     }
     if member.sources == 0 {
         return drop(id, Drop::NoRoute);
     }
-    let called = u16::from_be(headers.tuple.destination_port);
+    let called = u16::from_be(new.headers.tuple.destination_port);
     let port = if member.flags & member_flags::SAME_PORT != 0 {
         called
     } else if member.flags & member_flags::SHIFTED != 0 {
@@ -74,21 +102,20 @@ pub fn admit(packet: Skb, headers: &Headers, listener: &'static Listener, former
     } else {
         member.port
     };
-    new.flow.client = headers.tuple.source;
-    new.flow.listener = headers.tuple.destination;
+    new.flow.client = new.headers.tuple.source;
+    new.flow.listener = new.headers.tuple.destination;
     new.flow.backend = member.address;
-    new.flow.client_port = headers.tuple.source_port;
-    new.flow.listener_port = headers.tuple.destination_port;
+    new.flow.client_port = new.headers.tuple.source_port;
+    new.flow.listener_port = new.headers.tuple.destination_port;
     new.flow.backend_port = port.to_be();
     new.flow.member = chosen;
     new.flow.rule = id;
     new.reverse.source = member.address;
     new.reverse.source_port = port.to_be();
-    new.reverse.protocol = headers.tuple.protocol;
+    new.reverse.protocol = new.headers.tuple.protocol;
     new.first_source = member.first_source;
     new.sources = member.sources;
-    new.hash = balance::client_hash(headers.tuple.source, Some(headers.tuple.source_port), now);
-    new.now = now;
+    new.hash = balance::client_hash(new.headers.tuple.source, Some(new.headers.tuple.source_port), now);
     new.found = 0;
     search(packet, new);
     if new.found == 0 {
@@ -96,37 +123,34 @@ pub fn admit(packet: Skb, headers: &Headers, listener: &'static Listener, former
     }
     new.flow.source = new.reverse.destination;
     new.flow.source_port = new.reverse.destination_port;
-    match enter(new, bits, former) {
-        FULL => drop(id, Drop::TableFull),
-        RACE => drop(id, Drop::Race),
-        index => {
-            count::begun(chosen);
-            RECORD + index
-        }
-    }
+    CHOSEN
 }
 
 /// Counts a packet that is not carried.
 #[inline(always)]
-fn drop(rule: u32, reason: Drop) -> u64 {
+fn drop(rule: u32, reason: Drop) -> i32 {
     count::dropped(rule, reason);
-    DROP
+    Skb::DROP
 }
 
-/// Enters the flow into the table: the number of its record, or [`memory::FULL`] or [`memory::RACE`].
+/// Enters the flow into the table.
 #[inline(never)]
-fn enter(new: &New, bits: u32, former: u32) -> u64 {
-    let claimed = memory::table_claim(new.hash, new.now);
-    if claimed == FULL {
-        return FULL;
-    }
-    let Some(record) = RECORDS.get(claimed as u32) else { return FULL };
-    record.fill(&new.flow, bits, new.now);
-    let entered = match former {
-        0 => memory::table_publish(claimed as u32),
-        former => memory::table_replace(former - 1, claimed as u32),
+fn enter(new: &New) -> i32 {
+    let claimed = memory::table_claim(new.hash, new.now) as u32;
+    let Some(record) = RECORDS.get(claimed) else { return drop(new.flow.rule, Drop::TableFull) };
+    record.fill(&new.flow, new.state, new.now);
+    let entered = match new.former {
+        0 => memory::table_publish(claimed),
+        former => memory::table_replace(former - 1, claimed),
     };
-    if entered == DONE { claimed } else { entered }
+    match entered {
+        DONE => {
+            count::begun(new.flow.member);
+            BEGUN
+        }
+        FULL => drop(new.flow.rule, Drop::TableFull),
+        _ => drop(new.flow.rule, Drop::Race),
+    }
 }
 
 /// The id of the member that a client meets; [`NOBODY`] if there is none.
@@ -191,6 +215,12 @@ pub struct New {
     flow: Flow,
     /// What the backend's answers will look like.
     reverse: Tuple,
+    /// The packet's headers.
+    headers: Headers,
+    /// The number, plus 1, of a record that still has the client's tuple.
+    former: u32,
+    /// [`state`].
+    state: u32,
     now: u32,
     first_source: u32,
     sources: u32,

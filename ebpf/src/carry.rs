@@ -18,25 +18,8 @@ use crate::way::{Way, way};
 
 /// What differs between the hooks beyond access to bytes.
 pub trait Hook: Rewrite {
-    /// What a packet is that begins no flow we know: the record of the flow that it begins, or what becomes of it.
-    fn first<const LINK: u32>(
-        self,
-        maps: Maps,
-        headers: &Headers,
-        former: Option<u32>,
-        now: u32,
-    ) -> Result<&'static Record, i32>;
-
-    /// A packet that is neither whole TCP nor whole UDP.
-    fn special<const LINK: u32>(self, maps: Maps, headers: &mut Headers, now: u32) -> i32;
-
     /// The largest IP packet that this will be on the way.
     fn largest(self, headers: &Headers) -> u32;
-
-    /// A packet of a flow that is too large for the way out, or has no hop left.
-    fn too_large<const LINK: u32>(self, headers: &Headers, record: &'static Record, mtu: u32) -> i32;
-    /// See [`Self::too_large`].
-    fn too_old<const LINK: u32>(self, headers: &Headers, record: &'static Record) -> i32;
 
     /// Whether it can send what leaves by this way.
     fn can_send(self, way: &Way) -> bool;
@@ -44,6 +27,16 @@ pub trait Hook: Rewrite {
     /// Sends it.
     fn send<const LINK: u32>(self, headers: &Headers, way: &Way) -> i32;
 }
+
+/// What [`carry`] answers, beside a verdict of the hook, where something else is to be done than carry the packet: it may
+/// begin a flow.
+pub const BEGINS: i32 = 1000;
+/// It is neither whole TCP nor whole UDP, or its header has extensions.
+pub const SPECIAL: i32 = 1001;
+/// It belongs to a flow, but is too large for the way out.
+pub const TOO_LARGE: i32 = 1002;
+/// It belongs to a flow, but its time to live is over.
+pub const TOO_OLD: i32 = 1003;
 
 /// The time, in ticks.
 #[inline(always)]
@@ -59,40 +52,48 @@ pub fn carry<P: Hook, const LINK: u32>(packet: P) -> i32 {
     let mut headers = Headers::new();
     match parse::<P, LINK>(packet, &mut headers) {
         Parsed::Plain => {}
-        Parsed::Special => return packet.special::<LINK>(maps, &mut headers, ticks()),
+        Parsed::Special => return SPECIAL,
         Parsed::Other => return P::PASS,
     }
     let now = ticks();
-    let found = table::lookup(&maps, &headers.tuple);
-    if let Some(found) = &found {
-        // SAFETY: of lifetimes only: values of array maps are never freed while a program runs.
-        let record: &'static Record = unsafe { &*core::ptr::from_ref(found.record) };
-        let bits = record.state.load(Relaxed);
-        let expired = record.seen.load(Relaxed) != now && record.is_expired(maps.config(), now);
-        if !expired && bits & state::ENDED == 0 {
-            let anew = headers.tcp
-                && found.direction == Direction::Forth
-                && tcp::begins(headers.flags)
-                && tcp::is_over(bits);
-            if !anew {
-                return on::<P, LINK>(packet, maps, &headers, record, found.direction, bits, now);
-            }
-        }
-        if found.direction == Direction::Back {
-            return P::PASS;
-        }
+    let Some(found) = table::lookup(&maps, &headers.tuple) else {
+        return if headers.tcp && !tcp::begins(headers.flags) { P::PASS } else { BEGINS };
+    };
+    let record = forever(found.record);
+    let bits = record.state.load(Relaxed);
+    if !is_over(&maps, &headers, record, found.direction, bits, now) {
+        return on::<P, LINK>(packet, maps, &headers, record, found.direction, bits, now);
     }
-    if headers.tcp && !tcp::begins(headers.flags) {
+    if found.direction == Direction::Back || headers.tcp && !tcp::begins(headers.flags) {
         return P::PASS;
     }
-    let former = found.map(|found| found.index);
-    match packet.first::<LINK>(maps, &headers, former, now) {
-        Ok(record) => {
-            let bits = record.state.load(Relaxed);
-            on::<P, LINK>(packet, maps, &headers, record, Direction::Forth, bits, now)
-        }
-        Err(verdict) => verdict,
-    }
+    BEGINS
+}
+
+/// A record for as long as the program runs.
+#[inline(always)]
+pub fn forever(record: &Record) -> &'static Record {
+    // SAFETY: of lifetimes only: values of array maps are not freed while a program runs.
+    unsafe { &*core::ptr::from_ref(record) }
+}
+
+/// Whether the flow that a packet's tuple leads to is over, so that the packet does not belong to it.
+#[inline(always)]
+pub fn is_over(
+    maps: &Maps,
+    headers: &Headers,
+    record: &Record,
+    direction: Direction,
+    bits: u32,
+    now: u32,
+) -> bool {
+    let fresh = record.seen.load(Relaxed) == now;
+    bits & state::ENDED != 0
+        || !fresh && record.is_expired(maps.config(), now)
+        || headers.tcp
+            && direction == Direction::Forth
+            && tcp::begins(headers.flags)
+            && tcp::is_over(bits)
 }
 
 /// A packet of a live flow.
@@ -107,7 +108,7 @@ fn on<P: Hook, const LINK: u32>(
     now: u32,
 ) -> i32 {
     if headers.ttl <= 1 {
-        return packet.too_old::<LINK>(headers, record);
+        return TOO_OLD;
     }
     let mut out = Way::new();
     if !way(packet, maps.config(), record, direction, now, &mut out) {
@@ -118,7 +119,7 @@ fn on<P: Hook, const LINK: u32>(
         return P::DROP;
     }
     if packet.largest(headers) > out.mtu {
-        return packet.too_large::<LINK>(headers, record, out.mtu);
+        return TOO_LARGE;
     }
     if !packet.can_send(&out) {
         return P::PASS;

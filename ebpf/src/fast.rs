@@ -3,45 +3,27 @@
 
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::helpers::generated::bpf_redirect;
-use portway_datapath::abi::{Record, port_flags};
+use portway_datapath::abi::port_flags;
 
-use crate::carry::Hook;
-use crate::memory::Maps;
+use crate::carry::{BEGINS, Hook, carry};
 use crate::packet::Packet;
 use crate::parse::Headers;
 use crate::way::Way;
 use crate::xdp::Xdp;
 
+/// The entry of the program.
+#[inline(always)]
+pub fn enter<const LINK: u32>(packet: Xdp) -> i32 {
+    match carry::<Xdp, LINK>(packet) {
+        BEGINS.. => Xdp::PASS,
+        verdict => verdict,
+    }
+}
+
 impl Hook for Xdp {
-    #[inline(always)]
-    fn first<const LINK: u32>(
-        self,
-        _maps: Maps,
-        _headers: &Headers,
-        _former: Option<u32>,
-        _now: u32,
-    ) -> Result<&'static Record, i32> {
-        Err(Self::PASS)
-    }
-
-    #[inline(always)]
-    fn special<const LINK: u32>(self, _maps: Maps, _headers: &mut Headers, _now: u32) -> i32 {
-        Self::PASS
-    }
-
     #[inline(always)]
     fn largest(self, headers: &Headers) -> u32 {
         headers.length
-    }
-
-    #[inline(always)]
-    fn too_large<const LINK: u32>(self, _headers: &Headers, _record: &'static Record, _mtu: u32) -> i32 {
-        Self::PASS
-    }
-
-    #[inline(always)]
-    fn too_old<const LINK: u32>(self, _headers: &Headers, _record: &'static Record) -> i32 {
-        Self::PASS
     }
 
     #[inline(always)]

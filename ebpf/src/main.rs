@@ -46,7 +46,7 @@ pub fn tc_ip(context: TcContext) -> i32 {
 /// The fast path in front of the kernel's own reception.
 #[xdp(frags)]
 pub fn xdp_ethernet(context: XdpContext) -> u32 {
-    carry::carry::<Xdp, ETHERNET>(Xdp(context.ctx)) as u32
+    fast::enter::<ETHERNET>(Xdp(context.ctx)) as u32
 }
 
 /// Nothing here panics; the verifier would not take the endless loop.

@@ -42,21 +42,6 @@ impl Memory for Maps {
         // SAFETY: the map's value is eight bytes, aligned, and is accessed by atomic instructions only.
         FREE.get_ptr(index).map(|word| unsafe { &*word.cast::<AtomicU64>() })
     }
-
-    #[inline(always)]
-    fn enter(&self, index: u32, _: &Record, direction: Direction) -> Result<(), Refused> {
-        match table_enter(index, u32::from(direction == Direction::Back)) {
-            DONE => Ok(()),
-            FULL => Err(Refused::Full),
-            TAKEN => Err(Refused::Taken),
-            _ => Err(Refused::Race),
-        }
-    }
-
-    #[inline(always)]
-    fn leave(&self, index: u32, _: &Record, direction: Direction) {
-        table_leave(index, u32::from(direction == Direction::Back));
-    }
 }
 
 /// What the functions below answer, where it is not a record's number: it is done.
@@ -78,34 +63,13 @@ fn answer(entered: Result<(), Refused>) -> u64 {
     }
 }
 
-/// [`table::enter`]. This and the following are global functions, numbers in and a number out: the verifier follows such a
-/// one once, by itself, and needs to know nothing of who calls.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn table_enter(index: u32, back: u32) -> u64 {
-    let Some(maps) = Maps::open() else { return FULL };
-    let Some(record) = maps.record(index) else { return FULL };
-    let direction = if back == 0 { Direction::Forth } else { Direction::Back };
-    answer(table::enter(&maps, index, record, direction))
-}
-
-/// [`table::leave`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn table_leave(index: u32, back: u32) -> u64 {
-    let Some(maps) = Maps::open() else { return FULL };
-    let Some(record) = maps.record(index) else { return FULL };
-    let direction = if back == 0 { Direction::Forth } else { Direction::Back };
-    table::leave(&maps, index, record, direction);
-    DONE
-}
-
-/// [`table::claim`]: the record's number.
+/// [`table::claim`]: the record's number, or one that is none. This and the following are global functions, numbers in and a number out: the
+/// verifier follows such a one once, by itself, and needs to know nothing of who calls.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn table_claim(start: u32, now: u32) -> u64 {
     let Some(maps) = Maps::open() else { return FULL };
-    table::claim(&maps, start, now).map_or(FULL, |(index, _)| u64::from(index))
+    table::claim(&maps, start, now).map_or(u64::MAX, |(index, _)| u64::from(index))
 }
 
 /// [`table::publish`].

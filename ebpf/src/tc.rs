@@ -2,75 +2,71 @@
 
 use aya_ebpf::bindings::bpf_redir_neigh;
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh};
-use portway_datapath::abi::{Drop, Record, port_flags};
+use portway_datapath::abi::{Drop, port_flags};
 
-use crate::admit;
-use crate::carry::{Hook, carry};
+use crate::admit::{BEGUN, begin};
+use crate::carry::{BEGINS, Hook, SPECIAL, TOO_LARGE, TOO_OLD, carry};
 use crate::count;
-use crate::listen::listener;
-use crate::maps::RECORDS;
-use crate::memory::Maps;
 use crate::packet::Packet;
 use crate::parse::{Headers, IPV4, IPV6};
 use crate::skb::Skb;
 use crate::way::Way;
-use portway_datapath::table::Memory;
 
 /// The bytes that headers without options and extensions may have, and some more.
 const REACH: u32 = 80;
 
-/// The entry of both programs.
+/// The entry of both programs. It has next to nothing on its stack, so that each of the steps has nearly all of it.
 #[inline(always)]
 pub fn enter<const LINK: u32>(packet: Skb) -> i32 {
     if !packet.is_for_host() {
         return Skb::PASS;
     }
     packet.reach(LINK + REACH);
+    // Twice: a packet that begins a flow is then one of the flow.
+    for _ in 0..2u64 {
+        match step::<LINK>(packet) {
+            BEGINS => match begin::<LINK>(packet) {
+                BEGUN => {}
+                verdict => return verdict,
+            },
+            SPECIAL => return special::<LINK>(packet),
+            TOO_LARGE => return too_large::<LINK>(packet),
+            TOO_OLD => return too_old::<LINK>(packet),
+            verdict => return verdict,
+        }
+    }
+    Skb::DROP
+}
+
+#[inline(never)]
+fn step<const LINK: u32>(packet: Skb) -> i32 {
     carry::<Skb, LINK>(packet)
 }
 
+#[inline(never)]
+fn special<const LINK: u32>(_packet: Skb) -> i32 {
+    Skb::PASS
+}
+
+#[inline(never)]
+fn too_large<const LINK: u32>(_packet: Skb) -> i32 {
+    count::dropped(0, Drop::TooBig);
+    Skb::DROP
+}
+
+#[inline(never)]
+fn too_old<const LINK: u32>(_packet: Skb) -> i32 {
+    count::dropped(0, Drop::Expired);
+    Skb::DROP
+}
+
 impl Hook for Skb {
-    #[inline(always)]
-    fn first<const LINK: u32>(
-        self,
-        maps: Maps,
-        headers: &Headers,
-        former: Option<u32>,
-        now: u32,
-    ) -> Result<&'static Record, i32> {
-        let Some(listener) = listener(&headers.tuple, self.interface(), maps.config()) else {
-            return Err(Skb::PASS);
-        };
-        match admit::admit(self, headers, listener, former.map_or(0, |index| index.wrapping_add(1)), now) {
-            admit::PASS => Err(Skb::PASS),
-            admit::DROP => Err(Skb::DROP),
-            record => RECORDS.get((record - admit::RECORD) as u32).ok_or(Skb::DROP),
-        }
-    }
-
-    #[inline(always)]
-    fn special<const LINK: u32>(self, _maps: Maps, _headers: &mut Headers, _now: u32) -> i32 {
-        Skb::PASS
-    }
-
     #[inline(always)]
     fn largest(self, headers: &Headers) -> u32 {
         match self.segment() {
             0 => headers.length,
             segment => headers.before_payload + segment,
         }
-    }
-
-    #[inline(always)]
-    fn too_large<const LINK: u32>(self, _headers: &Headers, record: &'static Record, _mtu: u32) -> i32 {
-        count::dropped(record.rule.load(core::sync::atomic::Ordering::Relaxed), Drop::TooBig);
-        Skb::DROP
-    }
-
-    #[inline(always)]
-    fn too_old<const LINK: u32>(self, _headers: &Headers, record: &'static Record) -> i32 {
-        count::dropped(record.rule.load(core::sync::atomic::Ordering::Relaxed), Drop::Expired);
-        Skb::DROP
     }
 
     #[inline(always)]
