@@ -5,8 +5,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
 use portway_datapath::abi::{
-    Drop, Member, Persist, PersistKey, Rule, TICKS_PER_SECOND, Tuple, choose,
-    member_flags, rule_flags, state,
+    Drop, Member, Persist, PersistKey, Rule, TICKS_PER_SECOND, Tuple, choose, member_flags, rule_flags, state,
 };
 use portway_datapath::balance;
 use portway_datapath::record::Flow;
@@ -17,9 +16,9 @@ use aya_ebpf::maps::PerCpuArray;
 
 use crate::carry::{is_over, ticks};
 use crate::count;
+use crate::listen::listener;
 use crate::maps::{MEMBERS, PERSIST, RECORDS, RULES, SLOTS, SOURCES, TURNS};
 use crate::memory::{self, DONE, FULL, Maps};
-use crate::listen::listener;
 use crate::packet::Packet;
 use crate::parse::{Headers, Parsed, parse};
 use crate::skb::Skb;

@@ -90,10 +90,7 @@ pub fn is_over(
     let fresh = record.seen.load(Relaxed) == now;
     bits & state::ENDED != 0
         || !fresh && record.is_expired(maps.config(), now)
-        || headers.tcp
-            && direction == Direction::Forth
-            && tcp::begins(headers.flags)
-            && tcp::is_over(bits)
+        || headers.tcp && direction == Direction::Forth && tcp::begins(headers.flags) && tcp::is_over(bits)
 }
 
 /// A packet of a live flow.

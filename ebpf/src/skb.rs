@@ -6,7 +6,9 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_head, bpf_skb_pull_data, bpf_skb_store_bytes};
+use aya_ebpf::helpers::generated::{
+    bpf_l4_csum_replace, bpf_skb_change_head, bpf_skb_pull_data, bpf_skb_store_bytes,
+};
 
 use crate::packet::Packet;
 

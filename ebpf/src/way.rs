@@ -131,7 +131,13 @@ fn ask_back<P: Packet>(packet: P, record: &'static Record, stamp: u32, way: &mut
 
 /// Asks the kernel, and keeps the answer.
 #[inline(always)]
-fn ask<P: Packet>(packet: P, record: &'static Record, direction: Direction, stamp: u32, way: &mut Way) -> bool {
+fn ask<P: Packet>(
+    packet: P,
+    record: &'static Record,
+    direction: Direction,
+    stamp: u32,
+    way: &mut Way,
+) -> bool {
     // The packet as it will leave is the answer to one that comes the other way.
     let other = match direction {
         Direction::Forth => Direction::Back,
@@ -171,9 +177,8 @@ pub fn route<P: Packet>(packet: P, tuple: &Tuple, way: &mut Way) -> Option<u32> 
     route.length = 1;
     route.interface = packet.interface();
     // SAFETY: the context, and a structure of the size that is said.
-    let answer = unsafe {
-        bpf_fib_lookup(packet.context(), (&raw mut route).cast(), size_of::<Route>() as i32, 0)
-    };
+    let answer =
+        unsafe { bpf_fib_lookup(packet.context(), (&raw mut route).cast(), size_of::<Route>() as i32, 0) };
     if answer != SUCCESS && answer != NO_NEIGHBOUR && answer != FRAGMENTATION_NEEDED {
         return None;
     }

@@ -12,7 +12,8 @@ const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 #[inline(always)]
 #[must_use]
 pub const fn client_hash(client: Address, port: Option<u16>, seed: u32) -> u32 {
-    let first = [client.high as u32, (client.high >> 32) as u32, client.low as u32, (client.low >> 32) as u32];
+    let first =
+        [client.high as u32, (client.high >> 32) as u32, client.low as u32, (client.low >> 32) as u32];
     let port_word = match port {
         // Two bytes of port and two of nothing, as they would lie in memory.
         Some(port) => port as u32,
@@ -66,7 +67,8 @@ const fn start(length: u32, seed: u32) -> [u32; 3] {
 /// Twelve bytes of more.
 #[inline(always)]
 const fn mix(words: [u32; 3], [a, b, c]: [u32; 3]) -> [u32; 3] {
-    let (mut a, mut b, mut c) = (a.wrapping_add(words[0]), b.wrapping_add(words[1]), c.wrapping_add(words[2]));
+    let (mut a, mut b, mut c) =
+        (a.wrapping_add(words[0]), b.wrapping_add(words[1]), c.wrapping_add(words[2]));
     a = a.wrapping_sub(c) ^ c.rotate_left(4);
     c = c.wrapping_add(b);
     b = b.wrapping_sub(a) ^ a.rotate_left(6);
@@ -85,7 +87,8 @@ const fn mix(words: [u32; 3], [a, b, c]: [u32; 3]) -> [u32; 3] {
 /// The last twelve bytes, or fewer and zeros.
 #[inline(always)]
 const fn last(words: [u32; 3], [a, b, c]: [u32; 3]) -> u32 {
-    let (mut a, mut b, mut c) = (a.wrapping_add(words[0]), b.wrapping_add(words[1]), c.wrapping_add(words[2]));
+    let (mut a, mut b, mut c) =
+        (a.wrapping_add(words[0]), b.wrapping_add(words[1]), c.wrapping_add(words[2]));
     c = (c ^ b).wrapping_sub(b.rotate_left(14));
     a = (a ^ c).wrapping_sub(c.rotate_left(11));
     b = (b ^ a).wrapping_sub(a.rotate_left(25));

@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn the_prefix_of_mapped_addresses_cancels_out() {
-        let mapped = |last: u8| Address { high: 0, low: u64::from_ne_bytes([0, 0, 0xff, 0xff, 192, 0, 2, last]) };
+        let mapped =
+            |last: u8| Address { high: 0, low: u64::from_ne_bytes([0, 0, 0xff, 0xff, 192, 0, 2, last]) };
         let long = Difference::NONE.minus_address(mapped(1)).plus_address(mapped(9));
         let short = Difference::NONE.minus_ipv4(mapped(1)).plus_ipv4(mapped(9));
         assert!(same(long.apply(0x1234), short.apply(0x1234)));
