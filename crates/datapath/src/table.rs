@@ -3,8 +3,9 @@
 //! A flow is one [`Record`]; the index has two entries for it, one for the tuple of each direction. A bucket of the index
 //! is a cache line of eight entries, and a tuple's entry is in one of two buckets, so that a look-up reads one or two
 //! lines of the index and the record. There are as many buckets that a full table uses 5/8 of their slots
-//! ([`crate::sweep::sizes`]). Both buckets of a tuple are full for less than one new flow in ten thousand where the table
-//! is kept completely full, and for none where it is not (`tests/load.rs`); such a flow is refused as by a full table.
+//! ([`crate::sweep::sizes`]). Both buckets of a tuple are full for one new flow in some ten thousand where the table is kept
+//! completely full, and for one in a hundred thousand where a twentieth of it is free (`tests/load.rs`); such a flow is
+//! refused as by a full table.
 //!
 //! **Entries.** Bits 0 to 31: the record's number plus 1; bit 32: the direction, 1 for [`Direction::Back`]; above: 30 bits
 //! of the tuple's hash, and bit 63, which is always set. 0 is an empty slot. An entry is complete in itself: inserting and removing are one compare and
