@@ -6,7 +6,8 @@ use std::time::Duration;
 use portway_core::address::Family;
 use portway_core::config;
 use portway_core::ruleset::{
-    EngineKind, HostSettings, Rule, Ruleset, Scope, SourceMode, TargetPorts, Timeouts,
+    Attach, ClientAddress, EngineKind, FlowTimeouts, HostSettings, Rule, Ruleset, Scope, SourceMode,
+    TargetPorts, Timeouts,
 };
 
 fn ruleset(text: &str) -> Ruleset {
@@ -43,6 +44,44 @@ fn listeners_without_a_family_take_the_backends() {
             matches!(&rule.listeners[0].scope, Scope::Interface(name, of) if name.as_str() == "eth0.100" && *of == family)
         );
     }
+}
+
+#[test]
+fn what_the_file_asks_of_the_ebpf_engine() {
+    let found = ruleset(
+        "[ebpf]
+attach = 'clsact'
+interfaces = ['eth0', 'wg0']
+max-flows = 1_048_576
+source-ports = '1024-2047'
+timeouts = { established = '30m', udp = '10s' }
+
+[[rule]]
+listen = '443'
+forward = '10.0.0.1'
+client-address = 'toa'
+new-flow-rate = 1000
+syn-cookies = 0
+
+[[rule]]
+listen = '444'
+forward = '10.0.0.1'
+",
+    );
+    let names: Vec<&str> = found.ebpf.interfaces.iter().map(|name| name.as_str()).collect();
+    assert_eq!((found.ebpf.attach, names), (Attach::Clsact, vec!["eth0", "wg0"]));
+    assert_eq!(
+        (found.ebpf.max_flows, found.ebpf.source_ports.to_string()),
+        (1 << 20, "1024-2047".to_owned())
+    );
+    let timeouts = found.ebpf.timeouts;
+    assert_eq!((timeouts.established, timeouts.udp), (Duration::from_secs(1800), Duration::from_secs(10)));
+    assert_eq!(timeouts.udp_stream, FlowTimeouts::default().udp_stream, "what is left out is the default");
+    let asks = |rule: &Rule| (rule.client_address, rule.new_flow_rate.map(u32::from), rule.syn_cookies);
+    assert_eq!(asks(&found.rules[0]), (Some(ClientAddress::Toa), Some(1000), Some(0)));
+    assert_eq!(asks(&found.rules[1]), (None, None, None));
+    let one = ruleset("ebpf.interfaces = 'eth0'\n").ebpf.interfaces;
+    assert_eq!(one.len(), 1, "a text alone is a list of one");
 }
 
 #[test]

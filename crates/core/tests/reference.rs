@@ -6,7 +6,7 @@ use std::time::Duration;
 use portway_core::config::keys::{FILE, Key, Section};
 use portway_core::config::value::{format_duration, parse_duration};
 use portway_core::config::{self, reference};
-use portway_core::ruleset::{Dns, Init, OnDown, Pool, Resolve, Timeouts, WhenEmpty};
+use portway_core::ruleset::{Dns, EbpfSettings, Init, OnDown, Pool, Resolve, Timeouts, WhenEmpty};
 
 #[test]
 fn the_page_is_up_to_date() {
@@ -79,6 +79,33 @@ fn the_defaults_are_the_defaults() {
             "idle" => defaults.idle,
             "half-closed" => defaults.half_closed,
             "udp-idle" => defaults.udp_idle,
+            other => panic!("{other} is not tested"),
+        };
+        assert_eq!(parse_duration(default(key)), Ok(holds), "{}", key.name);
+    }
+}
+
+#[test]
+fn the_defaults_of_the_ebpf_engine_are_the_defaults() {
+    let holds = EbpfSettings::default();
+    for key in section("[ebpf]").keys.iter().filter(|key| key.kind.section().is_none()) {
+        let value = match key.name {
+            "attach" => holds.attach.to_string(),
+            "interfaces" => if holds.interfaces.is_empty() { "all" } else { "some" }.to_owned(),
+            "max-flows" => holds.max_flows.to_string(),
+            "source-ports" => holds.source_ports.to_string(),
+            other => panic!("{other} is not tested"),
+        };
+        assert_eq!(default(key), value, "{}", key.name);
+    }
+    for key in section("[ebpf.timeouts]").keys {
+        let holds = match key.name {
+            "opening" => holds.timeouts.opening,
+            "established" => holds.timeouts.established,
+            "closing" => holds.timeouts.closing,
+            "time-wait" => holds.timeouts.time_wait,
+            "udp" => holds.timeouts.udp,
+            "udp-stream" => holds.timeouts.udp_stream,
             other => panic!("{other} is not tested"),
         };
         assert_eq!(parse_duration(default(key)), Ok(holds), "{}", key.name);

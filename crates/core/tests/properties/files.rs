@@ -13,10 +13,14 @@ use proptest::prelude::*;
 
 use super::{backend, host, listener, ports, texts};
 
-/// Every key of a rule's pool and of what stands below it, from the rule.
+/// Every key of a rule's pool and of what stands below it, from the rule; and those of the ebpf engine.
 fn keys() -> Vec<String> {
     let mut keys = Vec::new();
     for section in FILE.walk() {
+        if section.header.starts_with("[ebpf") {
+            keys.extend(section.keys.iter().map(|key| key.name.to_owned()));
+            continue;
+        }
         let Some(path) = section.header.strip_prefix("[rule.").and_then(|path| path.strip_suffix(']')) else {
             continue;
         };
@@ -41,6 +45,10 @@ fn files() -> impl Strategy<Value = String> {
         Just("{ max-fails = 3 }".to_owned()),
         Just("\"consistent-hash\"".to_owned()),
         Just("\"udp\"".to_owned()),
+        Just("\"toa\"".to_owned()),
+        Just("[\"eth0\", \"lo\"]".to_owned()),
+        Just("\"40000-65535\"".to_owned()),
+        Just("2000".to_owned()),
         Just("\"drain\"".to_owned()),
         Just("\"30s\"".to_owned()),
         Just("\"\\u0038\"".to_owned()),
@@ -52,6 +60,8 @@ fn files() -> impl Strategy<Value = String> {
         Just("forward".to_owned()),
         Just("source".to_owned()),
         Just("engine".to_owned()),
+        Just("client-address".to_owned()),
+        Just("syn-cookies".to_owned()),
         Just("timeouts".to_owned()),
         Just("max-connections".to_owned()),
         proptest::sample::select(keys()),
@@ -63,6 +73,8 @@ fn files() -> impl Strategy<Value = String> {
         1 => Just("[host.conntrack]".to_owned()),
         1 => Just("[proxy.timeouts]".to_owned()),
         1 => Just("[dns]".to_owned()),
+        1 => Just("[ebpf]".to_owned()),
+        1 => Just("[ebpf.timeouts]".to_owned()),
         2 => Just("[rule.pool]".to_owned()),
         1 => Just("[rule.pool.check]".to_owned()),
         1 => Just("[[rule.pool.backends]]".to_owned()),
