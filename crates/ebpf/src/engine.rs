@@ -15,7 +15,7 @@ use crate::attach::Attachments;
 use crate::flow;
 use crate::follow::Follower;
 use crate::held::{Held, Log, Prepared};
-use crate::maps::Maps;
+use crate::maps::FlowMemory;
 use crate::observe::{EbpfObserver, Known};
 use crate::pins::Pins;
 use crate::refusal::failure;
@@ -73,11 +73,11 @@ impl EbpfEngine {
     }
 
     /// Starts the threads, if they do not run.
-    fn start(&mut self, maps: Arc<Maps>) -> Result<(), EngineError> {
+    fn start(&mut self, flows: Arc<FlowMemory>) -> Result<(), EngineError> {
         if self.threads.is_none() {
             let start = |error| failure("start a thread", &error);
             let follower = Follower::start(Arc::clone(&self.held)).map_err(start)?;
-            self.threads = Some((follower, Sweeper::start(maps).map_err(start)?));
+            self.threads = Some((follower, Sweeper::start(flows).map_err(start)?));
         }
         Ok(())
     }
@@ -134,12 +134,12 @@ impl Engine for EbpfEngine {
 
     fn commit(&mut self) -> Result<Changed, EngineError> {
         let Some(Ready::Plan(prepared)) = self.prepared.take() else { return Ok(Changed::default()) };
-        let (changed, maps) = {
+        let (changed, flows) = {
             let mut held = self.lock();
             let Some(held) = held.as_mut() else { return Ok(Changed::default()) };
-            (held.commit(*prepared)?, Arc::clone(&held.maps))
+            (held.commit(*prepared)?, Arc::clone(&held.maps.flows))
         };
-        self.start(maps)?;
+        self.start(flows)?;
         Ok(changed)
     }
 

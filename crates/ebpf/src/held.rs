@@ -31,6 +31,7 @@ pub type Log = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// See the head of the file.
 pub struct Held {
+    pub(crate) pins: Pins,
     pub(crate) maps: Arc<Maps>,
     pub(crate) programs: Programs,
     pub(crate) attachments: Attachments,
@@ -106,6 +107,7 @@ impl Held {
         let attachments =
             Attachments::open(pins).map_err(|error| failure("open a netlink socket", &error))?;
         Ok(Self {
+            pins: pins.clone(),
             serving: Serving::read(&maps).map_err(|error| failure("read the maps back", &error))?,
             maps: Arc::new(maps),
             programs,
@@ -154,14 +156,17 @@ impl Held {
             let placed = state::place(name, rule, before, &mut prepared.allocations, &mut self.host);
             let (state, steps) = match placed {
                 // What flows have held until now may be free.
-                Err(_) if self.collect()? > 0 => return self.prepare(plan),
+                Err(_) if self.collect()? > 0 || self.grow(plan)? => return self.prepare(plan),
                 other => other?,
             };
             prepared.ready.extend(steps.ready);
             prepared.switch.extend(steps.switch);
             prepared.states.insert(name.clone(), state);
         }
-        self.check_listeners(&prepared)?;
+        match self.check_listeners(&prepared) {
+            Err(_) if self.grow(plan)? => return self.prepare(plan),
+            other => other?,
+        }
         write::carry_out(&self.maps, &prepared.ready).map_err(|error| failure("write the maps", &error))?;
         Ok(prepared)
     }
@@ -299,7 +304,9 @@ impl Held {
         for (name, rule) in &change.changed {
             let placed = state::place(name, rule, self.rules.get(name), &mut allocations, &mut self.host);
             let (state, steps) = match placed {
-                Err(_) if self.collect()? > 0 => return self.adjust(change),
+                Err(_) if self.collect()? > 0 || self.grow(&self.plan.clone().apply(change))? => {
+                    return self.adjust(change);
+                }
                 other => other?,
             };
             all.ready.extend(steps.ready);

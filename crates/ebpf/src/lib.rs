@@ -9,6 +9,7 @@ mod config;
 mod engine;
 mod flow;
 mod follow;
+mod grow;
 mod held;
 mod host;
 mod map;

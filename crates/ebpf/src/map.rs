@@ -184,6 +184,18 @@ impl<V: Plain> Counters<V> {
         Ok(values.chunks(self.processors).map(sum).collect())
     }
 
+    /// Adds to an element.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn add(&self, index: u32, value: V, sum: impl Fn(&[V]) -> V) -> io::Result<()> {
+        let mut values = vec![V::default(); self.processors];
+        let key = index.to_ne_bytes();
+        sys::lookup(self.map.as_fd(), &self.map.info, &key, view::bytes_mut(&mut values), self.processors)?;
+        values[0] = sum(&[values[0], value]);
+        sys::update(self.map.as_fd(), &self.map.info, &key, view::bytes(&values), self.processors)
+    }
+
     /// Sets an element to `value` in all.
     ///
     /// # Errors

@@ -2,9 +2,11 @@
 //!
 //! Deliberately absent: what is in them ([`crate::state`]).
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use portway_core::plan::ebpf::{Plan, Source};
@@ -43,7 +45,10 @@ pub struct Maps {
     pub legs: Counters<abi::Leg>,
     pub drops: Counters<abi::Drops>,
     pub names: Table<u32, [u64; 8]>,
-    pub flows: FlowMemory,
+    /// The flow table.
+    pub flows: Arc<FlowMemory>,
+    /// How many elements each may have, by name.
+    entries: BTreeMap<&'static str, u32>,
 }
 
 impl Maps {
@@ -52,8 +57,16 @@ impl Maps {
     /// # Errors
     /// The kernel's; one is missing, or has not the sizes of this version.
     pub fn open(directory: &Path) -> io::Result<Self> {
-        let open =
-            |name: &'static str| sys::get(&directory.join(name)).and_then(Map::new).map_err(named(name));
+        let entries = RefCell::new(BTreeMap::new());
+        let open = |name: &'static str| {
+            let map = sys::get(&directory.join(name)).and_then(Map::new).map_err(named(name))?;
+            entries.borrow_mut().insert(name, map.info.entries);
+            Ok(map)
+        };
+        // Those that only the programs use.
+        for name in [name::PERSIST, name::FRAGMENTS] {
+            open(name)?;
+        }
         Ok(Self {
             listeners: table(&open, name::LISTENERS)?,
             ranges: table(&open, name::RANGES)?,
@@ -69,13 +82,21 @@ impl Maps {
             legs: Counters::new(open(name::LEGS)?).map_err(named(name::LEGS))?,
             drops: Counters::new(open(name::DROPS)?).map_err(named(name::DROPS))?,
             names: table(&open, name::NAMES)?,
-            flows: FlowMemory {
+            flows: Arc::new(FlowMemory {
                 config: open(name::CONFIG)?.mapped().map_err(named(name::CONFIG))?,
                 records: open(name::RECORDS)?.mapped().map_err(named(name::RECORDS))?,
                 buckets: open(name::BUCKETS)?.mapped().map_err(named(name::BUCKETS))?,
                 free: open(name::FREE)?.mapped().map_err(named(name::FREE))?,
-            },
+            }),
+            entries: entries.take(),
         })
+    }
+}
+
+impl Maps {
+    /// How many elements each may have, by name.
+    pub fn entries(&self) -> BTreeMap<&'static str, u32> {
+        self.entries.clone()
     }
 }
 

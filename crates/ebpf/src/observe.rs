@@ -176,7 +176,8 @@ fn fullest(pairs: &BTreeMap<Pair, u64>, ports: u64) -> Vec<SourcePorts> {
     all.into_iter().take(PAIRS).map(tell).collect()
 }
 
-fn sum_of_legs(legs: &[abi::Leg]) -> abi::Leg {
+/// Of all processors.
+pub fn sum_of_legs(legs: &[abi::Leg]) -> abi::Leg {
     legs.iter().fold(abi::Leg::default(), |sum, leg| abi::Leg {
         flows: sum.flows + leg.flows,
         packets_in: sum.packets_in + leg.packets_in,
@@ -186,7 +187,8 @@ fn sum_of_legs(legs: &[abi::Leg]) -> abi::Leg {
     })
 }
 
-fn sum_of_drops(drops: &[abi::Drops]) -> abi::Drops {
+/// Of all processors.
+pub fn sum_of_drops(drops: &[abi::Drops]) -> abi::Drops {
     let mut sum = abi::Drops::default();
     for drops in drops {
         sum.by_reason.iter_mut().zip(drops.by_reason).for_each(|(sum, count)| *sum += count);

@@ -35,6 +35,11 @@ impl Ids {
         self.free.pop_first()
     }
 
+    /// There are more now: all below `end`.
+    pub fn grow(&mut self, end: u32) {
+        self.end = self.end.max(end);
+    }
+
     /// Gives one back.
     pub fn give(&mut self, id: u32) {
         self.free.insert(id);
@@ -89,20 +94,32 @@ impl Stretches {
         }
     }
 
+    /// The array is longer now by what begins at `from`.
+    pub fn grow(&mut self, from: u32, to: u32) {
+        if to > from {
+            self.insert(from, to - from);
+        }
+    }
+
     fn wake(&mut self) {
         let rested: Vec<_> = self.resting.extract_if(.., |(since, ..)| since.elapsed() >= REST).collect();
-        for (_, mut start, mut length) in rested {
-            if let Some((&before, &size)) = self.free.range(..start).next_back()
-                && before + size == start
-            {
-                self.free.remove(&before);
-                (start, length) = (before, length + size);
-            }
-            if let Some(size) = self.free.remove(&(start + length)) {
-                length += size;
-            }
-            self.free.insert(start, length);
+        for (_, start, length) in rested {
+            self.insert(start, length);
         }
+    }
+
+    /// Puts a stretch among the free ones, together with its neighbours.
+    fn insert(&mut self, mut start: u32, mut length: u32) {
+        if let Some((&before, &size)) = self.free.range(..start).next_back()
+            && before + size == start
+        {
+            self.free.remove(&before);
+            (start, length) = (before, length + size);
+        }
+        if let Some(size) = self.free.remove(&(start + length)) {
+            length += size;
+        }
+        self.free.insert(start, length);
     }
 }
 
@@ -124,6 +141,11 @@ impl Lists {
             held.entry(list).or_insert((start, 0)).1 += 1;
         }
         Self { held, room: Stretches::new(length, stretches) }
+    }
+
+    /// The array is longer now by what begins at `from`.
+    pub fn grow(&mut self, from: u32, to: u32) {
+        self.room.grow(from, to);
     }
 
     /// Where a list is, and whether it is to be written there.

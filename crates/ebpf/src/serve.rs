@@ -32,7 +32,9 @@ pub struct Serving {
     /// The number that was given out last: one that was let go of is not used again soon.
     last: u32,
     locals: BTreeMap<abi::Address, u32>,
-    /// What this daemon has attached, or tried to.
+    /// What was chosen when this daemon last attached something: it is tried once.
+    tried: BTreeMap<u32, Hooks>,
+    /// What came of it.
     hooks: BTreeMap<u32, Hooks>,
     /// Members that have no source address now: no route.
     pub unreachable: BTreeSet<abi::Address>,
@@ -54,10 +56,16 @@ impl Serving {
             last: numbers.values().max().copied().unwrap_or(0),
             numbers,
             locals: maps.locals.all()?.into_iter().collect(),
+            tried: BTreeMap::new(),
             hooks: BTreeMap::new(),
             unreachable: BTreeSet::new(),
             tcx: has_tcx(),
         })
+    }
+
+    /// What hangs where, as far as this daemon has attached it.
+    pub fn attached(&self) -> Vec<(u32, Hooks)> {
+        self.hooks.iter().map(|(interface, hooks)| (*interface, *hooks)).collect()
     }
 
     fn number(&mut self, interface: u32) -> Option<u32> {
@@ -155,6 +163,7 @@ impl Held {
         for interface in there.iter().filter(|index| !served.contains_key(*index)) {
             self.attachments.detach(*interface);
             self.serving.hooks.remove(interface);
+            self.serving.tried.remove(interface);
         }
         let gone: Vec<(u32, u32)> =
             self.serving.numbers.iter().map(|(index, number)| (*index, *number)).collect();
@@ -164,6 +173,7 @@ impl Held {
             self.serving.numbers.remove(&index);
             self.serving.ports.remove(&number);
             self.serving.hooks.remove(&index);
+            self.serving.tried.remove(&index);
         }
         for (index, hooks) in served {
             self.follow_interface(index, hooks)?;
@@ -181,7 +191,7 @@ impl Held {
             ));
             return Ok(());
         };
-        if self.serving.hooks.get(&index) != Some(&hooks) {
+        if self.serving.tried.insert(index, hooks) != Some(hooks) {
             self.serving.hooks.insert(index, hooks);
             let mut attached = self.attachments.attach(index, hooks, &mut self.programs);
             if hooks.xdp
@@ -190,9 +200,11 @@ impl Held {
                 let name = &known.interface.name;
                 (self.log)(&format!("ebpf: {name}: {}: {}; TC does all of it", failed.doing, failed.reason));
                 hooks.xdp = false;
+                self.serving.hooks.insert(index, hooks);
                 attached = self.attachments.attach(index, hooks, &mut self.programs);
             }
             if let Err(failed) = attached {
+                self.serving.hooks.remove(&index);
                 (self.log)(&format!("ebpf: {}: {}: {}", known.interface.name, failed.doing, failed.reason));
             }
         }

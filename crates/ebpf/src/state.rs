@@ -12,6 +12,7 @@ use portway_core::plan::ebpf::{Choose, Empty, RulePlan, Source};
 use portway_core::ruleset::RuleName;
 use portway_datapath::abi::{self, choose, member_flags, rule_flags};
 
+use crate::maps::Maps;
 use crate::refusal::no_room;
 use crate::room::{Ids, Lists, Stretches};
 use crate::value::{self, Key, Place};
@@ -36,6 +37,16 @@ pub struct Allocations {
     pub slots: Stretches,
     /// In `sources`.
     pub sources: Lists,
+}
+
+impl Allocations {
+    /// There is more room now. `before` had the rest.
+    pub fn grow(&mut self, before: &Maps, maps: &Maps) {
+        self.rules.grow(maps.rules.capacity());
+        self.members.grow(maps.legs.capacity());
+        self.slots.grow(before.slots.capacity(), maps.slots.capacity());
+        self.sources.grow(before.sources.capacity(), maps.sources.capacity());
+    }
 }
 
 /// What the maps hold of one rule.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use portway_datapath::sweep::{self, Suspect};
 
-use crate::maps::Maps;
+use crate::maps::FlowMemory;
 use crate::table::{View, now};
 
 /// How often a part of the table is looked at.
@@ -31,12 +31,12 @@ impl Sweeper {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn start(maps: Arc<Maps>) -> std::io::Result<Self> {
+    pub fn start(flows: Arc<FlowMemory>) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let thread = std::thread::Builder::new().name("ebpf-sweep".to_owned()).spawn(move || {
             let mut sweep = Sweep::default();
             while stopped.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
-                sweep.part(&maps);
+                sweep.part(&flows);
             }
         })?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
@@ -62,8 +62,8 @@ struct Sweep {
 }
 
 impl Sweep {
-    fn part(&mut self, maps: &Maps) {
-        let (view, records) = (View::new(&maps.flows), maps.flows.records.len() as u32);
+    fn part(&mut self, flows: &FlowMemory) {
+        let (view, records) = (View::new(flows), flows.records.len() as u32);
         let count = records.div_ceil(PARTS).min(MOST);
         let first = if self.next < records { self.next } else { 0 };
         sweep::sweep(&view, first, count, now());

@@ -56,3 +56,14 @@ impl Trial {
         sys::test_run(program.as_fd(), packet, context, repeat)
     }
 }
+
+/// Attaches a program of somebody else's to an interface by tcx: it lets everything pass, and goes with the descriptor.
+///
+/// # Errors
+/// The kernel's.
+pub fn bystander(interface: u32) -> io::Result<std::os::fd::OwnedFd> {
+    /// `TCX_NEXT`
+    const NEXT: i32 = -1;
+    let program = sys::load_trivial(sys::program::SCHED_CLS, NEXT)?;
+    sys::link_create(program.as_fd(), interface, sys::place::TCX_INGRESS, 0)
+}

@@ -47,9 +47,12 @@ impl Namespace {
 
     /// Runs a program in the namespace.
     pub fn run(&self, line: &str) -> String {
-        let words: Vec<&str> =
-            ["netns", "exec", &self.0].into_iter().chain(line.split_whitespace()).collect();
-        run("ip", &words)
+        self.run_words(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// The same, of words with spaces in them.
+    pub fn run_words(&self, words: &[&str]) -> String {
+        run("ip", &[&["netns", "exec", &self.0], words].concat())
     }
 
     /// Runs `f` on a thread in this namespace.

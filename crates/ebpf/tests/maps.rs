@@ -1,0 +1,70 @@
+//! What is in the maps: many rules, changed members, ranges, and maps that grow.
+#![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use portway_core::engine::Engine;
+use portway_core::plan::ebpf::Plan;
+use support::{Lab, apply, attached, plan, rule};
+
+/// So many rules, each for a port of its own.
+fn many(count: usize) -> String {
+    (0..count)
+        .map(|nth| rule(&format!("r{nth}"), &format!("tcp/10.1.0.1:{}", 1000 + nth), "10.2.0.2:80"))
+        .collect()
+}
+
+#[test]
+fn maps_grow_with_the_rules() {
+    let lab = Lab::new();
+    let (mut engine, log) = lab.engine();
+    apply(&lab.gateway, &mut engine, &plan(&many(1))).unwrap();
+    let before = attached(&lab.gateway, "lan");
+    let large = plan(&many(10_000));
+    let start = Instant::now();
+    let changed = apply(&lab.gateway, &mut engine, &large).unwrap();
+    let took = start.elapsed();
+    assert_eq!((changed.added, changed.removed), (9_999, 0));
+    assert_ne!(attached(&lab.gateway, "lan"), before, "the programs are others, on larger maps");
+    assert_eq!(attached(&lab.gateway, "lan").len(), 1);
+    assert_eq!(lab.gateway.within(|| engine.verify(&large)).unwrap(), Vec::<String>::new());
+    assert!(took < Duration::from_secs(5), "{took:?}");
+
+    drop(engine);
+    let (mut engine, _) = lab.engine();
+    let start = Instant::now();
+    let changed = apply(&lab.gateway, &mut engine, &large).unwrap();
+    assert_eq!((changed.added, changed.removed, changed.adopted), (0, 0, true));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    let changed = apply(&lab.gateway, &mut engine, &plan(&many(1))).unwrap();
+    assert_eq!((changed.added, changed.removed), (0, 9_999));
+    assert_eq!(lab.gateway.within(|| engine.verify(&plan(&many(1)))).unwrap(), Vec::<String>::new());
+    assert!(log.lock().unwrap().is_empty(), "{log:?}");
+    lab.gateway.within(|| engine.clear()).unwrap();
+}
+
+#[test]
+fn a_change_of_members_takes_milliseconds_among_ten_thousand_rules() {
+    let lab = Lab::new();
+    let (mut engine, _) = lab.engine();
+    let pool = |backends: &str| {
+        "[[rule]]\nname = 'pool'\nengine = 'ebpf'\nlisten = '10.1.0.1:80'\n[rule.pool]\nbalance = 'consistent-hash'\n".to_owned()
+            + &format!("backends = [{backends}]\n")
+    };
+    let rest = many(10_000);
+    let both = plan(&(rest.clone() + &pool("'10.2.0.2:80', '10.2.0.3:80'")));
+    let one = plan(&(rest + &pool("'10.2.0.2:80'")));
+    apply(&lab.gateway, &mut engine, &both).unwrap();
+    for (from, to) in [(&both, &one), (&one, &both)] {
+        let change = Plan::diff(from, to);
+        assert_eq!(change.changed.len(), 1);
+        let start = Instant::now();
+        lab.gateway.within(|| engine.adjust(&change)).unwrap();
+        let took = start.elapsed();
+        assert!(took < Duration::from_millis(100), "{took:?}");
+        assert_eq!(lab.gateway.within(|| engine.verify(to)).unwrap(), Vec::<String>::new());
+    }
+    lab.gateway.within(|| engine.clear()).unwrap();
+}
