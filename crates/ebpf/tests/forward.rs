@@ -5,7 +5,7 @@ mod support;
 
 use portway_core::engine::Engine;
 use portway_core::flow::FlowFilter;
-use support::{Lab, PATIENCE, apply, echo, plan, rule, wait_for};
+use support::{Lab, apply, echo, plan, rule};
 
 fn web() -> String {
     rule("web", "tcp/10.1.0.1:80", "10.2.0.2:8080")
