@@ -7,6 +7,10 @@
 //! full barrier; a load that asks for one gets only that of what depends on it, which is said at each. Everywhere else they are
 //! those of the standard library.
 //!
+//! LLVM 22 makes of a relaxed read-modify-write the instruction that does not return the old value, also where the low half
+//! of that value is used, which is then the operand. An addition therefore always asks for an order here; who uses what a
+//! relaxed `fetch_or` or `fetch_and` returns must ask for one, too.
+//!
 //! The only file of this crate with `unsafe` in it.
 
 #[cfg(not(target_arch = "bpf"))]
@@ -88,8 +92,8 @@ mod bpf {
                 }
 
                 #[inline(always)]
-                pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {
-                    self.0.fetch_add(value, order)
+                pub fn fetch_add(&self, value: $value, _: Ordering) -> $value {
+                    self.0.fetch_add(value, Ordering::SeqCst)
                 }
 
                 #[inline(always)]

@@ -162,6 +162,15 @@ impl Lab {
         Server
     }
 
+    /// A UDP socket of the client's.
+    pub fn bind(&self, on: &str, to: &str) -> UdpSocket {
+        let socket =
+            self.client.within(|| UdpSocket::bind(on).and_then(|socket| socket.connect(to).map(|()| socket)));
+        let socket = socket.unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    }
+
     pub fn connect(&self, to: &str) -> std::io::Result<TcpStream> {
         let to: SocketAddr = to.parse().unwrap();
         let stream = self.client.within(|| TcpStream::connect_timeout(&to, PATIENCE))?;
