@@ -1,4 +1,4 @@
-//! The eBPF engine: full NAT by programs on the interfaces, kept in pinned maps.
+//! The eBPF engine: full NAT by programs on the interfaces, kept in pinned maps; and, for its backends, [`toa`].
 //!
 //! What the programs do is `ebpf/` and `portway-datapath`; what they shall do is `portway_core::plan::ebpf`. Here they are
 //! loaded, attached and told. Deliberately absent: sysctls (the `portway` crate's) and any decision about rules.
@@ -27,11 +27,13 @@ mod state;
 mod sweep;
 mod sys;
 mod table;
+pub mod toa;
 #[doc(hidden)]
 pub mod trial;
 mod value;
 mod verify;
 mod view;
+mod words;
 mod write;
 
 pub use engine::EbpfEngine;

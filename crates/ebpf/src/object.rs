@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 use aya::programs::ProgramError;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 
+use crate::words;
+
 /// What `ebpf/build` made of `ebpf/src`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../object/portway.o");
-
-/// How much of an error is shown, in bytes.
-const LONGEST: usize = 2000;
 
 /// Programs by the kind of interface that they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,7 +57,7 @@ impl Programs {
         for (name, count) in entries {
             loader.map_max_entries(name, *count);
         }
-        let object = loader.load(OBJECT).map_err(|error| words(&error))?;
+        let object = loader.load(OBJECT).map_err(|error| words::of(&error))?;
         Ok(Self { object, loaded: BTreeMap::new() })
     }
 
@@ -68,7 +67,7 @@ impl Programs {
     /// The verifier's, in words.
     pub fn get(&mut self, kind: Kind) -> Result<BorrowedFd<'_>, String> {
         if !self.loaded.contains_key(&kind) {
-            let fd = load(&mut self.object, kind).map_err(|error| words(&error))?;
+            let fd = load(&mut self.object, kind).map_err(|error| words::of(&error))?;
             self.loaded.insert(kind, fd);
         }
         Ok(self.loaded[&kind].as_fd())
@@ -85,23 +84,4 @@ fn load(object: &mut Ebpf, kind: Kind) -> Result<OwnedFd, EbpfError> {
     }
     let fd = program.fd()?.as_fd().try_clone_to_owned();
     fd.map_err(|error| EbpfError::ProgramError(ProgramError::IOError(error)))
-}
-
-/// An error with all that led to it.
-fn words(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    // The verifier's diary: what went wrong stands at its end.
-    let skip = text.len().saturating_sub(LONGEST);
-    match text.char_indices().find(|(at, _)| *at >= skip) {
-        Some((at, _)) if at > 0 => format!("... {}", &text[at..]),
-        _ => text,
-    }
 }

@@ -1,7 +1,8 @@
 //! Where maps and links are kept while no daemon runs: a directory of a BPF file system for each network namespace.
 //!
 //! `/sys/fs/bpf/portway/<cookie of the namespace>/{maps,links}`. A BPF file system that was not there is mounted with
-//! `portway` for its source, so that `clear` knows it again. Deliberately absent: what is kept.
+//! `portway` for its source, so that `clear` knows it again. Deliberately absent: what is kept, and
+//! the directory of `portway toa` beside these ([`crate::toa`]).
 
 use std::fs;
 use std::io;
@@ -16,7 +17,7 @@ use rustix::net::{AddressFamily, SocketType};
 use crate::sys;
 
 /// Where a BPF file system is mounted by custom.
-const MOUNT: &str = "/sys/fs/bpf";
+pub const MOUNT: &str = "/sys/fs/bpf";
 /// What is ours in it, and the source that our mount has.
 const OURS: &str = "portway";
 /// `BPF_FS_MAGIC` (`include/uapi/linux/magic.h`).
@@ -76,11 +77,7 @@ impl Pins {
         remove(&self.directory)?;
         // Those of other namespaces, and other programs' pins, stay, and with them what holds them.
         let _ = fs::remove_dir(Path::new(MOUNT).join(OURS));
-        // The kernel's own listings come with every such file system (`kernel/bpf/preload`).
-        let others = |name: &String| !name.ends_with(".debug");
-        if !Self::names(Path::new(MOUNT)).iter().any(others) && is_our_mount() {
-            let _ = rustix::mount::unmount(MOUNT, UnmountFlags::empty());
-        }
+        release();
         Ok(())
     }
 
@@ -113,7 +110,7 @@ fn is_our_mount() -> bool {
 }
 
 /// The root of the file system, which is mounted if it is not. Two who come at the same time mount it once.
-fn mounted() -> io::Result<OwnedFd> {
+pub fn mounted() -> io::Result<OwnedFd> {
     let open =
         || rustix::fs::open(MOUNT, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let below = open()?;
@@ -126,6 +123,15 @@ fn mounted() -> io::Result<OwnedFd> {
         rustix::mount::mount(OURS, MOUNT, "bpf", flags, Some(c"mode=0700"))?;
     }
     Ok(open()?)
+}
+
+/// Unmounts the file system if it is ours and nothing is pinned in it any more. Somebody who has it open keeps it.
+pub fn release() {
+    // The kernel's own listings come with every such file system (`kernel/bpf/preload`).
+    let others = |name: &String| !name.ends_with(".debug");
+    if is_mounted() && is_our_mount() && !Pins::names(Path::new(MOUNT)).iter().any(others) {
+        let _ = rustix::mount::unmount(MOUNT, UnmountFlags::empty());
+    }
 }
 
 /// Removes a directory with what is in it; that there is none is no error.

@@ -7,12 +7,14 @@
 //! Deliberately absent: any Portway crate as a dependency, and any way to skip. A missing program, or no
 //! root, is a failure that says what to install.
 
+pub mod cgroup;
 pub mod chance;
 pub mod client;
 pub mod dns;
 pub mod engine;
 pub mod farm;
 pub mod foreign;
+pub mod gateway;
 pub mod hops;
 pub mod machine;
 pub mod netns;
@@ -29,6 +31,7 @@ pub mod topology;
 pub mod traffic;
 pub mod wire;
 
+pub use cgroup::Cgroup;
 pub use dns::Dns;
 pub use engine::Engine;
 pub use farm::Farm;

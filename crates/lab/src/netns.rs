@@ -15,7 +15,7 @@ use std::{fs, thread};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::wire::End;
-use crate::{pins, process};
+use crate::{Cgroup, cgroup, pins, process};
 
 /// How long anything may take to become ready, and how long a peer may stay silent.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -32,6 +32,7 @@ pub struct Namespace(Arc<Name>);
 pub(crate) struct Name {
     name: String,
     wires: Mutex<Vec<End>>,
+    cgroup: Mutex<Option<PathBuf>>,
 }
 
 impl Namespace {
@@ -47,7 +48,7 @@ impl Namespace {
         SWEEP.call_once(remove_orphans);
         let name = format!("{PREFIX}-{}-{}-{role}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         process::run(process::program("ip").args(["netns", "add", &name]));
-        let namespace = Self(Arc::new(Name { name, wires: Mutex::default() }));
+        let namespace = Self(Arc::new(Name { name, wires: Mutex::default(), cgroup: Mutex::default() }));
         namespace.ip("link set lo up");
         namespace
     }
@@ -60,6 +61,14 @@ impl Namespace {
     /// The far ends of its wires.
     pub(crate) fn wires(&self) -> MutexGuard<'_, Vec<End>> {
         self.0.wires.lock().expect("no holder panics")
+    }
+
+    /// Has every program that is started in it from now on begin in this control group.
+    ///
+    /// # Panics
+    /// Never: no holder of the lock panics.
+    pub fn put_into(&self, cgroup: &Cgroup) {
+        *self.0.cgroup.lock().expect("no holder panics") = Some(cgroup.path());
     }
 
     /// A reference that does not keep it.
@@ -95,7 +104,11 @@ impl Namespace {
         let found = process::find(program.as_ref());
         let mut command = process::program("nsenter");
         command.arg(format!("--net={}", self.path().display()));
-        command.arg(process::find(Path::new("setpriv"))).args(["--pdeathsig", "KILL", "--"]).arg(found);
+        command.arg(process::find(Path::new("setpriv"))).args(["--pdeathsig", "KILL", "--"]);
+        if let Some(cgroup) = &*self.0.cgroup.lock().expect("no holder panics") {
+            command.args(cgroup::within(cgroup));
+        }
+        command.arg(found);
         command
     }
 

@@ -1,7 +1,8 @@
-//! The system calls that rustix does not cover: the cookie of a network namespace, and a minimal bpf(2) for programs that are
+//! The system calls that rustix does not cover: the cookie of a network namespace, a TUN device, and a minimal bpf(2) for programs that are
 //! not Portway's. The only file of this crate with `unsafe`.
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
@@ -23,6 +24,29 @@ pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
         )
     };
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `struct ifreq` as TUNSETIFF reads it (include/uapi/linux/if.h): 40 bytes.
+#[repr(C)]
+struct TunRequest {
+    name: [u8; 16],
+    flags: i16,
+    rest: [u8; 22],
+}
+
+/// Makes a TUN device in the thread's network namespace: whatever is written to the file arrives on it, and whatever is
+/// routed to it is read, an IP packet at a time. It is gone when the file is closed.
+///
+/// # Errors
+/// What the kernel says.
+pub fn tun(name: &str) -> io::Result<File> {
+    let file = File::options().read(true).write(true).open("/dev/net/tun")?;
+    let flags = libc::IFF_TUN as i16 | libc::IFF_NO_PI as i16;
+    let mut request = TunRequest { name: [0; 16], flags, rest: [0; 22] };
+    request.name.iter_mut().take(15).zip(name.bytes()).for_each(|(to, from)| *to = from);
+    // SAFETY: TUNSETIFF reads and writes a `struct ifreq`, which `request` has the size of; it lives across the call.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, std::ptr::from_mut(&mut request)) };
+    if result == 0 { Ok(file) } else { Err(io::Error::last_os_error()) }
 }
 
 /// bpf(2): PROG_LOAD.

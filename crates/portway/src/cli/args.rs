@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use portway_core::config::value::parse_duration;
-use portway_core::flow::Place;
+use portway_core::flow::{Network, Place};
 use portway_core::ruleset::EngineKind;
 
 use crate::state_dir;
@@ -166,6 +166,13 @@ pub(super) enum Command {
         #[command(flatten)]
         state: State,
     },
+    /// On a backend: show the servers of a cgroup their clients, as gateways tell them (TCP option 254)
+    #[command(after_help = "Examples:\n  \
+        portway toa --cgroup system.slice/nginx.service --trust 192.0.2.10 --trust fd00:10::/64\n  \
+        portway toa --cgroup system.slice --trust 192.0.2.10 --detach\n  \
+        portway toa --status\n  \
+        portway toa --clear")]
+    Toa(Toa),
     /// Remove what a killed daemon left: kernel rules, their flows, host settings, files
     Clear {
         #[command(flatten)]
@@ -185,6 +192,27 @@ pub(super) struct Output {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Toa {
+    /// The cgroup of the servers: its directory, or its path in the hierarchy
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["status", "clear"])]
+    pub(super) cgroup: Option<PathBuf>,
+    /// Believe these gateways, and nobody else: 192.0.2.10, 192.0.2.0/24, fd00:10::/64 (may be given often)
+    #[arg(long, value_name = "NETWORK", value_parser = network, value_delimiter = ',')]
+    pub(super) trust: Vec<Network>,
+    /// Attach and return; serves until `--clear`, or the next start takes over
+    #[arg(long)]
+    pub(super) detach: bool,
+    /// Show what is attached where, and what was seen
+    #[arg(long, conflicts_with_all = ["detach", "trust", "clear"])]
+    pub(super) status: bool,
+    /// Detach from the cgroup, or from all without --cgroup, and remove every trace
+    #[arg(long, conflicts_with_all = ["detach", "trust"])]
+    pub(super) clear: bool,
+    #[command(flatten)]
+    pub(super) output: Output,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -245,6 +273,11 @@ fn backend(word: &str) -> Result<(String, String), String> {
         }
         _ => Err("write RULE/BACKEND, for example web/10.0.0.1:80 (portway status has the names)".to_owned()),
     }
+}
+
+fn network(word: &str) -> Result<Network, String> {
+    let place = word.parse::<Place>().ok().filter(|place| place.port.is_none());
+    place.map(|place| place.network).ok_or_else(|| "write 192.0.2.10, 192.0.2.0/24 or fd00::/64".to_owned())
 }
 
 fn duration(word: &str) -> Result<Duration, String> {

@@ -11,6 +11,7 @@ mod plan;
 mod probe;
 pub mod report;
 mod status;
+mod toa;
 
 use std::process::ExitCode;
 
@@ -99,6 +100,7 @@ fn run(command: Command) -> Result<(), Failure> {
             }
             other => Err(unexpected(other)),
         },
+        Command::Toa(words) => toa::run(&words),
         Command::Clear { state } => {
             daemon::clear(&state.dir(), &host::probe::caps())?;
             report::say("cleared");
