@@ -40,7 +40,7 @@ pub fn begin<const LINK: u32>(packet: Skb) -> i32 {
     let Some(new) = SCRATCH.get_ptr_mut(0) else { return Skb::PASS };
     // SAFETY: this processor's; programs of both hooks do not interrupt each other.
     let new: &mut New = unsafe { &mut *new };
-    if !matches!(parse::<Skb, LINK>(packet, &mut new.headers), Parsed::Plain) {
+    if !matches!(parse::<Skb, LINK, true>(packet, &mut new.headers), Parsed::Plain) {
         return Skb::PASS;
     }
     new.now = ticks();

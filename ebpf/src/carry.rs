@@ -11,6 +11,7 @@ use portway_datapath::table::{self, Memory};
 use portway_datapath::tcp;
 
 use crate::count;
+use crate::fragment;
 use crate::memory::Maps;
 use crate::parse::{Headers, Parsed, parse};
 use crate::rewrite::Rewrite;
@@ -45,14 +46,14 @@ pub fn ticks() -> u32 {
     (unsafe { bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32
 }
 
-/// What becomes of a packet that begins with `LINK` bytes of link header.
+/// What becomes of a packet that begins with `LINK` bytes of link header. With `ALL` first fragments are carried too.
 #[inline(always)]
-pub fn carry<P: Hook, const LINK: u32>(packet: P) -> i32 {
+pub fn carry<P: Hook, const LINK: u32, const ALL: bool>(packet: P) -> i32 {
     let Some(maps) = Maps::open() else { return P::PASS };
     let mut headers = Headers::new();
-    match parse::<P, LINK>(packet, &mut headers) {
+    match parse::<P, LINK, ALL>(packet, &mut headers) {
         Parsed::Plain => {}
-        Parsed::Special => return SPECIAL,
+        Parsed::Special | Parsed::Later => return SPECIAL,
         Parsed::Other => return P::PASS,
     }
     let now = ticks();
@@ -62,6 +63,9 @@ pub fn carry<P: Hook, const LINK: u32>(packet: P) -> i32 {
     let record = forever(found.record);
     let bits = record.state.load(Relaxed);
     if !is_over(&maps, &headers, record, found.direction, bits, now) {
+        if ALL && headers.fragment {
+            fragment::note(&headers, found.index, found.direction, now);
+        }
         return on::<P, LINK>(packet, maps, &headers, record, found.direction, bits, now);
     }
     if found.direction == Direction::Back || headers.tcp && !tcp::begins(headers.flags) {
@@ -95,7 +99,7 @@ pub fn is_over(
 
 /// A packet of a live flow.
 #[inline(always)]
-fn on<P: Hook, const LINK: u32>(
+pub fn on<P: Hook, const LINK: u32>(
     packet: P,
     maps: Maps,
     headers: &Headers,
@@ -121,19 +125,7 @@ fn on<P: Hook, const LINK: u32>(
     if !packet.can_send(&out) {
         return P::PASS;
     }
-    // As it leaves it is what answers the other side's packets.
-    let other = match direction {
-        Direction::Forth => Direction::Back,
-        Direction::Back => Direction::Forth,
-    };
-    let answers = record.tuple(other);
-    let new = Tuple {
-        source: answers.destination,
-        destination: answers.source,
-        source_port: answers.destination_port,
-        destination_port: answers.source_port,
-        protocol: answers.protocol,
-    };
+    let new = leaving(record, direction);
     if !packet.rewrite::<LINK>(headers, &new) {
         count::dropped(record.rule.load(Relaxed), Drop::Mangled);
         return P::DROP;
@@ -141,6 +133,27 @@ fn on<P: Hook, const LINK: u32>(
     note(record, headers, direction, bits, now);
     count::carried(record.member.load(Relaxed), direction, headers.length);
     packet.send::<LINK>(headers, &out)
+}
+
+/// The tuple of a flow's packets as they leave: what answers those that come the other way.
+#[inline(always)]
+pub fn leaving(record: &Record, direction: Direction) -> Tuple {
+    swapped(&record.tuple(match direction {
+        Direction::Forth => Direction::Back,
+        Direction::Back => Direction::Forth,
+    }))
+}
+
+/// The tuple of what is answered by a tuple.
+#[inline(always)]
+pub fn swapped(tuple: &Tuple) -> Tuple {
+    Tuple {
+        source: tuple.destination,
+        destination: tuple.source,
+        source_port: tuple.destination_port,
+        destination_port: tuple.source_port,
+        protocol: tuple.protocol,
+    }
 }
 
 /// Notes in the record that a packet has passed.

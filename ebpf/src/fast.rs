@@ -14,7 +14,7 @@ use crate::xdp::Xdp;
 /// The entry of the program.
 #[inline(always)]
 pub fn enter<const LINK: u32>(packet: Xdp) -> i32 {
-    match carry::<Xdp, LINK>(packet) {
+    match carry::<Xdp, LINK, false>(packet) {
         BEGINS.. => Xdp::PASS,
         verdict => verdict,
     }

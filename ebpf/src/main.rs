@@ -11,6 +11,8 @@ mod admit;
 mod carry;
 mod count;
 mod fast;
+mod fragment;
+mod icmp;
 mod listen;
 mod maps;
 mod memory;

@@ -19,13 +19,23 @@ pub const IPV6: u16 = 0x86dd_u16.to_be();
 /// The length of the header.
 pub const IPV6_HEADER: u32 = 40;
 
-/// More fragments, or not the first one: the bits of IPv4's third word, as they lie in memory.
-const FRAGMENT: u16 = 0x3fff_u16.to_be();
+/// Which fragment of a datagram an IPv4 packet is, in eight bytes from its beginning: the bits of the fourth half word, as
+/// they lie in memory.
+const OFFSET: u16 = 0x1fff_u16.to_be();
+
+/// More fragments follow.
+const MORE: u16 = 0x2000_u16.to_be();
 
 /// Do not fragment.
 const DONT_FRAGMENT: u16 = 0x4000_u16.to_be();
 
-/// What is asked about a whole TCP or UDP packet.
+/// The extension header of fragments (RFC 8200 4.5).
+pub const FRAGMENT: u8 = 44;
+
+/// The length of that header.
+const FRAGMENT_HEADER: u32 = 8;
+
+/// What is asked about a TCP or UDP packet.
 pub struct Headers {
     /// Its tuple.
     pub tuple: Tuple,
@@ -35,6 +45,8 @@ pub struct Headers {
     pub length: u32,
     /// Those of the headers among them.
     pub before_payload: u32,
+    /// The datagram's identification, if it is a fragment.
+    pub id: u32,
     /// Whether it is IPv4.
     pub ipv4: bool,
     /// Whether it is TCP.
@@ -45,6 +57,8 @@ pub struct Headers {
     pub ttl: u8,
     /// Whether it may not be fragmented on the way.
     pub whole: bool,
+    /// Whether it is a fragment.
+    pub fragment: bool,
 }
 
 impl Headers {
@@ -62,49 +76,69 @@ impl Headers {
             transport: 0,
             length: 0,
             before_payload: 0,
+            id: 0,
             ipv4: false,
             tcp: false,
             flags: 0,
             ttl: 0,
             whole: false,
+            fragment: false,
         }
     }
 }
 
 /// What a packet is.
 pub enum Parsed {
-    /// Whole TCP or UDP.
+    /// TCP or UDP with the transport's header: whole, or where that is asked for a first fragment.
     Plain,
-    /// Something of IP that may be about a flow.
+    /// A fragment without the transport's header. Of the headers there are the addresses and what is said of fragments.
+    Later,
+    /// Something else of IP that may be about a flow.
     Special,
     /// None of our business.
     Other,
 }
 
-/// Reads the headers of a packet that begins with `LINK` bytes of link header.
+/// The family of a packet that begins with `LINK` bytes of link header: whether it is IPv4.
 #[inline(always)]
-pub fn parse<P: Packet, const LINK: u32>(packet: P, headers: &mut Headers) -> Parsed {
-    let Some(first) = packet.window::<20>(LINK) else { return Parsed::Other };
-    let ipv4 = if LINK == 0 {
-        match first.get::<u8, 0>() >> 4 {
-            4 => true,
-            6 => false,
-            _ => return Parsed::Other,
-        }
-    } else {
-        let Some(link) = packet.window::<14>(0) else { return Parsed::Other };
-        match link.get::<u16, 12>() {
-            IPV4 => true,
-            IPV6 => false,
-            _ => return Parsed::Other,
-        }
-    };
+pub fn family<P: Packet, const LINK: u32>(packet: P) -> Option<bool> {
+    if LINK == 0 {
+        return match packet.window::<1>(0)?.get::<u8, 0>() >> 4 {
+            4 => Some(true),
+            6 => Some(false),
+            _ => None,
+        };
+    }
+    match packet.window::<14>(0)?.get::<u16, 12>() {
+        IPV4 => Some(true),
+        IPV6 => Some(false),
+        _ => None,
+    }
+}
+
+/// Reads the headers of a packet that begins with `LINK` bytes of link header. With `ALL` fragments are looked into;
+/// without, they are [`Parsed::Special`], which is quicker.
+#[inline(always)]
+pub fn parse<P: Packet, const LINK: u32, const ALL: bool>(packet: P, headers: &mut Headers) -> Parsed {
+    let Some(ipv4) = family::<P, LINK>(packet) else { return Parsed::Other };
     headers.ipv4 = ipv4;
-    let protocol = if ipv4 {
+    headers.fragment = false;
+    let mut later = false;
+    let mut protocol: u8;
+    if ipv4 {
+        let Some(first) = packet.window::<20>(LINK) else { return Parsed::Other };
         let version = first.get::<u8, 0>();
         let fragment = first.get::<u16, 6>();
         if version >> 4 != 4 || version & 15 < 5 {
             return Parsed::Other;
+        }
+        if fragment & (OFFSET | MORE) != 0 {
+            if !ALL {
+                return Parsed::Special;
+            }
+            headers.fragment = true;
+            headers.id = u32::from(first.get::<u16, 4>());
+            later = fragment & OFFSET != 0;
         }
         headers.transport = LINK + u32::from(version & 15) * 4;
         headers.length = u32::from(u16::from_be(first.get::<u16, 2>()));
@@ -112,10 +146,7 @@ pub fn parse<P: Packet, const LINK: u32>(packet: P, headers: &mut Headers) -> Pa
         headers.whole = fragment & DONT_FRAGMENT != 0;
         headers.tuple.source = Address::ipv4(first.get::<u32, 12>());
         headers.tuple.destination = Address::ipv4(first.get::<u32, 16>());
-        if fragment & FRAGMENT != 0 {
-            return Parsed::Special;
-        }
-        first.get::<u8, 9>()
+        protocol = first.get::<u8, 9>();
     } else {
         let Some(first) = packet.window::<40>(LINK) else { return Parsed::Other };
         headers.transport = LINK + IPV6_HEADER;
@@ -124,9 +155,20 @@ pub fn parse<P: Packet, const LINK: u32>(packet: P, headers: &mut Headers) -> Pa
         headers.whole = true;
         headers.tuple.source = first.address::<8, 16>();
         headers.tuple.destination = first.address::<24, 32>();
-        first.get::<u8, 6>()
-    };
+        protocol = first.get::<u8, 6>();
+        if ALL && protocol == FRAGMENT {
+            let Some(header) = packet.window::<8>(LINK + IPV6_HEADER) else { return Parsed::Other };
+            headers.fragment = true;
+            headers.id = header.get::<u32, 4>();
+            headers.transport = LINK + IPV6_HEADER + FRAGMENT_HEADER;
+            later = u16::from_be(header.get::<u16, 2>()) >> 3 != 0;
+            protocol = header.get::<u8, 0>();
+        }
+    }
     headers.tuple.protocol = u32::from(protocol);
+    if ALL && later {
+        return Parsed::Later;
+    }
     match protocol {
         TCP => {
             let Some(transport) = packet.window::<20>(headers.transport) else { return Parsed::Other };

@@ -48,7 +48,7 @@ fn addresses(headers: &Headers, new: &Tuple) -> Difference {
 
 /// Both ports as they lie in memory.
 #[inline(always)]
-fn ports(tuple: &Tuple) -> u32 {
+pub fn ports(tuple: &Tuple) -> u32 {
     u32::from(tuple.source_port) | u32::from(tuple.destination_port) << 16
 }
 
@@ -98,13 +98,24 @@ impl Rewrite for Xdp {
 impl Rewrite for Skb {
     #[inline(always)]
     fn rewrite<const LINK: u32>(self, headers: &Headers, new: &Tuple) -> bool {
-        let change = addresses(headers, new);
         let Some(transport) = self.window::<8>(headers.transport) else { return false };
         transport.set::<u32, 0>(ports(new));
+        if !self.rewrite_addresses::<LINK>(headers, new) {
+            return false;
+        }
+        let change = addresses(headers, new);
+        let check = headers.transport + if headers.tcp { 16 } else { 6 };
+        let rest = Difference::NONE.minus(ports(&headers.tuple)).plus(ports(new));
+        self.update_checksum(check, change.folded(), rest.folded(), !headers.tcp)
+    }
+}
+
+impl Skb {
+    /// Puts the addresses of `new` into the IP header, and takes one from the time to live.
+    #[inline(always)]
+    pub fn rewrite_addresses<const LINK: u32>(self, headers: &Headers, new: &Tuple) -> bool {
         if headers.ipv4 {
-            if !ipv4::<Self, LINK>(self, new, change) {
-                return false;
-            }
+            ipv4::<Self, LINK>(self, new, addresses(headers, new))
         } else {
             // A sum over the whole packet has the addresses in it, and no header checksum that makes up for them.
             let Some(header) = self.window::<40>(LINK) else { return false };
@@ -117,12 +128,7 @@ impl Rewrite for Skb {
             };
             // SAFETY: the structure has no padding, and so 34 bytes from its seventh on.
             let bytes: &[u8; 34] = unsafe { &*core::ptr::from_ref(&ends).cast::<u8>().add(6).cast() };
-            if !self.store(LINK + 6, bytes) {
-                return false;
-            }
+            self.store(LINK + 6, bytes)
         }
-        let check = headers.transport + if headers.tcp { 16 } else { 6 };
-        let rest = Difference::NONE.minus(ports(&headers.tuple)).plus(ports(new));
-        self.update_checksum(check, change.folded(), rest.folded(), !headers.tcp)
     }
 }

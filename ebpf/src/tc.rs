@@ -7,8 +7,10 @@ use portway_datapath::abi::{Drop, port_flags};
 use crate::admit::{BEGUN, begin};
 use crate::carry::{BEGINS, Hook, SPECIAL, TOO_LARGE, TOO_OLD, carry};
 use crate::count;
+use crate::fragment::later;
+use crate::icmp::error;
 use crate::packet::Packet;
-use crate::parse::{Headers, IPV4, IPV6};
+use crate::parse::{Headers, IPV4, IPV6, Parsed, parse};
 use crate::skb::Skb;
 use crate::way::Way;
 
@@ -24,12 +26,18 @@ pub fn enter<const LINK: u32>(packet: Skb) -> i32 {
     packet.reach(LINK + REACH);
     // Twice: a packet that begins a flow is then one of the flow.
     for _ in 0..2u64 {
-        match step::<LINK>(packet) {
+        let mut verdict = step::<LINK>(packet);
+        if verdict == SPECIAL {
+            verdict = match whole_step::<LINK>(packet) {
+                SPECIAL => return special::<LINK>(packet),
+                verdict => verdict,
+            };
+        }
+        match verdict {
             BEGINS => match begin::<LINK>(packet) {
                 BEGUN => {}
                 verdict => return verdict,
             },
-            SPECIAL => return special::<LINK>(packet),
             TOO_LARGE => return too_large::<LINK>(packet),
             TOO_OLD => return too_old::<LINK>(packet),
             verdict => return verdict,
@@ -40,12 +48,24 @@ pub fn enter<const LINK: u32>(packet: Skb) -> i32 {
 
 #[inline(never)]
 fn step<const LINK: u32>(packet: Skb) -> i32 {
-    carry::<Skb, LINK>(packet)
+    carry::<Skb, LINK, false>(packet)
 }
 
+/// [`step`] for what it has found to be special: first fragments are not.
 #[inline(never)]
-fn special<const LINK: u32>(_packet: Skb) -> i32 {
-    Skb::PASS
+fn whole_step<const LINK: u32>(packet: Skb) -> i32 {
+    carry::<Skb, LINK, true>(packet)
+}
+
+/// What is neither TCP nor UDP, or has no ports.
+#[inline(always)]
+fn special<const LINK: u32>(packet: Skb) -> i32 {
+    let mut headers = Headers::new();
+    match parse::<Skb, LINK, true>(packet, &mut headers) {
+        Parsed::Later => later::<LINK>(packet),
+        Parsed::Special => error::<LINK>(packet),
+        _ => Skb::PASS,
+    }
 }
 
 #[inline(never)]

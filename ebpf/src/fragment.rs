@@ -1,0 +1,91 @@
+//! Fragments (RFC 791, RFC 8200 4.5): only the first has ports, so the others follow what has been noted of it.
+//!
+//! The kernel gets fragments that come before their first one, for there is no room here to keep them; it puts them
+//! together in vain, and the sender sends again. Deliberately absent: putting them together.
+
+use portway_datapath::abi::{Drop, Fragment, FragmentKey, TICKS_PER_SECOND};
+use portway_datapath::record::Direction;
+use portway_datapath::table::Memory;
+
+use crate::carry::{Hook, is_over, leaving, ticks};
+use crate::count;
+use crate::maps::FRAGMENTS;
+use crate::memory::Maps;
+use crate::packet::Packet;
+use crate::parse::{Headers, Parsed, parse};
+use crate::skb::Skb;
+use crate::way::{Way, way};
+use core::sync::atomic::Ordering::Relaxed;
+
+/// The direction's bit of [`Fragment::record`].
+const BACK: u32 = 1 << 31;
+
+/// How long the parts of a datagram are waited for: as long as Linux does (`net.ipv4.ipfrag_time`).
+const LIFE: u32 = 30 * TICKS_PER_SECOND;
+
+#[inline(always)]
+fn key(headers: &Headers) -> FragmentKey {
+    FragmentKey {
+        source: headers.tuple.source,
+        destination: headers.tuple.destination,
+        id: headers.id,
+        protocol: headers.tuple.protocol,
+    }
+}
+
+/// Notes which flow a first fragment belongs to.
+#[inline(always)]
+pub fn note(headers: &Headers, record: u32, direction: Direction, now: u32) {
+    let back = if direction == Direction::Back { BACK } else { 0 };
+    // A full map lets the oldest go; a datagram is lost then, and its sender sends again.
+    let _ = FRAGMENTS.insert(&key(headers), &Fragment { record: record | back, seen: now }, 0);
+}
+
+/// A fragment without ports. If it is of no flow it is left to the kernel.
+#[inline(never)]
+pub fn later<const LINK: u32>(packet: Skb) -> i32 {
+    let Some(maps) = Maps::open() else { return Skb::PASS };
+    let mut headers = Headers::new();
+    if !matches!(parse::<Skb, LINK, true>(packet, &mut headers), Parsed::Later) {
+        return Skb::PASS;
+    }
+    let now = ticks();
+    // SAFETY: the map's value. Another processor may replace it; then it is one or the other datagram's.
+    let noted = FRAGMENTS.get_ptr(&key(&headers)).map(|noted| unsafe { *noted });
+    let Some(noted) = noted.filter(|noted| now.wrapping_sub(noted.seen) <= LIFE) else {
+        count::dropped(0, Drop::Fragment);
+        return Skb::PASS;
+    };
+    let direction = if noted.record & BACK == 0 { Direction::Forth } else { Direction::Back };
+    let Some(record) = crate::maps::RECORDS.get(noted.record & !BACK) else { return Skb::PASS };
+    let new = leaving(record, direction);
+    let bits = record.state.load(Relaxed);
+    headers.tcp = false;
+    let arrived = record.tuple(direction);
+    let same = arrived.source == headers.tuple.source
+        && arrived.destination == headers.tuple.destination
+        && arrived.protocol == headers.tuple.protocol;
+    if !same || is_over(&maps, &headers, record, direction, bits, now) {
+        return Skb::PASS;
+    }
+    let mut out = Way::new();
+    let rule = record.rule.load(Relaxed);
+    if headers.ttl <= 1 {
+        count::dropped(rule, Drop::Expired);
+        return Skb::DROP;
+    }
+    if !way(packet, maps.config(), record, direction, now, &mut out) {
+        count::dropped(rule, Drop::NoRoute);
+        return Skb::DROP;
+    }
+    if headers.length > out.mtu {
+        count::dropped(rule, Drop::TooBig);
+        return Skb::DROP;
+    }
+    if !packet.rewrite_addresses::<LINK>(&headers, &new) {
+        count::dropped(rule, Drop::Mangled);
+        return Skb::DROP;
+    }
+    count::carried(record.member.load(Relaxed), direction, headers.length);
+    packet.send::<LINK>(&headers, &out)
+}
