@@ -53,7 +53,8 @@ struct Error {
 pub fn error<const LINK: u32>(packet: Skb) -> i32 {
     packet.reach(LINK + REACH);
     let Some(maps) = Maps::open() else { return Skb::PASS };
-    let mut error = Error { headers: Headers::new(), quoted: Headers::new().tuple, inner: 0, inner_transport: 0 };
+    let mut error =
+        Error { headers: Headers::new(), quoted: Headers::new().tuple, inner: 0, inner_transport: 0 };
     let read = match family::<Skb, LINK>(packet) {
         Some(true) => read_ipv4::<LINK>(packet, &mut error),
         Some(false) => read_ipv6::<LINK>(packet, &mut error),
