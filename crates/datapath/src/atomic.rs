@@ -4,9 +4,8 @@
 //! stores with an order only from the fourth, and LLVM refuses even relaxed ones before it. A plain aligned access to a
 //! word is one instruction of the machine in every JIT, so volatile accesses are what relaxed ones would be. On BPF the
 //! types here therefore load and store by volatile access; a store that asks for an order goes by exchange, which is a
-//! full barrier; a load that asks for one gets only that of what depends on it. Additions and the like have the strongest
-//! order, because LLVM 22 makes of relaxed ones the instruction that returns nothing, and goes on with the operand where
-//! the former value is asked for. Everywhere else these are the types of the standard library.
+//! full barrier; a load that asks for one gets only that of what depends on it, which is said at each. Everywhere else they are
+//! those of the standard library.
 //!
 //! LLVM 22 makes of a relaxed read-modify-write the instruction that does not return the old value, also where the low half
 //! of that value is used, which is then the operand. An addition therefore always asks for an order here; who uses what a
@@ -98,13 +97,13 @@ mod bpf {
                 }
 
                 #[inline(always)]
-                pub fn fetch_or(&self, value: $value, _: Ordering) -> $value {
-                    self.0.fetch_or(value, Ordering::SeqCst)
+                pub fn fetch_or(&self, value: $value, order: Ordering) -> $value {
+                    self.0.fetch_or(value, order)
                 }
 
                 #[inline(always)]
-                pub fn fetch_and(&self, value: $value, _: Ordering) -> $value {
-                    self.0.fetch_and(value, Ordering::SeqCst)
+                pub fn fetch_and(&self, value: $value, order: Ordering) -> $value {
+                    self.0.fetch_and(value, order)
                 }
             }
         };
