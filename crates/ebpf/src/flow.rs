@@ -30,7 +30,7 @@ pub fn ids_in_use(flows: &FlowMemory) -> (BTreeSet<u32>, BTreeSet<u32>) {
 fn word(record: &Record, config: &Config, now: u32) -> Option<&'static str> {
     let bits = record.state.load(Relaxed);
     let has = |bit| bits & bit != 0;
-    if record.phase.load(Relaxed) != phase::LIVE || has(state::ENDED) || record.is_expired(config, now) {
+    if has(state::ENDED) || record.is_expired(config, now) {
         return None;
     }
     if has(state::UDP) {
@@ -45,17 +45,21 @@ fn word(record: &Record, config: &Config, now: u32) -> Option<&'static str> {
     }
 }
 
-/// Calls `each` with every live flow.
-pub fn each_live(flows: &FlowMemory, mut each: impl FnMut(&Record, &'static str)) {
+/// Calls `each` with every record that holds its tuples, and how far the flow is, in words; without one where it is over.
+pub fn each(flows: &FlowMemory, mut each: impl FnMut(&Record, Option<&'static str>)) {
     let (config, now) = (config::read(flows), now());
-    for record in flows.records.iter() {
-        if record.phase.load(Relaxed) != phase::LIVE {
-            continue;
-        }
-        if let Some(word) = word(record, &config, now) {
-            each(record, word);
-        }
+    for record in flows.records.iter().filter(|record| record.phase.load(Relaxed) == phase::LIVE) {
+        each(record, word(record, &config, now));
     }
+}
+
+/// Calls `see` with every live flow.
+fn each_live(flows: &FlowMemory, mut see: impl FnMut(&Record, &'static str)) {
+    each(flows, |record, word| {
+        if let Some(word) = word {
+            see(record, word);
+        }
+    });
 }
 
 /// A record as every engine lists flows.

@@ -14,10 +14,15 @@ use rustix::io::Errno;
 
 use crate::config;
 use crate::held::Held;
+use crate::netdev;
 use crate::route::{GROUPS, Told, told};
 
 /// Changes come in crowds (an interface comes with its addresses and routes): after one, so much time is left for the others.
 const CROWD: Duration = Duration::from_millis(10);
+/// On a host whose routes never stop changing, following takes at most this part of a processor: one in so many.
+const SHARE: u32 = 10;
+/// And never waits longer.
+const LONGEST: Duration = Duration::from_secs(2);
 
 /// The thread; it ends when this is dropped.
 pub struct Follower {
@@ -33,6 +38,19 @@ struct Changes {
     neighbours: bool,
 }
 
+impl Changes {
+    /// Some was lost: it may have been anything.
+    const ALL: Self = Self { interfaces: true, routes: true, neighbours: true };
+}
+
+/// What is listened to.
+struct Ears {
+    routing: Listener,
+    /// Nothing before Linux 6.3.
+    drivers: Option<Listener>,
+    stop: Arc<OwnedFd>,
+}
+
 impl Follower {
     /// Starts it, in the network namespace of the calling thread.
     ///
@@ -40,17 +58,23 @@ impl Follower {
     /// The kernel's.
     pub fn start(held: Arc<Mutex<Option<Held>>>) -> io::Result<Self> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
-        let mut listener = Listener::open(None, GROUPS)?;
-        let stopped = Arc::clone(&stop);
+        let routing = Listener::open(None, GROUPS)?;
+        let mut ears = Ears { routing, drivers: netdev::listen().ok(), stop: Arc::clone(&stop) };
         let thread = std::thread::Builder::new().name("ebpf-follow".to_owned()).spawn(move || {
-            while wait(&listener, &stopped) {
-                std::thread::sleep(CROWD);
-                let changes = heard(&mut listener);
+            // What has changed since the engine looked, and before there was anybody to hear it.
+            let mut changes = Changes::ALL;
+            loop {
+                let start = Instant::now();
                 if changes != Changes::default()
                     && let Some(held) = held.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
                 {
                     follow(held, changes);
                 }
+                let rest = (start.elapsed() * (SHARE - 1)).clamp(CROWD, LONGEST);
+                if !ears.wait(None) || !ears.pause(rest) {
+                    return;
+                }
+                changes = ears.hear();
             }
         })?;
         Ok(Self { stop, thread: Some(thread) })
@@ -66,48 +90,58 @@ impl Drop for Follower {
     }
 }
 
-/// Waits until there is something to hear; `false` when it is time to stop.
-fn wait(listener: &Listener, stop: &OwnedFd) -> bool {
-    loop {
-        let mut fds = [
-            PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
-        ];
-        match poll(&mut fds, None::<&Timespec>) {
-            Err(Errno::INTR) => {}
-            Err(_) => return false,
-            Ok(_) => {
-                let [heard, stopped] = fds.map(|fd| !fd.revents().is_empty());
-                if stopped || heard {
-                    return !stopped;
-                }
+impl Ears {
+    /// Waits until there is something to hear; `false` when it is time to stop.
+    fn wait(&self, timeout: Option<&Timespec>) -> bool {
+        let mut fds = vec![PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN)];
+        // Without a time there is nothing else to wait for.
+        if timeout.is_none() {
+            fds.push(PollFd::from_borrowed_fd(self.routing.as_fd(), PollFlags::IN));
+            let drivers = self.drivers.iter();
+            fds.extend(drivers.map(|drivers| PollFd::from_borrowed_fd(drivers.as_fd(), PollFlags::IN)));
+        }
+        loop {
+            match poll(&mut fds, timeout) {
+                Err(Errno::INTR) => {}
+                Err(_) => return false,
+                Ok(_) => return fds.first().is_some_and(|stop| stop.revents().is_empty()),
             }
         }
     }
-}
 
-/// All that has been told until now.
-fn heard(listener: &mut Listener) -> Changes {
-    let mut changes = Changes::default();
-    // A host whose neighbours never stop changing must not keep the rest waiting.
-    let until = Instant::now() + CROWD;
-    while Instant::now() < until {
-        match listener.hear() {
-            Ok(None) => break,
-            Ok(Some(messages)) => {
-                for about in messages.filter_map(|message| told(&message)) {
-                    match about {
-                        Told::Interface => changes.interfaces = true,
-                        Told::Route => changes.routes = true,
-                        Told::Neighbour => changes.neighbours = true,
+    /// Lets others come; `false` when it is time to stop.
+    fn pause(&self, rest: Duration) -> bool {
+        let rest = Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: i64::from(rest.subsec_nanos()) };
+        self.wait(Some(&rest))
+    }
+
+    /// All that has been told until now.
+    fn hear(&mut self) -> Changes {
+        let mut changes = Changes::default();
+        // A host whose neighbours never stop changing must not keep the rest waiting.
+        let until = Instant::now() + CROWD;
+        while Instant::now() < until {
+            match self.routing.hear() {
+                Ok(None) => break,
+                Ok(Some(messages)) => {
+                    for about in messages.filter_map(|message| told(&message)) {
+                        match about {
+                            Told::Interface => changes.interfaces = true,
+                            Told::Route => changes.routes = true,
+                            Told::Neighbour => changes.neighbours = true,
+                        }
                     }
                 }
+                Err(_) => changes = Changes::ALL,
             }
-            // Some was lost: it may have been anything.
-            Err(_) => changes = Changes { interfaces: true, routes: true, neighbours: true },
         }
+        if let Some(drivers) = &mut self.drivers {
+            while !matches!(drivers.hear(), Ok(None)) {
+                changes.interfaces = true;
+            }
+        }
+        changes
     }
-    changes
 }
 
 fn follow(held: &mut Held, changes: Changes) {

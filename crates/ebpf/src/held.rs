@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use portway_core::engine::{Changed, EngineError};
 use portway_core::plan::ebpf::{Change, Plan};
-use portway_core::ruleset::RuleName;
+use portway_core::ruleset::{EbpfSettings, RuleName};
 use portway_datapath::abi;
+use portway_datapath::sweep::sizes;
 
 use crate::attach::Attachments;
 use crate::host::Host;
@@ -53,6 +54,8 @@ pub struct Held {
     pub(crate) is_new: bool,
     /// Counts what changes who has what in the maps: what was prepared before is then prepared again.
     pub(crate) epoch: u64,
+    /// For which size of the flow table the file was last read.
+    size_told: u32,
 }
 
 /// A plan for which everything stands ready.
@@ -73,16 +76,13 @@ impl Held {
     /// The kernel's.
     pub fn open(pins: &Pins, plan: &Plan, log: Log) -> Result<Self, EngineError> {
         pins.make().map_err(|error| failure("prepare /sys/fs/bpf/portway", &error))?;
-        let mut wanted = Room::needed(plan).with_reserve().entries();
+        let wanted = Room::needed(plan).with_reserve().entries();
         let found = Maps::open(&pins.maps()).ok().filter(|maps| config::is_ours(&maps.flows));
         let adopted = found.is_some();
-        if let Some(maps) = &found {
-            if maps.flows.records.len() as u32 != wanted["records"] {
-                log(
-                    "ebpf: a changed `max-flows` takes effect after `portway clear`: a table of another size is another one",
-                );
+        if !adopted {
+            if !Pins::names(&pins.maps()).is_empty() {
+                log("ebpf: the maps found are of another version: flows begin anew");
             }
-        } else {
             crate::pins::remove(&pins.maps())
                 .map_err(|error| failure("remove maps of another version", &error))?;
             pins.make().map_err(|error| failure("prepare /sys/fs/bpf/portway", &error))?;
@@ -90,7 +90,6 @@ impl Held {
         drop(found);
         let programs =
             Programs::new(&pins.maps(), &wanted).map_err(|error| refused("load the programs", error))?;
-        wanted.clear();
         let open = |error: io::Error| failure("open the maps", &error);
         let maps = Maps::open(&pins.maps()).map_err(open)?;
         if !adopted {
@@ -118,6 +117,7 @@ impl Held {
             rules,
             leaving,
             epoch: 0,
+            size_told: 0,
             listening,
             plan: Plan::default(),
             log,
@@ -133,6 +133,7 @@ impl Held {
     pub fn prepare(&mut self, plan: &Plan) -> Result<Prepared, EngineError> {
         self.host = Host::look(&mut self.route).map_err(|error| failure("list the interfaces", &error))?;
         self.load_programs(&plan.settings)?;
+        self.tell_size(&plan.settings);
         let mut prepared = Prepared {
             plan: plan.clone(),
             allocations: self.allocations.clone(),
@@ -169,6 +170,17 @@ impl Held {
         }
         write::carry_out(&self.maps, &prepared.ready).map_err(|error| failure("write the maps", &error))?;
         Ok(prepared)
+    }
+
+    /// Says once that the file asks for a flow table of another size.
+    fn tell_size(&mut self, settings: &EbpfSettings) {
+        let (there, wanted) = (self.maps.flows.records.len() as u32, sizes(settings.max_flows).records);
+        if std::mem::replace(&mut self.size_told, wanted) != wanted && there != wanted {
+            (self.log)(&format!(
+                "ebpf: the flow table stays at {there} flows until `portway clear`: one of {wanted} would begin without those \
+                 that live"
+            ));
+        }
     }
 
     /// Whether there is room for all that listens, what leaves included.

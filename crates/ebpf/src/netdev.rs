@@ -6,8 +6,11 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use portway_netlink::socket::Socket;
+use portway_netlink::socket::{Listener, Socket};
+use portway_netlink::wire::{Attributes, Message};
 use rustix::net::netlink::GENERIC;
+
+use crate::sys;
 
 /// What a driver can do (`enum netdev_xdp_act`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,26 +45,49 @@ const GET_FAMILY: u8 = 3;
 /// `NETDEV_CMD_DEV_GET`
 const GET_DEVICE: u8 = 1;
 
+/// The family's number, and that of the group that is told of changes.
+fn family(socket: &mut Socket) -> io::Result<(u16, Option<u32>)> {
+    // struct genlmsghdr: command, version, reserved.
+    let answer = socket.get(CONTROL, |w| {
+        w.raw(&[GET_FAMILY, 1, 0, 0]);
+        w.text(2, "netdev");
+    })?;
+    let attributes = Attributes::of(answer.get(4..).unwrap_or_default());
+    let family = attributes.find(1).and_then(|bytes| bytes.first_chunk().copied()).map(u16::from_ne_bytes);
+    // CTRL_ATTR_MCAST_GROUPS: a list of groups, each with its name and its number.
+    let group = attributes.inside(7).find_map(|(_, group)| {
+        let group = Attributes::of(group);
+        let number = group.find(2)?.first_chunk().copied().map(u32::from_ne_bytes)?;
+        (group.find_text(1) == Some("mgmt")).then_some(number)
+    });
+    Ok((family.ok_or(io::ErrorKind::NotFound)?, group))
+}
+
 /// The features of all interfaces, by their indices.
 ///
 /// # Errors
 /// The kernel's; `NotFound` before Linux 6.3.
 pub fn features() -> io::Result<BTreeMap<u32, Features>> {
     let mut socket = Socket::open(Some(GENERIC))?;
-    // struct genlmsghdr: command, version, reserved.
-    let answer = socket.get(CONTROL, |w| {
-        w.raw(&[GET_FAMILY, 1, 0, 0]);
-        w.text(2, "netdev");
-    })?;
-    let family = portway_netlink::wire::Attributes::of(answer.get(4..).unwrap_or_default()).find(1);
-    let family = family.and_then(|bytes| bytes.first_chunk().copied()).map(u16::from_ne_bytes);
-    let family = family.ok_or(io::ErrorKind::NotFound)?;
+    let (family, _) = family(&mut socket)?;
     let dump = socket.dump(family, |w| w.raw(&[GET_DEVICE, 1, 0, 0]))?;
-    let device = |message: portway_netlink::wire::Message<'_>| {
+    let device = |message: Message<'_>| {
         let attributes = message.attributes(4);
         let index = attributes.find(1)?.first_chunk().copied().map(u32::from_ne_bytes)?;
         let features = attributes.find(3)?.first_chunk().copied().map(u64::from_ne_bytes)?;
         Some((index, Features(features)))
     };
     Ok(dump.messages().filter(|message| message.kind == family).filter_map(device).collect())
+}
+
+/// A socket that is told when features change: those of a veth device do when something happens at its other end, of which
+/// routing netlink says nothing.
+///
+/// # Errors
+/// The kernel's; `NotFound` before Linux 6.3.
+pub fn listen() -> io::Result<Listener> {
+    let (_, group) = family(&mut Socket::open(Some(GENERIC))?)?;
+    let listener = Listener::open(Some(GENERIC), 0)?;
+    sys::hear_group(&listener, group.ok_or(io::ErrorKind::NotFound)?)?;
+    Ok(listener)
 }

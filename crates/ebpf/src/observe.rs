@@ -2,7 +2,7 @@
 //!
 //! A reader shares the maps and nothing else with the engine, so it may be on another thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -93,20 +93,26 @@ fn snapshot(maps: &Maps, known: &Known) -> io::Result<EngineSnapshot> {
         }
     }
 
-    let (mut live, mut pairs) = (0u64, BTreeMap::new());
-    flow::each_live(&maps.flows, |record, _| {
-        live += 1;
-        if let Some(rule) = rules.get_mut(&record.rule.load(Relaxed)) {
-            rule.live += 1;
+    // Millions of flows: hashed, not ordered.
+    let (mut live, mut by_rule, mut by_member) = (0u64, HashMap::new(), HashMap::new());
+    let mut pairs: HashMap<Pair, u64> = HashMap::new();
+    flow::each(&maps.flows, |record, word| {
+        let udp = record.state.load(Relaxed) & state::UDP != 0;
+        let pair = (udp, record.source.load(), record.backend.load(), record.backend_port());
+        *pairs.entry(pair).or_default() += 1;
+        if word.is_some() {
+            live += 1;
+            *by_rule.entry(record.rule.load(Relaxed)).or_default() += 1;
+            *by_member.entry(record.member.load(Relaxed)).or_default() += 1;
         }
-        members.entry(record.member.load(Relaxed)).or_default().live += 1;
     });
-    for record in maps.flows.records.iter() {
-        if record.phase.load(Relaxed) == abi::phase::LIVE {
-            let udp = record.state.load(Relaxed) & state::UDP != 0;
-            let pair = (udp, record.source.load(), record.backend.load(), record.backend_port());
-            *pairs.entry(pair).or_insert(0u64) += 1;
+    for (id, live) in by_rule {
+        if let Some(rule) = rules.get_mut(&id) {
+            rule.live = live;
         }
+    }
+    for (id, live) in by_member {
+        members.entry(id).or_default().live = live;
     }
     let held: u64 = pairs.values().sum();
 
@@ -164,9 +170,9 @@ type Pair = (bool, abi::Address, abi::Address, u16);
 
 /// The pairs that have used up most of their source ports. A client's own port that was kept counts too, whether or not it is
 /// in the range.
-fn fullest(pairs: &BTreeMap<Pair, u64>, ports: u64) -> Vec<SourcePorts> {
+fn fullest(pairs: &HashMap<Pair, u64>, ports: u64) -> Vec<SourcePorts> {
     let mut all: Vec<(&Pair, u64)> = pairs.iter().map(|(pair, used)| (pair, *used)).collect();
-    all.sort_by_key(|(_, used)| std::cmp::Reverse(*used));
+    all.sort_by_key(|(pair, used)| (std::cmp::Reverse(*used), **pair));
     let tell = |((udp, source, backend, port), used): (&Pair, u64)| SourcePorts {
         protocol: if *udp { 17 } else { 6 },
         source: IpAddr::to_canonical(&value::ip(*source)),

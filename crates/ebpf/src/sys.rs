@@ -489,6 +489,21 @@ pub fn test_run(program: BorrowedFd<'_>, packet: &[u8], context: &[u8], repeat: 
     Ok(Ran { result: attr.result, packet: out, nanoseconds: attr.duration })
 }
 
+/// Has a netlink socket hear a group by its number (NETLINK_ADD_MEMBERSHIP).
+pub fn hear_group(socket: impl AsFd, group: u32) -> io::Result<()> {
+    // SAFETY: `group` is valid for reads of its size, and the kernel copies it before it returns.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_NETLINK,
+            libc::NETLINK_ADD_MEMBERSHIP,
+            std::ptr::from_ref(&group).cast(),
+            size_of::<u32>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The number of the network namespace that a socket is in; no other ever has it while the host runs.
 pub fn namespace_cookie(socket: impl AsFd) -> io::Result<u64> {
     let (mut cookie, mut length) = (0u64, size_of::<u64>() as libc::socklen_t);

@@ -67,3 +67,26 @@ pub fn bystander(interface: u32) -> io::Result<std::os::fd::OwnedFd> {
     let program = sys::load_trivial(sys::program::SCHED_CLS, NEXT)?;
     sys::link_create(program.as_fd(), interface, sys::place::TCX_INGRESS, 0)
 }
+
+/// The same at XDP, where there is room for one only.
+///
+/// # Errors
+/// The kernel's.
+pub fn xdp_bystander(interface: u32) -> io::Result<std::os::fd::OwnedFd> {
+    /// `XDP_PASS`
+    const PASS: i32 = 2;
+    let program = sys::load_trivial(sys::program::XDP, PASS)?;
+    sys::link_create(program.as_fd(), interface, sys::place::XDP, sys::XDP_NATIVE)
+}
+
+/// What the maps of the engine that runs in this namespace have of an interface; nothing of one that is not served.
+///
+/// # Errors
+/// The kernel's.
+pub fn port(interface: u32) -> io::Result<Option<portway_datapath::abi::Port>> {
+    let maps = crate::maps::Maps::open(&Pins::here()?.maps())?;
+    match maps.interfaces.get(&interface)? {
+        Some(number) => maps.ports.get(&number),
+        None => Ok(None),
+    }
+}

@@ -22,7 +22,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A network namespace that goes away with the value.
-pub struct Namespace(String);
+pub struct Namespace(String, PathBuf);
 
 impl Namespace {
     pub fn new() -> Self {
@@ -30,8 +30,10 @@ impl Namespace {
         assert!(rustix::process::geteuid().is_root(), "these tests need root");
         let name = format!("pwebpf-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         run("ip", &["netns", "add", &name]);
-        let namespace = Self(name);
+        let mut namespace = Self(name, PathBuf::new());
         namespace.ip("link set lo up");
+        let cookie = namespace.within(|| portway_ebpf::namespace_cookie().unwrap());
+        namespace.1 = PathBuf::from("/sys/fs/bpf/portway").join(cookie.to_string());
         namespace
     }
 
@@ -71,6 +73,8 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        // What a test that failed has left would hold its memory until the next boot.
+        let _ = std::fs::remove_dir_all(&self.1);
         let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
     }
 }
@@ -235,8 +239,7 @@ pub fn apply(namespace: &Namespace, engine: &mut EbpfEngine, plan: &Plan) -> Res
 
 /// Where a namespace's maps and links are pinned.
 pub fn pins(namespace: &Namespace) -> PathBuf {
-    let cookie = namespace.within(|| portway_ebpf::namespace_cookie().unwrap());
-    PathBuf::from("/sys/fs/bpf/portway").join(cookie.to_string())
+    namespace.1.clone()
 }
 
 /// The kernel's numbers of the programs at an interface, by tcx.

@@ -1,0 +1,84 @@
+//! XDP: attached where it is asked for, beside TC, and given up where somebody else's program is.
+#![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
+
+mod support;
+
+use portway_core::engine::Engine;
+use portway_datapath::abi::port_flags;
+use support::{Lab, apply, attached, echo, index, plan, rule, wait_for};
+
+fn web(attach: &str) -> String {
+    rule("web", "tcp/10.1.0.1:80", "10.2.0.2:8080") + &format!("[ebpf]\nattach = '{attach}'\n")
+}
+
+/// The kernel's number of an interface's XDP program.
+fn xdp(lab: &Lab, interface: &str) -> Option<u32> {
+    let line = lab.gateway.ip(&format!("-o -d link show dev {interface}"));
+    let (_, rest) = line.split_once("prog/xdp id ")?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+/// Checksums that are left to the hardware are not finished when XDP sends a packet on.
+fn finish_checksums(lab: &Lab) {
+    for end in [&lab.client, &lab.server] {
+        end.run("ethtool -K eth0 tx off");
+    }
+}
+
+#[test]
+fn xdp_is_attached_beside_tc_and_goes_again() {
+    let lab = Lab::new();
+    lab.serve(8080);
+    finish_checksums(&lab);
+    let (mut engine, log) = lab.engine();
+    apply(&lab.gateway, &mut engine, &plan(&web("auto"))).unwrap();
+    assert_eq!(xdp(&lab, "lan"), None, "of a virtual device it would take away offloads");
+    apply(&lab.gateway, &mut engine, &plan(&web("xdp"))).unwrap();
+    let before = (xdp(&lab, "lan").unwrap(), attached(&lab.gateway, "lan"));
+    assert_eq!(before.1.len(), 1);
+    echo(&mut lab.connect("10.1.0.1:80").unwrap(), "x").unwrap();
+    drop(engine);
+    let (mut engine, _) = lab.engine();
+    apply(&lab.gateway, &mut engine, &plan(&web("xdp"))).unwrap();
+    assert_ne!(xdp(&lab, "lan").unwrap(), before.0, "replaced");
+    echo(&mut lab.connect("10.1.0.1:80").unwrap(), "x").unwrap();
+    apply(&lab.gateway, &mut engine, &plan(&web("tc"))).unwrap();
+    assert_eq!(xdp(&lab, "lan"), None);
+    assert!(log.lock().unwrap().is_empty(), "{log:?}");
+    apply(&lab.gateway, &mut engine, &plan(&web("xdp"))).unwrap();
+    lab.gateway.within(|| engine.clear()).unwrap();
+    assert_eq!((xdp(&lab, "lan"), attached(&lab.gateway, "lan").len()), (None, 0));
+}
+
+#[test]
+fn what_the_other_end_of_a_veth_takes_is_followed() {
+    let lab = Lab::new();
+    let (mut engine, _) = lab.engine();
+    apply(&lab.gateway, &mut engine, &plan(&web("xdp"))).unwrap();
+    let wan = index(&lab.gateway, "wan");
+    let flags = || lab.gateway.within(|| portway_ebpf::trial::port(wan)).unwrap().unwrap().flags;
+    assert_eq!(flags() & port_flags::ETHERNET, port_flags::ETHERNET);
+    for (state, takes) in [("on", port_flags::XDP), ("off", 0), ("on", port_flags::XDP)] {
+        lab.server.run(&format!("ethtool -K eth0 gro {state}"));
+        wait_for("the flag", || flags() & port_flags::XDP == takes);
+    }
+    lab.gateway.within(|| engine.clear()).unwrap();
+}
+
+#[test]
+fn an_xdp_program_of_somebody_else_stays_and_tc_does_all_of_it() {
+    let lab = Lab::new();
+    lab.serve(8080);
+    finish_checksums(&lab);
+    let lan = index(&lab.gateway, "lan");
+    let _theirs = lab.gateway.within(|| portway_ebpf::trial::xdp_bystander(lan)).unwrap();
+    let before = xdp(&lab, "lan").unwrap();
+    let (mut engine, log) = lab.engine();
+    apply(&lab.gateway, &mut engine, &plan(&web("xdp"))).unwrap();
+    assert_eq!(xdp(&lab, "lan"), Some(before));
+    assert!(xdp(&lab, "wan").is_some());
+    assert!(log.lock().unwrap().iter().any(|line| line.contains("lan") && line.contains("XDP")), "{log:?}");
+    echo(&mut lab.connect("10.1.0.1:80").unwrap(), "x").unwrap();
+    lab.gateway.within(|| engine.clear()).unwrap();
+    assert_eq!(xdp(&lab, "lan"), Some(before));
+}
