@@ -21,6 +21,7 @@ use crate::maps::{MEMBERS, PERSIST, RECORDS, RULES, SLOTS, SOURCES, TURNS};
 use crate::memory::{self, DONE, FULL, Maps};
 use crate::packet::Packet;
 use crate::parse::{Headers, Parsed, parse};
+use crate::rate;
 use crate::skb::Skb;
 
 /// How many of a member's source addresses are tried, and how many ports of each, the client's own first.
@@ -31,7 +32,10 @@ const PORTS: u32 = 17;
 /// What [`begin`] answers, beside a verdict: the packet has a flow now.
 pub const BEGUN: i32 = 1100;
 
-/// What [`choose`] answers, beside that: what was chosen is to be entered into the table.
+/// What [`begin`] answers, beside that: the client is to be told that nobody is there.
+pub const REFUSED: i32 = 1102;
+
+/// What [`admit`] answers, beside that: what was chosen is to be entered into the table.
 const CHOSEN: i32 = 1101;
 
 /// Begins the flow of a packet, if a listener waits for it.
@@ -72,7 +76,11 @@ fn admit(packet: Skb, new: &mut New) -> i32 {
     // SAFETY: the map's value, which the loader replaces as a whole.
     let rule: &'static Rule = unsafe { &*rule };
     if rule.slots == 0 {
-        return drop(id, Drop::Empty);
+        count::dropped(id, Drop::Empty);
+        return if rule.flags & rule_flags::REFUSE != 0 { REFUSED } else { Skb::DROP };
+    }
+    if rule.new_flows != 0 && rate::count(id, rate::Of::Flows) > rule.new_flows {
+        return drop(id, Drop::Rate);
     }
     let Some((chosen, member)) = live(choose(rule, id, &new.headers.tuple, now)) else {
         return drop(id, Drop::Empty);

@@ -8,6 +8,7 @@
 #![expect(missing_docs, reason = "the macros of aya add public items of their own")]
 
 mod admit;
+mod answer;
 mod carry;
 mod count;
 mod fast;
@@ -18,9 +19,11 @@ mod maps;
 mod memory;
 mod packet;
 mod parse;
+mod rate;
 mod rewrite;
 mod skb;
 mod tc;
+mod tell;
 mod way;
 mod xdp;
 

@@ -7,7 +7,8 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{
-    bpf_l4_csum_replace, bpf_skb_change_head, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_pull_data,
+    bpf_skb_store_bytes,
 };
 
 use crate::packet::Packet;
@@ -104,6 +105,29 @@ impl Skb {
             bpf_l4_csum_replace(self.0, offset, 0, u64::from(addresses), PSEUDO_HEADER | flags) == 0
                 && bpf_l4_csum_replace(self.0, offset, 0, u64::from(rest), flags) == 0
         }
+    }
+
+    /// The same for a change of what the sum itself covers.
+    #[inline(always)]
+    pub fn update_rest(self, offset: u32, rest: u32) -> bool {
+        // SAFETY: the context.
+        unsafe { bpf_l4_csum_replace(self.0, offset, 0, u64::from(rest), 0) == 0 }
+    }
+
+    /// Cuts or extends the packet, which is then one segment.
+    #[inline(always)]
+    pub fn set_length(self, length: u32) -> bool {
+        // SAFETY: the context.
+        unsafe { bpf_skb_change_tail(self.0, length, 0) == 0 }
+    }
+
+    /// Makes room for `length` bytes between the link header and what follows.
+    #[inline(always)]
+    pub fn grow_network(self, length: u32) -> bool {
+        /// `BPF_ADJ_ROOM_MAC`.
+        const BEHIND_LINK: u32 = 1;
+        // SAFETY: the context.
+        unsafe { bpf_skb_adjust_room(self.0, length as i32, BEHIND_LINK, 0) == 0 }
     }
 
     /// Puts `bytes` at `offset`; a sum over the whole packet follows.

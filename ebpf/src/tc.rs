@@ -2,17 +2,23 @@
 
 use aya_ebpf::bindings::bpf_redir_neigh;
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh};
+use core::sync::atomic::Ordering::Relaxed;
 use portway_datapath::abi::{Drop, port_flags};
+use portway_datapath::table::{self, Memory};
+use portway_datapath::tcp::flags;
 
-use crate::admit::{BEGUN, begin};
-use crate::carry::{BEGINS, Hook, SPECIAL, TOO_LARGE, TOO_OLD, carry};
+use crate::admit::{BEGUN, REFUSED, begin};
+use crate::answer::{Segment, answer};
+use crate::carry::{BEGINS, Hook, SPECIAL, TOO_LARGE, TOO_OLD, carry, forever, ticks};
 use crate::count;
 use crate::fragment::later;
 use crate::icmp::error;
+use crate::memory::Maps;
 use crate::packet::Packet;
 use crate::parse::{Headers, IPV4, IPV6, Parsed, parse};
 use crate::skb::Skb;
-use crate::way::Way;
+use crate::tell::{EXPIRED, NO_PORT, TOO_BIG, Told, tell};
+use crate::way::{Way, way};
 
 /// The bytes that headers without options and extensions may have, and some more.
 const REACH: u32 = 80;
@@ -36,6 +42,7 @@ pub fn enter<const LINK: u32>(packet: Skb) -> i32 {
         match verdict {
             BEGINS => match begin::<LINK>(packet) {
                 BEGUN => {}
+                REFUSED => return refuse::<LINK>(packet),
                 verdict => return verdict,
             },
             TOO_LARGE => return too_large::<LINK>(packet),
@@ -68,16 +75,63 @@ fn special<const LINK: u32>(packet: Skb) -> i32 {
     }
 }
 
+/// A packet of a flow that is too large for the way out. Its sender is told unless it may be fragmented.
 #[inline(never)]
-fn too_large<const LINK: u32>(_packet: Skb) -> i32 {
-    count::dropped(0, Drop::TooBig);
-    Skb::DROP
+fn too_large<const LINK: u32>(packet: Skb) -> i32 {
+    let (mut rule, mut mtu) = (0, 0);
+    let mut headers = Headers::new();
+    if let Parsed::Plain = parse::<Skb, LINK, true>(packet, &mut headers)
+        && let Some(maps) = Maps::open()
+        && let Some(found) = table::lookup(&maps, &headers.tuple)
+    {
+        let mut out = Way::new();
+        let record = forever(found.record);
+        rule = record.rule.load(Relaxed);
+        if way(packet, maps.config(), record, found.direction, ticks(), &mut out) && headers.whole {
+            mtu = out.mtu;
+        }
+    }
+    count::dropped(rule, Drop::TooBig);
+    if mtu == 0 { Skb::DROP } else { tell::<LINK>(packet, Told { word: mtu, ..TOO_BIG }) }
 }
 
+/// A packet of a flow whose time to live is over.
 #[inline(never)]
-fn too_old<const LINK: u32>(_packet: Skb) -> i32 {
-    count::dropped(0, Drop::Expired);
-    Skb::DROP
+fn too_old<const LINK: u32>(packet: Skb) -> i32 {
+    let mut rule = 0;
+    let mut headers = Headers::new();
+    if let Parsed::Plain = parse::<Skb, LINK, true>(packet, &mut headers)
+        && let Some(maps) = Maps::open()
+        && let Some(found) = table::lookup(&maps, &headers.tuple)
+    {
+        rule = found.record.rule.load(Relaxed);
+    }
+    count::dropped(rule, Drop::Expired);
+    tell::<LINK>(packet, EXPIRED)
+}
+
+/// A packet for a rule that meets nobody, and says so.
+#[inline(never)]
+fn refuse<const LINK: u32>(packet: Skb) -> i32 {
+    let mut headers = Headers::new();
+    if !matches!(parse::<Skb, LINK, true>(packet, &mut headers), Parsed::Plain) {
+        return Skb::DROP;
+    }
+    if !headers.tcp {
+        return tell::<LINK>(packet, NO_PORT);
+    }
+    let Some(tcp) = packet.window::<20>(headers.transport) else { return Skb::DROP };
+    let segment = Segment {
+        sequence: 0,
+        // A SYN takes a number, and so does what it may bring along (RFC 9293 3.5.2).
+        acknowledges: u32::from_be(tcp.get::<u32, 4>())
+            .wrapping_add(1)
+            .wrapping_add(headers.length.wrapping_sub(headers.before_payload)),
+        flags: flags::RST | flags::ACK,
+        window: 0,
+        mss: 0,
+    };
+    answer::<LINK>(packet, &headers, &segment)
 }
 
 impl Hook for Skb {

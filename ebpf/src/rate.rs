@@ -1,0 +1,38 @@
+//! How many new flows, and SYNs, a rule has had in this second.
+
+use core::sync::atomic::Ordering::SeqCst;
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use portway_datapath::atomic::AtomicU64;
+
+use crate::maps::RATES;
+
+/// Nanoseconds in a second.
+const SECOND: u64 = 1_000_000_000;
+
+/// Which of a rule's rates.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Of {
+    /// New flows.
+    Flows,
+    /// SYNs.
+    Syns,
+}
+
+/// Counts one more; how many there are with it.
+#[inline(always)]
+pub fn count(rule: u32, of: Of) -> u32 {
+    let Some(rate) = RATES.get(rule) else { return 0 };
+    let word: &AtomicU64 = match of {
+        Of::Flows => &rate.flows,
+        Of::Syns => &rate.syns,
+    };
+    // SAFETY: no arguments.
+    let second = (unsafe { bpf_ktime_get_coarse_ns() } / SECOND) & 0xffff_ffff;
+    let before = word.load(SeqCst);
+    // Whoever comes first in a second begins to count at one.
+    if before >> 32 != second && word.compare_exchange(before, second << 32 | 1, SeqCst, SeqCst).is_ok() {
+        return 1;
+    }
+    (word.fetch_add(1, SeqCst) as u32).wrapping_add(1)
+}
