@@ -60,12 +60,13 @@ fn admit(packet: Skb, new: &mut New) -> i32 {
     let Some(maps) = Maps::open() else { return Skb::PASS };
     let now = new.now;
     let Some(listener) = listener(&new.headers.tuple, packet.interface(), maps.config()) else {
+        disown(&new.headers);
         return Skb::PASS;
     };
     new.former = 0;
     if let Some(found) = table::lookup(&maps, &new.headers.tuple) {
         let bits = found.record.state.load(Relaxed);
-        if !is_over(&maps, &new.headers, found.record, found.direction, bits, now) {
+        if !is_over(&maps, &new.headers, found.record, bits, now) {
             // Another processor has just begun it.
             return BEGUN;
         }
@@ -131,6 +132,18 @@ fn admit(packet: Skb, new: &mut New) -> i32 {
     new.flow.source = new.reverse.destination;
     new.flow.source_port = new.reverse.destination_port;
     CHOSEN
+}
+
+/// Ends what is left of a connection whose client begins anew where nobody of ours listens any more: its further segments
+/// are the kernel's, as this SYN is, and must not find the former record.
+#[inline(never)]
+fn disown(headers: &Headers) {
+    let Some(maps) = Maps::open() else { return };
+    if headers.tcp
+        && let Some(found) = table::lookup(&maps, &headers.tuple)
+    {
+        found.record.state.fetch_or(state::ENDED, Relaxed);
+    }
 }
 
 /// Counts a packet that is not carried.

@@ -62,13 +62,20 @@ pub fn carry<P: Hook, const LINK: u32, const ALL: bool>(packet: P) -> i32 {
     };
     let record = forever(found.record);
     let bits = record.state.load(Relaxed);
-    if !is_over(&maps, &headers, record, found.direction, bits, now) {
+    if !is_over(&maps, &headers, record, bits, now) {
         if ALL && headers.fragment {
             fragment::note(&headers, found.index, found.direction, now);
         }
         return on::<P, LINK>(packet, maps, &headers, record, found.direction, bits, now);
     }
-    if found.direction == Direction::Back || headers.tcp && !tcp::begins(headers.flags) {
+    if found.direction == Direction::Back {
+        if headers.tcp && headers.flags & tcp::flags::SYN != 0 {
+            // Nobody of ours has asked for it: the port is another's by now, whose later segments shall pass as well.
+            record.state.fetch_or(state::ENDED, Relaxed);
+        }
+        return P::PASS;
+    }
+    if headers.tcp && !tcp::begins(headers.flags) {
         return P::PASS;
     }
     BEGINS
@@ -81,20 +88,14 @@ pub fn forever(record: &Record) -> &'static Record {
     unsafe { &*core::ptr::from_ref(record) }
 }
 
-/// Whether the flow that a packet's tuple leads to is over, so that the packet does not belong to it.
+/// Whether the flow that a packet's tuple leads to is over, so that the packet does not belong to it: a SYN of either side
+/// to a connection that was closed or reset is another connection's.
 #[inline(always)]
-pub fn is_over(
-    maps: &Maps,
-    headers: &Headers,
-    record: &Record,
-    direction: Direction,
-    bits: u32,
-    now: u32,
-) -> bool {
+pub fn is_over(maps: &Maps, headers: &Headers, record: &Record, bits: u32, now: u32) -> bool {
     let fresh = record.seen.load(Relaxed) == now;
     bits & state::ENDED != 0
         || !fresh && record.is_expired(maps.config(), now)
-        || headers.tcp && direction == Direction::Forth && tcp::begins(headers.flags) && tcp::is_over(bits)
+        || headers.tcp && headers.flags & tcp::flags::SYN != 0 && tcp::is_over(bits)
 }
 
 /// A packet of a live flow.

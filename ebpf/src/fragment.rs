@@ -65,7 +65,7 @@ pub fn later<const LINK: u32>(packet: Skb) -> i32 {
     let same = arrived.source == headers.tuple.source
         && arrived.destination == headers.tuple.destination
         && arrived.protocol == headers.tuple.protocol;
-    if !same || is_over(&maps, &headers, record, direction, bits, now) {
+    if !same || is_over(&maps, &headers, record, bits, now) {
         return Skb::PASS;
     }
     let mut out = Way::new();

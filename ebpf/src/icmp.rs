@@ -68,7 +68,7 @@ pub fn error<const LINK: u32>(packet: Skb) -> i32 {
     let now = ticks();
     // Not as TCP: there are no flags in an error.
     error.headers.tcp = false;
-    if is_over(&maps, &error.headers, record, found.direction, record.state.load(Relaxed), now) {
+    if is_over(&maps, &error.headers, record, record.state.load(Relaxed), now) {
         return Skb::PASS;
     }
     let rule = record.rule.load(Relaxed);
