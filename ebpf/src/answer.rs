@@ -88,18 +88,24 @@ pub fn write<const LINK: u32>(packet: Skb, ipv4: bool, tuple: &Tuple, segment: &
     tcp.set::<u16, 14>(window);
     tcp.set::<u16, 16>(if partial { pseudo.short() } else { sum.check() });
     tcp.set::<u16, 18>(0);
-    write_ip::<LINK>(packet, ipv4, tuple, TCP, length)
+    write_ip::<LINK>(packet, ipv4, tuple, (TCP, LIVES, 0), length)
 }
 
-/// Writes an IP header of `tuple` in front of `length` bytes.
+/// Writes an IP header of `tuple` in front of `length` bytes: a protocol, the time that it lives, and its traffic class.
 #[inline(always)]
-pub fn write_ip<const LINK: u32>(packet: Skb, ipv4: bool, tuple: &Tuple, protocol: u8, length: u16) -> bool {
+pub fn write_ip<const LINK: u32>(
+    packet: Skb,
+    ipv4: bool,
+    tuple: &Tuple,
+    (protocol, lives, class): (u8, u8, u8),
+    length: u16,
+) -> bool {
     if ipv4 {
         let Some(ip) = packet.window::<20>(LINK) else { return false };
         let length = (length + IPV4_HEADER as u16).to_be();
-        let first = 0x4500_u16.to_be();
+        let first = (0x4500 | u16::from(class)).to_be();
         let whole = 0x4000_u16.to_be();
-        let lives = (u16::from(LIVES) << 8 | u16::from(protocol)).to_be();
+        let lives = (u16::from(lives) << 8 | u16::from(protocol)).to_be();
         let sum = Difference::NONE
             .plus(u32::from(first))
             .plus(u32::from(length))
@@ -117,10 +123,10 @@ pub fn write_ip<const LINK: u32>(packet: Skb, ipv4: bool, tuple: &Tuple, protoco
         ip.set::<u32, 16>(tuple.destination.last_word());
     } else {
         let Some(ip) = packet.window::<40>(LINK) else { return false };
-        ip.set::<u32, 0>(0x6000_0000_u32.to_be());
+        ip.set::<u32, 0>((0x6000_0000 | u32::from(class) << 20).to_be());
         ip.set::<u16, 4>(length.to_be());
         ip.set::<u8, 6>(protocol);
-        ip.set::<u8, 7>(LIVES);
+        ip.set::<u8, 7>(lives);
         ip.set_address::<8, 16>(tuple.source);
         ip.set_address::<24, 32>(tuple.destination);
     }

@@ -39,6 +39,12 @@ pub const TOO_LARGE: i32 = 1002;
 /// It belongs to a flow, but its time to live is over.
 pub const TOO_OLD: i32 = 1003;
 
+/// It belongs to a flow, but needs more than other addresses and ports.
+pub const CAREFUL: i32 = 1004;
+
+/// The bits of flows whose packets may need that.
+const NOT_PLAIN: u32 = state::TOA | state::COOKIE | state::SHIFTED;
+
 /// The time, in ticks.
 #[inline(always)]
 pub fn ticks() -> u32 {
@@ -112,6 +118,11 @@ pub fn on<P: Hook, const LINK: u32>(
     if headers.ttl <= 1 {
         return TOO_OLD;
     }
+    // The option is for those segments only that the backend may see before the client's first data.
+    if bits & NOT_PLAIN != 0 && bits & (NOT_PLAIN | state::ESTABLISHED) != state::TOA | state::ESTABLISHED {
+        return CAREFUL;
+    }
+    let new = leaving(record, direction);
     let mut out = Way::new();
     if !way(packet, maps.config(), record, direction, now, &mut out) {
         if P::XDP {
@@ -126,7 +137,9 @@ pub fn on<P: Hook, const LINK: u32>(
     if !packet.can_send(&out) {
         return P::PASS;
     }
-    let new = leaving(record, direction);
+    if new.source.is_ipv4() != headers.ipv4 {
+        return CAREFUL;
+    }
     if !packet.rewrite::<LINK>(headers, &new) {
         count::dropped(record.rule.load(Relaxed), Drop::Mangled);
         return P::DROP;
@@ -159,7 +172,7 @@ pub fn swapped(tuple: &Tuple) -> Tuple {
 
 /// Notes in the record that a packet has passed.
 #[inline(always)]
-fn note(record: &Record, headers: &Headers, direction: Direction, bits: u32, now: u32) {
+pub fn note(record: &Record, headers: &Headers, direction: Direction, bits: u32, now: u32) {
     if record.seen.load(Relaxed) != now {
         record.seen.store(now, Relaxed);
     }

@@ -70,6 +70,10 @@ pub fn later<const LINK: u32>(packet: Skb) -> i32 {
     }
     let mut out = Way::new();
     let rule = record.rule.load(Relaxed);
+    if new.source.is_ipv4() != headers.ipv4 {
+        count::dropped(rule, Drop::Fragment);
+        return Skb::DROP;
+    }
     if headers.ttl <= 1 {
         count::dropped(rule, Drop::Expired);
         return Skb::DROP;

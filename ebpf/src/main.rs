@@ -9,8 +9,10 @@
 
 mod admit;
 mod answer;
+mod careful;
 mod carry;
 mod count;
+mod family;
 mod fast;
 mod fragment;
 mod icmp;
@@ -21,9 +23,11 @@ mod packet;
 mod parse;
 mod rate;
 mod rewrite;
+mod shift;
 mod skb;
 mod tc;
 mod tell;
+mod toa;
 mod way;
 mod xdp;
 

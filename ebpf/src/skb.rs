@@ -7,9 +7,11 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{
-    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_pull_data,
-    bpf_skb_store_bytes,
+    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head,
+    bpf_skb_change_proto, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
+
+use portway_datapath::toa::ROOM;
 
 use crate::packet::Packet;
 
@@ -142,5 +144,35 @@ impl Skb {
     pub fn grow_head(self, length: u32) -> bool {
         // SAFETY: the context.
         unsafe { bpf_skb_change_head(self.0, length, 0) == 0 }
+    }
+
+    /// Makes room for the header of the other family, which is `kind` as Ethernet has it (memory order), and says that the
+    /// packet is of it. The header is the caller's to write.
+    #[inline(always)]
+    pub fn change_family(self, kind: u16) -> bool {
+        // SAFETY: the context.
+        unsafe { bpf_skb_change_proto(self.0, kind, 0) == 0 }
+    }
+
+    /// Reads the TCP header at `offset`: its length.
+    #[inline(always)]
+    pub fn load_tcp(self, offset: u32, header: &mut [u8; ROOM]) -> Option<usize> {
+        let length = u32::from(self.window::<20>(offset)?.get::<u8, 12>() >> 4) * 4;
+        if !(20..=60).contains(&length) {
+            return None;
+        }
+        let to = header.as_mut_ptr().cast();
+        // SAFETY: the context, and fewer bytes than the buffer has.
+        (unsafe { bpf_skb_load_bytes(self.0.cast(), offset, to, length) } == 0).then_some(length as usize)
+    }
+
+    /// Writes the first `length` bytes of a TCP header, as many as [`Self::load_tcp`] has read.
+    #[inline(always)]
+    pub fn store_tcp(self, offset: u32, header: &[u8; ROOM], length: usize) -> bool {
+        if !(20..=60).contains(&length) {
+            return false;
+        }
+        // SAFETY: the context, and fewer bytes than the buffer has.
+        unsafe { bpf_skb_store_bytes(self.0, offset, header.as_ptr().cast(), length as u32, RECOMPUTE) == 0 }
     }
 }

@@ -9,9 +9,11 @@ use portway_datapath::tcp::flags;
 
 use crate::admit::{BEGUN, REFUSED, begin};
 use crate::answer::{Segment, answer};
-use crate::carry::{BEGINS, Hook, SPECIAL, TOO_LARGE, TOO_OLD, carry, forever, ticks};
+use crate::careful::careful;
+use crate::carry::{BEGINS, CAREFUL, Hook, leaving, SPECIAL, TOO_LARGE, TOO_OLD, carry, forever, ticks};
 use crate::count;
 use crate::fragment::later;
+use crate::family;
 use crate::icmp::error;
 use crate::memory::Maps;
 use crate::packet::Packet;
@@ -38,6 +40,9 @@ pub fn enter<const LINK: u32>(packet: Skb) -> i32 {
                 SPECIAL => return special::<LINK>(packet),
                 verdict => verdict,
             };
+        }
+        if verdict == CAREFUL {
+            verdict = careful::<LINK>(packet);
         }
         match verdict {
             BEGINS => match begin::<LINK>(packet) {
@@ -88,7 +93,7 @@ fn too_large<const LINK: u32>(packet: Skb) -> i32 {
         let record = forever(found.record);
         rule = record.rule.load(Relaxed);
         if way(packet, maps.config(), record, found.direction, ticks(), &mut out) && headers.whole {
-            mtu = out.mtu;
+            mtu = family::mtu(out.mtu, &headers, &leaving(record, found.direction));
         }
     }
     count::dropped(rule, Drop::TooBig);

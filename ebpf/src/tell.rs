@@ -9,7 +9,7 @@ use aya_ebpf::maps::PerCpuArray;
 use portway_datapath::abi::TICKS_PER_SECOND;
 use portway_datapath::checksum::Difference;
 
-use crate::answer::{IPV4_HEADER, is_partial, way_back, write_ip};
+use crate::answer::{IPV4_HEADER, LIVES, is_partial, way_back, write_ip};
 use crate::carry::{Hook, swapped, ticks};
 use crate::packet::Packet;
 use crate::parse::{Headers, IPV6_HEADER, Parsed, parse};
@@ -171,5 +171,5 @@ fn write<const LINK: u32>(
     icmp.set::<u16, 0>(kind);
     icmp.set::<u16, 2>(sum.check());
     icmp.set::<u32, 4>(word.to_be());
-    write_ip::<LINK>(packet, ipv4, &tuple, if ipv4 { ICMP } else { ICMPV6 }, length)
+    write_ip::<LINK>(packet, ipv4, &tuple, (if ipv4 { ICMP } else { ICMPV6 }, LIVES, 0), length)
 }

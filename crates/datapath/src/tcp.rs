@@ -5,8 +5,11 @@
 //!
 //! Deliberately absent: how long a state lasts ([`crate::record::timeout_of`]).
 
+use core::hint::black_box;
+
 use crate::abi::state;
 use crate::record::Direction;
+use crate::toa::{HEADER, HEADER_MOST, ROOM};
 
 /// Bits of the flags' byte.
 pub mod flags {
@@ -20,14 +23,8 @@ pub mod flags {
     pub const ACK: u8 = 16;
 }
 
-/// The kind of the option of maximum segment size (RFC 9293 3.2).
-pub const MSS: u8 = 2;
-
-/// The kind of the option that the LVS toa module reads.
-pub const TOA: u8 = 254;
-
-/// The bytes that options may have.
-pub const OPTIONS: usize = 40;
+/// The kind and the length of the option of maximum segment size (RFC 9293 3.2).
+const MSS: (u8, u8) = (2, 4);
 
 /// A segment that begins a connection.
 #[inline(always)]
@@ -78,34 +75,33 @@ pub const fn is_over(bits: u32) -> bool {
     bits & state::RST != 0 || bits & (state::FIN | state::FIN_BACK) == state::FIN | state::FIN_BACK
 }
 
-/// Where the option of this `kind` begins in the first `length` bytes of `options`, if it is whole.
+/// Where in a TCP header, of which the first `end` bytes are there, the value of the option of maximum segment size lies; 0
+/// if it has none. Every byte is passed over, rather than jumped from option to option, so that the verifier knows each
+/// index ([`crate::toa`]).
 #[inline(always)]
 #[must_use]
-pub fn option(options: &[u8; OPTIONS], length: usize, kind: u8) -> Option<usize> {
-    let mut at = 0;
-    // Every option but two has two bytes at least, and those two have one.
-    for _ in 0..OPTIONS {
-        if at >= length {
-            return None;
+pub fn mss(header: &[u8; ROOM], end: usize) -> usize {
+    let mut within = 0;
+    for at in HEADER..HEADER_MOST {
+        if at + 3 >= end {
+            break;
         }
-        let found = *options.get(at)?;
-        if found == 0 {
-            return None;
-        }
-        if found == 1 {
-            at += 1;
+        if within > 0 {
+            within = black_box(within - 1);
             continue;
         }
-        let size = usize::from(*options.get(at + 1)?);
-        if size < 2 || at + size > length {
-            return None;
+        let (kind, length) = (header[at & (ROOM - 1)], header[(at + 1) & (ROOM - 1)]);
+        if (kind, length) == MSS {
+            return at + 2;
         }
-        if found == kind {
-            return Some(at);
-        }
-        at += size;
+        within = match kind {
+            0 => break,
+            1 => 0,
+            _ if length < 2 => break,
+            _ => usize::from(length) - 1,
+        };
     }
-    None
+    0
 }
 
 #[cfg(test)]
@@ -153,20 +149,24 @@ mod tests {
 
     #[test]
     fn options_are_walked() {
-        let mut options = [0; OPTIONS];
-        options[..12].copy_from_slice(&[1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8]);
-        options[12..16].copy_from_slice(&[2, 4, 5, 0xb4]);
-        assert_eq!(option(&options, 16, MSS), Some(12));
-        assert_eq!(option(&options, 15, MSS), None, "cut off");
-        assert_eq!(option(&options, 16, TOA), None);
+        let mut header = [0; ROOM];
+        header[20..32].copy_from_slice(&[1, 1, 8, 10, 2, 4, 3, 4, 5, 6, 7, 8]);
+        header[32..36].copy_from_slice(&[2, 4, 5, 0xb4]);
+        assert_eq!(mss(&header, 36), 34);
+        assert_eq!(mss(&header, 35), 0, "cut off");
+        header[20] = 0;
+        assert_eq!(mss(&header, 36), 0, "behind the end");
     }
 
     proptest! {
         #[test]
-        fn an_option_found_is_whole(options: [u8; OPTIONS], length in 0..=OPTIONS, kind in 2u8..) {
-            if let Some(at) = option(&options, length, kind) {
-                prop_assert_eq!(options[at], kind);
-                prop_assert!(at + usize::from(options[at + 1]) <= length);
+        fn an_option_found_is_whole(header: [u8; 60], end in 20..=60usize) {
+            let mut room = [0; ROOM];
+            room[..60].copy_from_slice(&header);
+            let at = mss(&room, end);
+            if at != 0 {
+                prop_assert_eq!((room[at - 2], room[at - 1]), MSS);
+                prop_assert!(at + 2 <= end);
             }
         }
     }

@@ -1,0 +1,128 @@
+//! From IPv4 to IPv6 and back (RFC 7915): the addresses are those of the flow, the rest of the header follows the standard.
+//!
+//! Deliberately absent: options, extension headers and fragments, which do not cross; UDP without a checksum, which IPv6
+//! forbids. A packet that crosses to IPv4 is never fragmented on the way (RFC 7915 5.1 allows it for small ones): IPv6
+//! senders learn the path's MTU.
+
+use portway_datapath::checksum::Difference;
+use portway_datapath::tcp::{self, flags};
+
+use crate::answer::{IPV4_HEADER, write_ip};
+use crate::careful::Work;
+use crate::packet::Packet;
+use crate::parse::{Headers, IPV4, IPV6, IPV6_HEADER, TCP, UDP};
+use crate::rewrite::ports;
+use crate::skb::Skb;
+use portway_datapath::abi::Tuple;
+
+/// How much longer the header of IPv6 is.
+pub const LONGER: u32 = IPV6_HEADER - IPV4_HEADER;
+
+/// What [`translate`] answers.
+pub const DONE: u32 = 0;
+/// The packet has something that does not cross.
+pub const IMPOSSIBLE: u32 = 1;
+/// The kernel would not.
+const REFUSED: u32 = 2;
+
+/// The size that a packet of `length` has on the other side.
+#[inline(always)]
+pub fn size(length: u32, headers: &Headers, new: &Tuple) -> u32 {
+    match (headers.ipv4, new.source.is_ipv4()) {
+        (true, false) => length + LONGER,
+        (false, true) => length.saturating_sub(LONGER),
+        _ => length,
+    }
+}
+
+/// The MTU that the sender of `headers` is told of one on the other side.
+#[inline(always)]
+pub fn mtu(mtu: u32, headers: &Headers, new: &Tuple) -> u32 {
+    match (headers.ipv4, new.source.is_ipv4()) {
+        (true, false) => mtu.saturating_sub(LONGER),
+        (false, true) => mtu + LONGER,
+        _ => mtu,
+    }
+}
+
+/// Makes the packet one of the other family, with the tuple `new`; the headers then are of that.
+#[inline(never)]
+pub fn translate<const LINK: u32>(packet: Skb, work: &mut Work) -> u32 {
+    let headers = &work.headers;
+    let from_ipv4 = headers.ipv4;
+    let header = if from_ipv4 { IPV4_HEADER } else { IPV6_HEADER };
+    if headers.transport != LINK + header {
+        return IMPOSSIBLE;
+    }
+    if from_ipv4 && !headers.tcp {
+        match packet.window::<8>(headers.transport) {
+            Some(udp) if udp.get::<u16, 6>() != 0 => {}
+            _ => return IMPOSSIBLE,
+        }
+    }
+    let Some(first) = packet.window::<2>(LINK) else { return REFUSED };
+    let first = u16::from_be(first.get::<u16, 0>());
+    let class = if from_ipv4 { first & 0xff } else { first >> 4 & 0xff };
+    if !packet.change_family(if from_ipv4 { IPV6 } else { IPV4 }) {
+        return REFUSED;
+    }
+    let payload = headers.length.wrapping_sub(header) as u16;
+    let (new, old) = (&work.new, &headers.tuple);
+    let protocol = if headers.tcp { TCP } else { UDP };
+    let lives = headers.ttl.wrapping_sub(1);
+    if !write_ip::<LINK>(packet, !from_ipv4, new, (protocol, lives, class as u8), payload) {
+        return REFUSED;
+    }
+    if LINK != 0 {
+        let Some(link) = packet.window::<14>(0) else { return REFUSED };
+        link.set::<u16, 12>(if from_ipv4 { IPV6 } else { IPV4 });
+    }
+    let transport = LINK + if from_ipv4 { IPV6_HEADER } else { IPV4_HEADER };
+    let Some(header) = packet.window::<8>(transport) else { return REFUSED };
+    header.set::<u32, 0>(ports(new));
+    // Length and protocol are in both pseudo headers, and add up alike.
+    let addresses = if from_ipv4 {
+        Difference::NONE
+            .minus_ipv4(old.source)
+            .minus_ipv4(old.destination)
+            .plus_address(new.source)
+            .plus_address(new.destination)
+    } else {
+        Difference::NONE
+            .minus_address(old.source)
+            .minus_address(old.destination)
+            .plus_ipv4(new.source)
+            .plus_ipv4(new.destination)
+    };
+    let rest = Difference::NONE.minus(ports(old)).plus(ports(new));
+    let check = transport + if headers.tcp { 16 } else { 6 };
+    if !packet.update_checksum(check, addresses.folded(), rest.folded(), !headers.tcp) {
+        return REFUSED;
+    }
+    work.headers.ipv4 = !from_ipv4;
+    work.headers.transport = transport;
+    if from_ipv4 && work.headers.flags & flags::SYN != 0 && !clamp(packet, work) {
+        return REFUSED;
+    }
+    DONE
+}
+
+/// Takes the difference of the headers from the maximum segment size of a SYN: what answers it has the longer one on this
+/// side, and the shorter one on the other.
+#[inline(never)]
+fn clamp(packet: Skb, work: &mut Work) -> bool {
+    let Some(length) = packet.load_tcp(work.headers.transport, &mut work.header) else { return false };
+    let at = tcp::mss(&work.header, length);
+    if at == 0 {
+        return true;
+    }
+    let at = at as u32;
+    let Some(option) = packet.window::<2>(work.headers.transport + at) else { return false };
+    let before = option.get::<u16, 0>();
+    let after = (u16::from_be(before).saturating_sub(LONGER as u16)).to_be();
+    option.set::<u16, 0>(after);
+    // At an odd offset its bytes are in the other halves of the sum's words.
+    let (before, after) = if at & 1 == 0 { (before, after) } else { (before.swap_bytes(), after.swap_bytes()) };
+    let change = Difference::NONE.minus(u32::from(before)).plus(u32::from(after));
+    packet.update_rest(work.headers.transport + 16, change.folded())
+}

@@ -1,0 +1,90 @@
+//! TCP option 254 on the way to the backend: the client's address and port, as [`portway_datapath::toa`] has it.
+//!
+//! It goes to the SYN and to the bare ACKs of the handshake, which have no payload, so that the end of the packet is the end
+//! of the options. What a client has written there itself is overwritten on all segments until the handshake is over.
+
+
+use aya_ebpf::helpers::generated::bpf_csum_diff;
+use portway_datapath::abi::Record;
+use portway_datapath::checksum::Difference;
+use portway_datapath::toa::{self, Client, HEADER_MOST, LENGTH_V4, LENGTH_V6, ROOM};
+
+use crate::answer::IPV4_HEADER;
+use crate::careful::Work;
+use crate::packet::Packet;
+use crate::parse::IPV6_HEADER;
+use crate::skb::Skb;
+
+/// Overwrites forged options. 0: done, or nothing to do.
+#[inline(never)]
+pub fn blank<const LINK: u32>(packet: Skb, work: &mut Work) -> u32 {
+    let at = work.headers.transport;
+    let Some(length) = packet.load_tcp(at, &mut work.header) else { return 1 };
+    let before = sum(&mut work.header);
+    if !toa::blank(&mut work.header, length) {
+        return 0;
+    }
+    let change = Difference::NONE.minus(before).plus(sum(&mut work.header));
+    u32::from(!(packet.store_tcp(at, &work.header, length) && packet.update_rest(at + 16, change.folded())))
+}
+
+/// The sum over a header, and what is behind it.
+#[inline(always)]
+fn sum(header: &mut [u8; ROOM]) -> u32 {
+    // SAFETY: nothing is taken away, and as many bytes as there are.
+    (unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, header.as_mut_ptr().cast(), ROOM as u32, 0) }) as u32
+}
+
+/// Appends the option if the segment has no payload, and room. 0: done, or nothing to do.
+#[inline(never)]
+pub fn append<const LINK: u32>(packet: Skb, work: &mut Work, record: &Record) -> u32 {
+    let ipv4 = work.headers.ipv4;
+    let above = if ipv4 { IPV4_HEADER } else { IPV6_HEADER };
+    let at = LINK + above;
+    let Some(tcp) = packet.window::<20>(at) else { return 1 };
+    let control = tcp.get::<u16, 12>();
+    let length = u32::from(u16::from_be(control) >> 12) * 4;
+    let Some(ip) = packet.window::<20>(LINK) else { return 1 };
+    let total = if ipv4 {
+        u32::from(u16::from_be(ip.get::<u16, 2>()))
+    } else {
+        u32::from(u16::from_be(ip.get::<u16, 4>())) + IPV6_HEADER
+    };
+    let client =
+        Client { address: record.client.load(), port: record.client_port(), reserved: [0; 3] };
+    let grows = if client.is_v4() { LENGTH_V4 as u32 } else { LENGTH_V6 as u32 };
+    if work.headers.transport != at || total != above + length || length + grows > HEADER_MOST as u32 {
+        return 0;
+    }
+    let (option, _) = client.option();
+    let stored = packet.set_length(LINK + total + grows)
+        && if grows == LENGTH_V4 as u32 {
+            let [a, b, c, d, e, f, g, h, ..] = option;
+            packet.store(LINK + total, &[a, b, c, d, e, f, g, h])
+        } else {
+            packet.store(LINK + total, &option)
+        };
+    if !stored {
+        return 1;
+    }
+    let Some(tcp) = packet.window::<20>(at) else { return 1 };
+    let longer = (u16::from_be(control) + (grows as u16 / 4 << 12)).to_be();
+    tcp.set::<u16, 12>(longer);
+    let mut rest = Difference::NONE.minus(u32::from(control)).plus(u32::from(longer));
+    let word = |at: usize| u32::from_ne_bytes([option[at], option[at + 1], option[at + 2], option[at + 3]]);
+    rest = rest.plus(word(0)).plus(word(4)).plus(word(8)).plus(word(12)).plus(word(16));
+    let Some(ip) = packet.window::<20>(LINK) else { return 1 };
+    if ipv4 {
+        let (before, after) = (ip.get::<u16, 2>(), ((total + grows) as u16).to_be());
+        ip.set::<u16, 2>(after);
+        let change = Difference::NONE.minus(u32::from(before)).plus(u32::from(after));
+        ip.set::<u16, 10>(change.apply(ip.get::<u16, 10>()));
+    } else {
+        ip.set::<u16, 4>(((length + grows) as u16).to_be());
+    }
+    // The length of the segment is in the pseudo header.
+    let pseudo = Difference::NONE
+        .minus(u32::from((length as u16).to_be()))
+        .plus(u32::from(((length + grows) as u16).to_be()));
+    u32::from(!packet.update_checksum(at + 16, pseudo.folded(), rest.folded(), false))
+}
