@@ -122,7 +122,8 @@ fn clamp(packet: Skb, work: &mut Work) -> bool {
     let after = (u16::from_be(before).saturating_sub(LONGER as u16)).to_be();
     option.set::<u16, 0>(after);
     // At an odd offset its bytes are in the other halves of the sum's words.
-    let (before, after) = if at & 1 == 0 { (before, after) } else { (before.swap_bytes(), after.swap_bytes()) };
+    let (before, after) =
+        if at & 1 == 0 { (before, after) } else { (before.swap_bytes(), after.swap_bytes()) };
     let change = Difference::NONE.minus(u32::from(before)).plus(u32::from(after));
     packet.update_rest(work.headers.transport + 16, change.folded())
 }

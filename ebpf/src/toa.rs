@@ -3,7 +3,6 @@
 //! It goes to the SYN and to the bare ACKs of the handshake, which have no payload, so that the end of the packet is the end
 //! of the options. What a client has written there itself is overwritten on all segments until the handshake is over.
 
-
 use aya_ebpf::helpers::generated::bpf_csum_diff;
 use portway_datapath::abi::Record;
 use portway_datapath::checksum::Difference;
@@ -50,8 +49,7 @@ pub fn append<const LINK: u32>(packet: Skb, work: &mut Work, record: &Record) ->
     } else {
         u32::from(u16::from_be(ip.get::<u16, 4>())) + IPV6_HEADER
     };
-    let client =
-        Client { address: record.client.load(), port: record.client_port(), reserved: [0; 3] };
+    let client = Client { address: record.client.load(), port: record.client_port(), reserved: [0; 3] };
     let grows = if client.is_v4() { LENGTH_V4 as u32 } else { LENGTH_V6 as u32 };
     if work.headers.transport != at || total != above + length || length + grows > HEADER_MOST as u32 {
         return 0;
