@@ -144,7 +144,16 @@ impl Engine for EbpfEngine {
     }
 
     fn retire(&mut self) -> Result<(), EngineError> {
-        self.lock().as_mut().map_or(Ok(()), Held::retire)
+        let is_needed = match self.lock().as_mut() {
+            None => return Ok(()),
+            Some(held) => {
+                held.retire()?;
+                !held.plan.is_empty() || flow::any_live(&held.maps.flows)
+            }
+        };
+        // Programs that nothing needs would cost every packet of the host a look. Flows that live on keep them until the
+        // next plan.
+        if is_needed { Ok(()) } else { self.clear() }
     }
 
     fn abort(&mut self) {

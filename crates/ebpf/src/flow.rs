@@ -62,6 +62,12 @@ fn each_live(flows: &FlowMemory, mut see: impl FnMut(&Record, &'static str)) {
     });
 }
 
+/// Whether a flow is alive.
+pub fn any_live(flows: &FlowMemory) -> bool {
+    let (config, now) = (config::read(flows), now());
+    flows.records.iter().any(|record| word(record, &config, now).is_some())
+}
+
 /// A record as every engine lists flows.
 fn flow(record: &Record, word: &str, names: &Names, now: u32) -> Flow {
     let udp = record.state.load(Relaxed) & state::UDP != 0;

@@ -37,6 +37,31 @@ fn without_rules_and_after_an_abort_there_is_nothing() {
 }
 
 #[test]
+fn when_the_last_rule_has_gone_nothing_stays_but_what_carries_flows() {
+    let lab = Lab::new();
+    let server = lab.server.within(|| std::net::TcpListener::bind("10.2.0.2:80")).unwrap();
+    let (mut engine, _) = lab.engine();
+    apply(&lab.gateway, &mut engine, &plan(&web())).unwrap();
+    let client = lab.client.within(|| std::net::TcpStream::connect("10.1.0.1:80")).unwrap();
+    let (mut accepted, _) = server.accept().unwrap();
+    apply(&lab.gateway, &mut engine, &plan("")).unwrap();
+    assert!(!attached(&lab.gateway, "lan").is_empty(), "a connection is carried still");
+    std::io::Write::write_all(&mut accepted, b"on").unwrap();
+    let mut bytes = [0; 2];
+    std::io::Read::read_exact(&mut &client, &mut bytes).unwrap();
+    drop((client, accepted));
+    wait_for("the end of the flow", || {
+        apply(&lab.gateway, &mut engine, &plan("")).unwrap();
+        !pins(&lab.gateway).exists()
+    });
+    assert!(attached(&lab.gateway, "lan").is_empty());
+    // And from there it begins anew.
+    let changed = apply(&lab.gateway, &mut engine, &plan(&web())).unwrap();
+    assert_eq!((changed.added, changed.adopted), (1, false));
+    lab.gateway.within(|| engine.clear()).unwrap();
+}
+
+#[test]
 fn a_restart_takes_over_and_replaces_the_programs() {
     let lab = Lab::new();
     let file = web() + &rule("dns", "udp/10.1.0.1:53-59", "10.2.0.2");
