@@ -125,9 +125,14 @@ pub fn cookies_always(engine: Engine) {
     let files = Scratch::new();
     files.write("page", "short");
     let _nginx = peer::nginx(net.server(), "10.2.0.10:80", files.path());
-    let _portway = Portway::start(&net.gateway, &file);
+    let portway = Portway::start(&net.gateway, &file);
     let report = net.client().run("ab -q -l -s 10 -n 1000 -c 10 http://10.1.0.1:8888/page");
     assert!(report.contains("Failed requests:        0"), "{report}");
+    assert!(
+        portway.status()["engines"]["ebpf"]["syn_cookies"].as_u64() >= Some(1000),
+        "{:#}",
+        portway.status()
+    );
 }
 
 /// Behind cookies a closed port is still a refusal, and a server that speaks first is heard at once.

@@ -116,15 +116,17 @@ pub fn probed(engine: Engine) {
         let found = interfaces.into_iter().find(|interface| interface["name"] == name);
         found.unwrap_or_else(|| panic!("{name} is not listed: {said:#}"))
     };
-    let hooks = |name: &str| of(name)["hooks"].as_array().cloned().unwrap_or_default();
-    let wanted = if engine == Engine::Xdp { vec!["tcx", "xdp"] } else { vec!["tcx"] };
-    assert_eq!(hooks("lan"), wanted, "{said:#}");
-    assert_eq!(of("lan")["driver"], "veth");
-    assert!(hooks("lo").is_empty() && hooks("third").is_empty(), "{said:#}");
-    assert!(hooks("br0").contains(&"tcx".into()), "{said:#}");
-    for name in ["lan", "lo", "third", "br0"] {
+    let served = ["lan", "wan", "br0", "lo", "third"].map(|name| of(name)["served"] == true);
+    assert_eq!(served, [true, true, true, false, false], "{said:#}");
+    for name in ["lan", "br0", "lo", "third"] {
         assert!(of(name)["why"].as_str().is_some_and(|why| !why.is_empty()), "says why: {said:#}");
     }
+    let (lan, bridge) = (of("lan"), of("br0"));
+    let can = ["driver", "tcx", "xdp", "takes_xdp"].map(|what| lan[what].clone());
+    assert_eq!(can, [Value::from("veth"), true.into(), true.into(), true.into()], "{said:#}");
+    assert_eq!(bridge["xdp"], false, "{said:#}");
+    let chosen = lan["why"].as_str().unwrap_or_default();
+    assert_eq!(chosen.contains("no XDP"), engine == Engine::Ebpf, "{chosen}");
     assert_eq!(net.gateway.run("ip -o link show"), before);
     drop(host);
 }

@@ -88,7 +88,7 @@ pub fn other_bounds(engine: Engine) {
     portway.restart();
     held.lives("with another size in the file, and the next daemon");
     assert_eq!(size(&portway), 2048);
-    assert!(portway.log().contains("max-flows"), "says what waits: {}", portway.log());
+    assert!(portway.log().contains("flow table stays at 2048"), "says what waits: {}", portway.log());
     portway.stop();
     portway.restart();
     assert_eq!(size(&portway), 4096);
