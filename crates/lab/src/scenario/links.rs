@@ -56,7 +56,7 @@ pub fn macvlan(engine: Engine) {
 fn tunnel_end(host: &crate::Namespace, inner: &str, outer: &str, far: &str) -> Process {
     let mut socat = host.command("socat");
     socat.arg(format!("TUN:{inner},tun-name=tunnel,iff-no-pi,up"));
-    socat.arg(format!("UDP:{far}:5555,bind={outer}:5555"));
+    socat.arg(format!("UDP-DATAGRAM:{far}:5555,bind={outer}:5555"));
     Process::start(&mut socat)
 }
 
