@@ -89,9 +89,9 @@ pub fn has_tcx() -> bool {
 fn port(known: &Known, hooks: Hooks) -> abi::Port {
     let Known { interface, features, .. } = known;
     let flag = |set: bool, flag: u16| if set { flag } else { 0 };
-    // A pair of veth devices sends back by the same way as it takes what was redirected to it; hardware has one for it.
-    let sends_back =
-        if interface.made_by.as_deref() == Some("veth") { features.takes() } else { features.runs() };
+    // Hardware has a way back of its own. A veth device takes what `XDP_TX` sends only while the other end runs a program
+    // (drivers/net/veth.c: veth_xdp_flush), which nobody here can see; what is redirected to it, it takes in any case.
+    let sends_back = features.runs() && interface.made_by.as_deref() != Some("veth");
     abi::Port {
         interface: interface.index,
         mtu: interface.mtu,

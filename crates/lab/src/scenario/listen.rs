@@ -1,5 +1,8 @@
 //! What a listener answers for: an address, an interface, any; ports and ranges; the most specific wins.
 
+use std::time::{Duration, Instant};
+
+use crate::netns::wait_for;
 use crate::topology::{LAN4, LAN6, WAN4};
 use crate::traffic::{Server, tcp_works, udp_works};
 use crate::{Engine, Namespace, Portway, Topology, client};
@@ -26,6 +29,12 @@ pub fn any(engine: Engine) {
     let _udp = Server::udp_echo(net.server(), "10.2.0.10:7000");
     let _portway = Portway::start(&net.gateway, &engine.forward("tcp+udp/0.0.0.0:8000", "10.2.0.10:7000"));
     net.gateway.ip("address add 10.1.0.2/24 dev lan");
+    if engine.is_ebpf() {
+        // It is told of addresses, a few milliseconds after they are there.
+        let start = Instant::now();
+        wait_for("the new address", || net.client().connect("10.1.0.2:8000").is_ok());
+        assert!(start.elapsed() < Duration::from_secs(1), "served after {:?}", start.elapsed());
+    }
     for address in [LAN4, "10.1.0.2"] {
         tcp_works(net.client(), &format!("{address}:8000"));
         udp_works(net.client(), &format!("{address}:8000"));
