@@ -78,9 +78,6 @@ fn print(status: &Status) {
         let drops: Vec<String> = rule.drops.iter().map(|(why, count)| format!("{why} {count}")).collect();
         report::say(&format!("{}: packets not carried: {}", rule.name, drops.join(", ")));
     }
-    if let Some(table) = status.flow_table {
-        report::say(&format!("flow table: {} of {} ({} %)", table.used, table.of, table.percent()));
-    }
     if status.rules.iter().any(|rule| rule.state == "missing") {
         report::say(
             "some rules are missing from their engine (somebody changed its state?): portway reload puts them back",
