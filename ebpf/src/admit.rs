@@ -64,7 +64,7 @@ fn admit(packet: Skb, new: &mut New) -> i32 {
         return Skb::PASS;
     };
     new.former = 0;
-    if let Some(found) = table::lookup(&maps, &new.headers.tuple) {
+    if let Some(found) = memory::find(&new.headers.tuple) {
         let bits = found.record.state.load(Relaxed);
         if !is_over(&maps, &new.headers, found.record, bits, now) {
             // Another processor has just begun it.
@@ -138,9 +138,8 @@ fn admit(packet: Skb, new: &mut New) -> i32 {
 /// are the kernel's, as this SYN is, and must not find the former record.
 #[inline(never)]
 fn disown(headers: &Headers) {
-    let Some(maps) = Maps::open() else { return };
     if headers.tcp
-        && let Some(found) = table::lookup(&maps, &headers.tuple)
+        && let Some(found) = memory::find(&headers.tuple)
     {
         found.record.state.fetch_or(state::ENDED, Relaxed);
     }
@@ -310,7 +309,7 @@ fn suits(nth: u32, new: &mut New) -> Option<bool> {
     if port == 0 {
         return Some(false);
     }
-    Some(match table::lookup(&maps, &new.reverse) {
+    Some(match memory::find(&new.reverse) {
         Some(other) => memory::table_reclaim(other.index, new.now) == DONE,
         None => true,
     })

@@ -9,11 +9,11 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use portway_datapath::abi::{Drop, Record, Tuple, state};
 use portway_datapath::record::Direction;
-use portway_datapath::table::{self, Memory};
+use portway_datapath::table::Memory;
 use portway_datapath::toa::ROOM;
 
-use crate::carry::{Hook, TOO_LARGE, TOO_OLD, forever, is_over, leaving, note, ticks};
-use crate::memory::Maps;
+use crate::carry::{Hook, TOO_LARGE, TOO_OLD, is_over, leaving, note, ticks};
+use crate::memory::{self, Maps};
 use crate::packet::Packet;
 use crate::parse::{Headers, Parsed, parse};
 use crate::rewrite::Rewrite;
@@ -46,8 +46,8 @@ pub fn careful<const LINK: u32>(packet: Skb) -> i32 {
         return Skb::PASS;
     }
     let now = ticks();
-    let Some(found) = table::lookup(&maps, &work.headers.tuple) else { return Skb::PASS };
-    let record = forever(found.record);
+    let Some(found) = memory::find(&work.headers.tuple) else { return Skb::PASS };
+    let record = found.record;
     let bits = record.state.load(Relaxed);
     if is_over(&maps, &work.headers, record, bits, now) {
         return Skb::PASS;

@@ -12,7 +12,7 @@ use portway_datapath::tcp;
 
 use crate::count;
 use crate::fragment;
-use crate::memory::Maps;
+use crate::memory::{self, Maps};
 use crate::parse::{Headers, Parsed, parse};
 use crate::rewrite::Rewrite;
 use crate::way::{Way, way};
@@ -63,7 +63,8 @@ pub fn carry<P: Hook, const LINK: u32, const ALL: bool>(packet: P) -> i32 {
         Parsed::Other => return P::PASS,
     }
     let now = ticks();
-    let Some(found) = table::lookup(&maps, &headers.tuple) else {
+    let found = if ALL { memory::find(&headers.tuple) } else { table::lookup(&maps, &headers.tuple) };
+    let Some(found) = found else {
         return if headers.tcp && !tcp::begins(headers.flags) { P::PASS } else { BEGINS };
     };
     let record = forever(found.record);

@@ -12,11 +12,11 @@ use core::sync::atomic::Ordering::Relaxed;
 use portway_datapath::abi::{Address, Drop, Tuple};
 use portway_datapath::checksum::Difference;
 use portway_datapath::record::Direction;
-use portway_datapath::table::{self, Memory};
+use portway_datapath::table::Memory;
 
-use crate::carry::{Hook, forever, is_over, swapped, ticks};
+use crate::carry::{Hook, is_over, swapped, ticks};
 use crate::count;
-use crate::memory::Maps;
+use crate::memory::{self, Maps};
 use crate::packet::Packet;
 use crate::parse::{Headers, IPV6_HEADER, TCP, UDP, family};
 use crate::rewrite::ports;
@@ -63,8 +63,8 @@ pub fn error<const LINK: u32>(packet: Skb) -> i32 {
     if read.is_none() {
         return Skb::PASS;
     }
-    let Some(found) = table::lookup(&maps, &swapped(&error.quoted)) else { return Skb::PASS };
-    let record = forever(found.record);
+    let Some(found) = memory::find(&swapped(&error.quoted)) else { return Skb::PASS };
+    let record = found.record;
     let now = ticks();
     // Not as TCP: there are no flags in an error.
     error.headers.tcp = false;

@@ -4,18 +4,18 @@ use aya_ebpf::bindings::bpf_redir_neigh;
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh};
 use core::sync::atomic::Ordering::Relaxed;
 use portway_datapath::abi::{Drop, port_flags};
-use portway_datapath::table::{self, Memory};
+use portway_datapath::table::Memory;
 use portway_datapath::tcp::flags;
 
 use crate::admit::{BEGUN, REFUSED, begin};
 use crate::answer::{Segment, answer};
 use crate::careful::careful;
-use crate::carry::{BEGINS, CAREFUL, Hook, SPECIAL, TOO_LARGE, TOO_OLD, carry, forever, leaving, ticks};
+use crate::carry::{BEGINS, CAREFUL, Hook, SPECIAL, TOO_LARGE, TOO_OLD, carry, leaving, ticks};
 use crate::count;
 use crate::family;
 use crate::fragment::later;
 use crate::icmp::error;
-use crate::memory::Maps;
+use crate::memory::{self, Maps};
 use crate::packet::Packet;
 use crate::parse::{Headers, IPV4, IPV6, Parsed, parse};
 use crate::skb::Skb;
@@ -87,10 +87,10 @@ fn too_large<const LINK: u32>(packet: Skb) -> i32 {
     let mut headers = Headers::new();
     if let Parsed::Plain = parse::<Skb, LINK, true>(packet, &mut headers)
         && let Some(maps) = Maps::open()
-        && let Some(found) = table::lookup(&maps, &headers.tuple)
+        && let Some(found) = memory::find(&headers.tuple)
     {
         let mut out = Way::new();
-        let record = forever(found.record);
+        let record = found.record;
         rule = record.rule.load(Relaxed);
         if way(packet, maps.config(), record, found.direction, ticks(), &mut out) && headers.whole {
             mtu = family::mtu(out.mtu, &headers, &leaving(record, found.direction));
@@ -106,8 +106,7 @@ fn too_old<const LINK: u32>(packet: Skb) -> i32 {
     let mut rule = 0;
     let mut headers = Headers::new();
     if let Parsed::Plain = parse::<Skb, LINK, true>(packet, &mut headers)
-        && let Some(maps) = Maps::open()
-        && let Some(found) = table::lookup(&maps, &headers.tuple)
+        && let Some(found) = memory::find(&headers.tuple)
     {
         rule = found.record.rule.load(Relaxed);
     }

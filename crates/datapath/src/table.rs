@@ -72,6 +72,25 @@ pub trait Memory {
     fn record(&self, index: u32) -> Option<&Record>;
     /// A value of `free`.
     fn free(&self, index: u32) -> Option<&AtomicU64>;
+
+    /// [`enter`]. The kernel programs make it and [`Self::leave`] functions that the verifier follows once, rather than
+    /// wherever they are called.
+    #[inline(always)]
+    fn enter(&self, index: u32, record: &Record, direction: Direction) -> Result<(), Refused>
+    where
+        Self: Sized,
+    {
+        enter(self, index, record, direction)
+    }
+
+    /// [`leave`].
+    #[inline(always)]
+    fn leave(&self, index: u32, record: &Record, direction: Direction)
+    where
+        Self: Sized,
+    {
+        leave(self, index, record, direction);
+    }
 }
 
 /// A record that a tuple led to.
@@ -217,9 +236,10 @@ pub fn release<M: Memory>(memory: &M, index: u32, record: &Record) {
 /// Enters a record that the caller has claimed and filled, and makes it live. Refused, it is given back.
 #[inline(always)]
 pub fn publish<M: Memory>(memory: &M, index: u32, record: &Record) -> Result<(), Refused> {
-    let entered = enter(memory, index, record, Direction::Back).and_then(|()| {
-        enter(memory, index, record, Direction::Forth)
-            .inspect_err(|_| leave(memory, index, record, Direction::Back))
+    let entered = memory.enter(index, record, Direction::Back).and_then(|()| {
+        memory
+            .enter(index, record, Direction::Forth)
+            .inspect_err(|_| memory.leave(index, record, Direction::Back))
     });
     match entered {
         Ok(()) => {
@@ -234,7 +254,7 @@ pub fn publish<M: Memory>(memory: &M, index: u32, record: &Record) -> Result<(),
 /// tuple, which becomes an orphan ([`state::ORPHAN`]). Refused, the record is given back.
 #[inline(always)]
 pub fn replace<M: Memory>(memory: &M, former: Found<'_>, index: u32, record: &Record) -> Result<(), Refused> {
-    let exchanged = enter(memory, index, record, Direction::Back).and_then(|()| {
+    let exchanged = memory.enter(index, record, Direction::Back).and_then(|()| {
         // First, so that it is never neither: who repairs must not take the exchanged entry for a lost one.
         former.record.state.fetch_or(state::ORPHAN, SeqCst);
         let tuple = record.tuple(Direction::Forth);
@@ -244,7 +264,7 @@ pub fn replace<M: Memory>(memory: &M, former: Found<'_>, index: u32, record: &Re
         if exchange(memory, &place, from, to) {
             return Ok(());
         }
-        leave(memory, index, record, Direction::Back);
+        memory.leave(index, record, Direction::Back);
         Err(Refused::Race)
     });
     match exchanged {
@@ -296,14 +316,19 @@ fn take_apart<M: Memory>(memory: &M, index: u32, record: &Record, now: u32, to: 
 /// Removes the entries of a record, and changes its phase from `from` to `to`; whether that was done here.
 #[inline(always)]
 pub(crate) fn dismantle<M: Memory>(memory: &M, index: u32, record: &Record, from: u32, to: u32) -> bool {
-    leave(memory, index, record, Direction::Forth);
-    leave(memory, index, record, Direction::Back);
+    memory.leave(index, record, Direction::Forth);
+    memory.leave(index, record, Direction::Back);
     record.phase.compare_exchange(from, to, SeqCst, Relaxed).is_ok()
 }
 
 /// Inserts the entry of one direction, and makes sure that it is the only one of its tuple.
-#[inline(never)]
-fn enter<M: Memory>(memory: &M, index: u32, record: &Record, direction: Direction) -> Result<(), Refused> {
+#[inline(always)]
+pub fn enter<M: Memory>(
+    memory: &M,
+    index: u32,
+    record: &Record,
+    direction: Direction,
+) -> Result<(), Refused> {
     let tuple = record.tuple(direction);
     let place = Place::of(&tuple, memory.config());
     let own = place.entry(index, direction);
@@ -352,8 +377,8 @@ fn rival<M: Memory>(memory: &M, place: &Place, tuple: &Tuple, own: u64) -> Rival
 }
 
 /// Removes the entry of one direction if it is there.
-#[inline(never)]
-fn leave<M: Memory>(memory: &M, index: u32, record: &Record, direction: Direction) {
+#[inline(always)]
+pub fn leave<M: Memory>(memory: &M, index: u32, record: &Record, direction: Direction) {
     let place = Place::of(&record.tuple(direction), memory.config());
     exchange(memory, &place, place.entry(index, direction), 0);
 }
