@@ -3,7 +3,6 @@
 //! What it holds is shared with the thread that follows the host's interfaces and routes ([`crate::follow`]). Without rules it
 //! holds nothing and leaves the host alone. Dropping it leaves everything at work: that is what a restart relies on.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use portway_core::engine::{Changed, Engine, EngineError, Observer};
@@ -16,11 +15,10 @@ use crate::flow;
 use crate::follow::Follower;
 use crate::held::{Held, Log, Prepared};
 use crate::maps::FlowMemory;
-use crate::observe::{EbpfObserver, Known};
+use crate::observe::EbpfObserver;
 use crate::pins::Pins;
 use crate::refusal::failure;
 use crate::sweep::Sweeper;
-use crate::value;
 
 /// Full NAT by programs on the interfaces.
 pub struct EbpfEngine {
@@ -175,17 +173,20 @@ impl Engine for EbpfEngine {
     }
 
     fn end_flows(&mut self, filter: &FlowFilter) -> Result<u64, EngineError> {
-        let held = self.lock();
-        let Some(held) = held.as_ref() else { return Ok(0) };
-        Ok(flow::end(&held.maps.flows, &known(held).rules, filter))
+        let mut held = self.lock();
+        let Some(held) = held.as_mut() else { return Ok(0) };
+        let known = held.known();
+        Ok(flow::end(&held.maps.flows, &known.rules, filter))
     }
 
     fn observer(&mut self) -> Result<Box<dyn Observer>, EngineError> {
-        let held = self.lock();
-        let Some(held) = held.as_ref() else {
-            return Ok(Box::new(EbpfObserver { maps: None, known: Known::default() }));
-        };
-        Ok(Box::new(EbpfObserver { maps: Some(Arc::clone(&held.maps)), known: known(held) }))
+        let mut held = self.lock();
+        let observer = held.as_mut().map(|held| EbpfObserver {
+            maps: Some(Arc::clone(&held.maps)),
+            known: held.known(),
+            figures: held.figures(),
+        });
+        Ok(Box::new(observer.unwrap_or_default()))
     }
 
     fn clear(&mut self) -> Result<(), EngineError> {
@@ -199,29 +200,4 @@ impl Engine for EbpfEngine {
         }
         self.pins.clear().map_err(|error| failure("remove /sys/fs/bpf/portway", &error))
     }
-}
-
-/// What a reader is to know.
-fn known(held: &Held) -> Known {
-    let mut known = Known {
-        ports: u64::from(held.plan.settings.source_ports.count()),
-        unreachable: held.serving.unreachable.len() as u64,
-        interfaces: held.served() as u64,
-        ..Known::default()
-    };
-    for (name, rule) in &held.rules {
-        known.rules.insert(rule.id, name.to_string());
-        let targets = held.plan.rules.get(name).map(|plan| &plan.targets);
-        let shown: BTreeMap<value::Place, String> = targets
-            .into_iter()
-            .flatten()
-            .map(|target| (value::Place::of(target), target.to_string()))
-            .collect();
-        known.pools.insert(rule.id, rule.members.len());
-        for (place, member) in &rule.members {
-            let text = shown.get(place).cloned().unwrap_or_else(|| place.to_string());
-            known.members.insert(member.id, (rule.id, text));
-        }
-    }
-    known
 }

@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: what follows ([`crate::serve`]).
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,8 +15,9 @@ use rustix::io::Errno;
 
 use crate::config;
 use crate::held::Held;
+use crate::host::{self, Host};
 use crate::netdev;
-use crate::route::{GROUPS, Told, told};
+use crate::route::{GROUPS, Route, Told, told};
 
 /// Changes come in crowds (an interface comes with its addresses and routes): after one, so much time is left for the others.
 const CROWD: Duration = Duration::from_millis(10);
@@ -65,10 +67,8 @@ impl Follower {
             let mut changes = Changes::ALL;
             loop {
                 let start = Instant::now();
-                if changes != Changes::default()
-                    && let Some(held) = held.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
-                {
-                    follow(held, changes);
+                if changes != Changes::default() {
+                    follow(&held, changes);
                 }
                 let rest = (start.elapsed() * (SHARE - 1)).clamp(CROWD, LONGEST);
                 if !ears.wait(None) || !ears.pause(rest) {
@@ -144,15 +144,34 @@ impl Ears {
     }
 }
 
-fn follow(held: &mut Held, changes: Changes) {
-    if changes.interfaces {
-        held.serve();
-    } else {
-        if changes.routes
-            && let Err(error) = held.follow_routes()
+/// Has the engine follow. What takes long, asking the kernel, is done while the engine is free for others.
+fn follow(shared: &Mutex<Option<Held>>, changes: Changes) {
+    let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let (looks, destinations) = match lock().as_ref() {
+            None => return,
+            Some(held) if changes.interfaces || changes.routes => (held.looks, held.destinations()),
+            Some(held) => (held.looks, BTreeSet::new()),
+        };
+        let host = changes.interfaces.then(|| Route::open().and_then(|mut route| Host::look(&mut route)));
+        let sources = host::preferred_sources(destinations);
+        let mut held = lock();
+        let Some(held) = held.as_mut() else { return };
+        if held.looks != looks {
+            // A plan has come meanwhile and has seen more than was seen here.
+            continue;
+        }
+        match host {
+            Some(Ok(host)) => held.follow_host(host),
+            Some(Err(error)) => (held.log)(&format!("ebpf: list the interfaces: {error}")),
+            None => {}
+        }
+        if (changes.interfaces || changes.routes)
+            && let Err(error) = held.follow_routes(sources)
         {
             (held.log)(&format!("ebpf: {error}"));
         }
         config::next_generation(&held.maps.flows);
+        return;
     }
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use portway_core::engine::{Changed, EngineError};
-use portway_core::plan::ebpf::{Change, Plan};
+use portway_core::plan::ebpf::{Change, Plan, RulePlan};
 use portway_core::ruleset::{EbpfSettings, RuleName};
 use portway_datapath::abi;
 use portway_datapath::sweep::sizes;
@@ -17,6 +17,7 @@ use crate::attach::Attachments;
 use crate::host::Host;
 use crate::maps::{Maps, Room};
 use crate::object::Programs;
+use crate::observe::{Figures, Known};
 use crate::pins::Pins;
 use crate::refusal::{failure, no_room, refused};
 use crate::room::{Ids, Lists, Stretches};
@@ -54,6 +55,10 @@ pub struct Held {
     pub(crate) is_new: bool,
     /// Counts what changes who has what in the maps: what was prepared before is then prepared again.
     pub(crate) epoch: u64,
+    /// Who has which id; nothing after it has changed.
+    known: Option<Arc<Known>>,
+    /// Counts how often the host was looked at for a plan: what somebody else saw before is old.
+    pub(crate) looks: u64,
     /// For which size of the flow table the file was last read.
     size_told: u32,
 }
@@ -117,6 +122,8 @@ impl Held {
             rules,
             leaving,
             epoch: 0,
+            known: None,
+            looks: 0,
             size_told: 0,
             listening,
             plan: Plan::default(),
@@ -131,6 +138,7 @@ impl Held {
     /// # Errors
     /// A map has no room, or the kernel's.
     pub fn prepare(&mut self, plan: &Plan) -> Result<Prepared, EngineError> {
+        self.looks += 1;
         self.host = Host::look(&mut self.route).map_err(|error| failure("list the interfaces", &error))?;
         self.load_programs(&plan.settings)?;
         self.tell_size(&plan.settings);
@@ -177,8 +185,8 @@ impl Held {
         let (there, wanted) = (self.maps.flows.records.len() as u32, sizes(settings.max_flows).records);
         if std::mem::replace(&mut self.size_told, wanted) != wanted && there != wanted {
             (self.log)(&format!(
-                "ebpf: the flow table stays at {there} flows until `portway clear`: one of {wanted} would begin without those \
-                 that live"
+                "ebpf: max-flows: the flow table stays at {there} flows until `portway clear`: one of {wanted} would begin \
+                 without those that live"
             ));
         }
     }
@@ -258,6 +266,7 @@ impl Held {
         self.epoch += 1;
         self.rules.extend(states);
         self.plan = plan;
+        self.known = None;
         self.is_new = false;
         self.serve();
         let removed = self.leaving.len();
@@ -292,6 +301,7 @@ impl Held {
         // Those that left before this time: a program that still saw one has ended long since.
         self.collect_rules()?;
         self.rules.extend(left);
+        self.known = None;
         let flags = config::flags(self.listening.keys()) | config::persists(self.rules.values());
         config::set(&self.maps.flows, &self.plan.settings, flags);
         Ok(())
@@ -329,6 +339,14 @@ impl Held {
         write::carry_out(&self.maps, &all.ready).map_err(|error| failure("change members", &error))?;
         self.allocations = allocations;
         self.epoch += 1;
+        // A verdict changes who is a member, not who has an id.
+        let new_ids = all.ready.iter().any(|write| matches!(write, Write::FreshMember(_)));
+        let targets = |(name, rule): (&RuleName, &RulePlan)| {
+            self.plan.rules.get(name).map(|before| &before.targets) != Some(&rule.targets)
+        };
+        if new_ids || change.changed.iter().any(targets) {
+            self.known = None;
+        }
         self.rules.extend(states);
         self.plan.rules.extend(change.changed.iter().map(|(name, rule)| (name.clone(), rule.clone())));
         Ok(())
@@ -337,6 +355,7 @@ impl Held {
     /// Forgets rules that are gone and members that nobody plans, as far as no flow has them; how many ids that frees.
     fn collect(&mut self) -> Result<usize, EngineError> {
         self.epoch += 1;
+        self.known = None;
         Ok(self.collect_rules()? + self.collect_members()?)
     }
 
@@ -390,6 +409,21 @@ impl Held {
             }
         }
         Ok(count)
+    }
+
+    /// Who has which id.
+    pub fn known(&mut self) -> Arc<Known> {
+        let known = self.known.get_or_insert_with(|| Arc::new(Known::new(&self.rules, &self.plan)));
+        Arc::clone(known)
+    }
+
+    /// Figures that are not in the maps.
+    pub fn figures(&self) -> Figures {
+        Figures {
+            ports: u64::from(self.plan.settings.source_ports.count()),
+            unreachable: self.serving.unreachable.len() as u64,
+            interfaces: self.served() as u64,
+        }
     }
 
     /// In what the maps differ from a plan, read afresh; nothing when they do not.

@@ -2,7 +2,7 @@
 //!
 //! Deliberately absent: being told of changes ([`crate::follow`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -43,6 +43,11 @@ impl Host {
     pub fn forget_sources(&mut self) {
         self.sources.clear();
     }
+
+    /// Takes note of which addresses it has on the way to others, as [`preferred_sources`] found out.
+    pub fn learn_sources(&mut self, sources: BTreeMap<IpAddr, Option<IpAddr>>) {
+        self.sources = sources;
+    }
 }
 
 impl World for Host {
@@ -65,6 +70,11 @@ fn preferred_source(destination: IpAddr) -> Option<IpAddr> {
     socket.connect((destination, 9)).ok()?;
     let address = socket.local_addr().ok()?.ip();
     (!address.is_unspecified()).then_some(address)
+}
+
+/// The same to several.
+pub fn preferred_sources(destinations: BTreeSet<IpAddr>) -> BTreeMap<IpAddr, Option<IpAddr>> {
+    destinations.into_iter().map(|destination| (destination, preferred_source(destination))).collect()
 }
 
 /// The range that the kernel takes ephemeral ports from, in this network namespace (`ip_local_port_range`).

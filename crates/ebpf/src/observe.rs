@@ -10,26 +10,56 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use portway_core::engine::{EngineError, Observer};
 use portway_core::flow::{FlowFilter, Flows};
+use portway_core::plan::ebpf::Plan;
+use portway_core::ruleset::RuleName;
 use portway_core::snapshot::{EngineSnapshot, Fill, MemberCounters, RuleCounters, SourcePorts};
 use portway_datapath::abi::{self, DROPS, Drop, state};
 
 use crate::flow::{self, Names};
 use crate::maps::Maps;
 use crate::refusal::failure;
-use crate::value;
+use crate::state::RuleState;
+use crate::value::{self, Place};
 
 /// How many pairs of source address and backend are told of: the fullest.
 const PAIRS: usize = 16;
 
-/// What the engine knew when the reader was made.
+/// Who has which id: made when it is wanted and kept until it changes, because ten thousand names take their time.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
-    /// The names of rules by their ids.
+    /// The names of rules by their ids, those that are gone and have flows still among them.
     pub rules: Names,
+    /// The rules that are not gone, and how many members each has had.
+    pub current: BTreeMap<u32, usize>,
     /// The members by their ids: the rule's id, and the target as it is displayed.
     pub members: BTreeMap<u32, (u32, String)>,
-    /// How many rules have more than one member, by id: only theirs are told.
-    pub pools: BTreeMap<u32, usize>,
+}
+
+impl Known {
+    /// Of these rules, with what the plan says of their members.
+    pub fn new(rules: &BTreeMap<RuleName, RuleState>, plan: &Plan) -> Self {
+        let mut known = Self::default();
+        for (name, rule) in rules {
+            known.rules.insert(rule.id, name.to_string());
+            let planned = plan.rules.get(name);
+            if planned.is_some() {
+                known.current.insert(rule.id, rule.members.len());
+            }
+            let targets = planned.into_iter().flat_map(|plan| &plan.targets);
+            let shown: BTreeMap<Place, String> =
+                targets.map(|target| (Place::of(target), target.to_string())).collect();
+            for (place, member) in &rule.members {
+                let text = shown.get(place).cloned().unwrap_or_else(|| place.to_string());
+                known.members.insert(member.id, (rule.id, text));
+            }
+        }
+        known
+    }
+}
+
+/// Figures that are not in the maps.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
     /// Ports that sources are searched in.
     pub ports: u64,
     /// Members that this host has no route to.
@@ -39,15 +69,17 @@ pub struct Known {
 }
 
 /// A reader of the counters and of the flows; without maps, of nothing.
+#[derive(Default)]
 pub struct EbpfObserver {
     pub(crate) maps: Option<Arc<Maps>>,
-    pub(crate) known: Known,
+    pub(crate) known: Arc<Known>,
+    pub(crate) figures: Figures,
 }
 
 impl Observer for EbpfObserver {
     fn observe(&mut self) -> Result<EngineSnapshot, EngineError> {
         let Some(maps) = &self.maps else { return Ok(EngineSnapshot::default()) };
-        snapshot(maps, &self.known).map_err(|error| failure("read the counters", &error))
+        snapshot(maps, &self.known, self.figures).map_err(|error| failure("read the counters", &error))
     }
 
     fn flows(&mut self, filter: &FlowFilter, most: usize) -> Result<Flows, EngineError> {
@@ -76,10 +108,10 @@ const REASONS: [(Drop, &str); DROPS] = [
 /// What a new flow was refused for, rather than a packet of a flow.
 const REFUSALS: [Drop; 5] = [Drop::Empty, Drop::TableFull, Drop::NoPort, Drop::Rate, Drop::NoRoute];
 
-fn snapshot(maps: &Maps, known: &Known) -> io::Result<EngineSnapshot> {
+fn snapshot(maps: &Maps, known: &Known, figures: Figures) -> io::Result<EngineSnapshot> {
     let mut snapshot = EngineSnapshot::default();
     let mut rules: BTreeMap<u32, RuleCounters> =
-        known.rules.keys().map(|id| (*id, RuleCounters::default())).collect();
+        known.current.keys().map(|id| (*id, RuleCounters::default())).collect();
     let mut members: BTreeMap<u32, MemberCounters> = BTreeMap::new();
 
     let count = known.members.keys().last().map_or(0, |last| last + 1);
@@ -138,7 +170,7 @@ fn snapshot(maps: &Maps, known: &Known) -> io::Result<EngineSnapshot> {
 
     for (id, (rule, target)) in &known.members {
         let Some(name) = known.rules.get(rule) else { continue };
-        if known.pools.get(rule).is_some_and(|count| *count > 1) {
+        if known.current.get(rule).is_some_and(|count| *count > 1) {
             let counters = members.get(id).copied().unwrap_or_default();
             snapshot.members.entry(name.clone()).or_default().insert(target.clone(), counters);
         }
@@ -150,14 +182,14 @@ fn snapshot(maps: &Maps, known: &Known) -> io::Result<EngineSnapshot> {
     }
     let capacity = maps.flows.records.len() as u64;
     snapshot.table = Some(Fill { used: held, of: capacity });
-    snapshot.source_ports = fullest(&pairs, known.ports);
+    snapshot.source_ports = fullest(&pairs, figures.ports);
     let gauges = [
         ("live_flows", live),
         ("flow_table_used", held),
         ("flow_table_size", capacity),
         ("syn_cookies", cookies),
-        ("interfaces", known.interfaces),
-        ("members_without_route", known.unreachable),
+        ("interfaces", figures.interfaces),
+        ("members_without_route", figures.unreachable),
     ];
     snapshot.gauges = gauges.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     for (word, count) in drops {

@@ -70,6 +70,8 @@ pub struct Interface {
     pub link: String,
     /// Whether programs can be attached by tcx; else by clsact.
     pub tcx: bool,
+    /// Where programs would be attached: `tcx` or `clsact`, and `xdp`; nowhere where it would not be served.
+    pub hooks: Vec<&'static str>,
     /// Whether the driver runs XDP itself.
     pub xdp: bool,
     /// Whether it takes frames that a program sent from another interface.
@@ -89,9 +91,12 @@ pub fn interfaces(settings: &EbpfSettings) -> Result<Vec<Interface>, EngineError
     let mut route = Route::open().map_err(list)?;
     let (host, tcx) = (Host::look(&mut route).map_err(list)?, has_tcx());
     let report = |known: &choice::Known| {
-        let (served, why) = match choice::choose(known, settings, tcx) {
-            Ok((_, why)) => (true, why),
-            Err(why) => (false, why),
+        let (hooks, why) = match choice::choose(known, settings, tcx) {
+            Ok((hooks, why)) => {
+                let tc = if hooks.clsact { "clsact" } else { "tcx" };
+                ([tc].into_iter().chain(hooks.xdp.then_some("xdp")).collect(), why)
+            }
+            Err(why) => (Vec::new(), why),
         };
         Interface {
             name: known.interface.name.clone(),
@@ -105,7 +110,8 @@ pub fn interfaces(settings: &EbpfSettings) -> Result<Vec<Interface>, EngineError
             tcx,
             xdp: known.features.runs() && known.features.redirects(),
             takes_xdp: known.features.takes(),
-            served,
+            served: !hooks.is_empty(),
+            hooks,
             why,
         }
     };

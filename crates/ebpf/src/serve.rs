@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use portway_core::engine::EngineError;
@@ -123,17 +124,23 @@ impl Held {
 
     /// Serves the interfaces that are there now; says in the log what could not be done. Also for the first time.
     pub fn serve(&mut self) {
+        self.looks += 1;
         match Host::look(&mut self.route) {
-            Ok(host) => self.host = host,
-            Err(error) => return (self.log)(&format!("ebpf: list the interfaces: {error}")),
+            Ok(host) => self.follow_host(host),
+            Err(error) => (self.log)(&format!("ebpf: list the interfaces: {error}")),
         }
+        config::next_generation(&self.maps.flows);
+    }
+
+    /// Brings the maps and the programs on interfaces to what the host is now.
+    pub fn follow_host(&mut self, host: Host) {
+        self.host = host;
         if let Err(error) = self.follow_addresses().and_then(|()| self.follow_interfaces()) {
             (self.log)(&format!("ebpf: write the host's interfaces and addresses to the maps: {error}"));
         }
-        if let Err(error) = self.follow_scopes().and_then(|()| self.follow_routes()) {
+        if let Err(error) = self.follow_scopes() {
             (self.log)(&format!("ebpf: {error}"));
         }
-        config::next_generation(&self.maps.flows);
     }
 
     fn follow_addresses(&mut self) -> io::Result<()> {
@@ -273,28 +280,38 @@ impl Held {
         Ok(())
     }
 
-    /// The source addresses of members, where routes or addresses have changed.
+    /// The addresses of members that see this host's address on the way to them.
+    pub fn destinations(&self) -> BTreeSet<IpAddr> {
+        let rules = self.plan.rules.iter().filter_map(|(name, plan)| Some((plan, self.rules.get(name)?)));
+        rules.flat_map(|(plan, rule)| state::destinations(plan, rule)).collect()
+    }
+
+    /// The source addresses of members, where routes or addresses have changed: `sources` are what [`Self::destinations`]
+    /// would see now.
     ///
     /// # Errors
     /// A map has no room, or the kernel's; what members see is then what it was.
-    pub fn follow_routes(&mut self) -> Result<(), EngineError> {
-        self.host.forget_sources();
-        let mut allocations = self.allocations.clone();
+    pub fn follow_routes(&mut self, sources: BTreeMap<IpAddr, Option<IpAddr>>) -> Result<(), EngineError> {
+        self.host.learn_sources(sources);
+        let (mut allocations, mut changed) = (None, false);
         let (mut ready, mut switch, mut states) = (Vec::new(), Vec::new(), BTreeMap::new());
         for (name, plan) in &self.plan.rules {
             let Some(rule) = self.rules.get(name) else { continue };
-            let (state, steps) = state::place(name, plan, Some(rule), &mut allocations, &mut self.host)?;
-            if !steps.ready.is_empty() || !steps.switch.is_empty() {
-                ready.extend(steps.ready);
-                switch.extend(steps.switch);
-                states.insert(name.clone(), state);
+            if state::sees_the_same(plan, rule, &mut self.host) {
+                continue;
             }
+            let allocations = allocations.get_or_insert_with(|| self.allocations.clone());
+            let (state, steps) = state::place(name, plan, Some(rule), allocations, &mut self.host)?;
+            ready.extend(steps.ready);
+            switch.extend(steps.switch);
+            states.insert(name.clone(), state);
+            changed = true;
         }
-        ready.append(&mut switch);
-        let carried = write::carry_out(&self.maps, &ready);
-        carried.map_err(|error| crate::refusal::failure("change source addresses", &error))?;
-        if !states.is_empty() {
-            self.allocations = allocations;
+        if changed {
+            ready.append(&mut switch);
+            let carried = write::carry_out(&self.maps, &ready);
+            carried.map_err(|error| crate::refusal::failure("change source addresses", &error))?;
+            self.allocations = allocations.unwrap_or_else(|| self.allocations.clone());
             self.rules.extend(states);
             self.epoch += 1;
         }

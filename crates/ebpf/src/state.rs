@@ -191,6 +191,20 @@ fn sources(source: &Source, member: abi::Address, world: &mut dyn World) -> Vec<
     if pool.is_empty() { world.source(member).map(value::address).into_iter().collect() } else { pool }
 }
 
+/// The addresses of members that see this host's address on the way to them.
+pub fn destinations<'a>(plan: &'a RulePlan, rule: &'a RuleState) -> impl Iterator<Item = IpAddr> + 'a {
+    let by_route = |member: &IpAddr| match &plan.source {
+        Source::Route => true,
+        Source::Pool(pool) => pool.iter().all(|address| address.is_ipv4() != member.is_ipv4()),
+    };
+    rule.members.keys().map(|place| value::ip(place.address)).filter(by_route)
+}
+
+/// Whether every member of a rule sees the addresses that it would see if it were placed now.
+pub fn sees_the_same(plan: &RulePlan, rule: &RuleState, world: &mut dyn World) -> bool {
+    rule.members.iter().all(|(place, member)| sources(&plan.source, place.address, world) == member.sources)
+}
+
 fn rule_value(plan: &RulePlan, first_slot: u32, slots: u32) -> abi::Rule {
     let flag = |set: bool, flag: u32| if set { flag } else { 0 };
     abi::Rule {
