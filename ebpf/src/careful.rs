@@ -84,9 +84,14 @@ fn change<const LINK: u32>(
     direction: Direction,
     bits: u32,
 ) -> Result<(), Drop> {
-    let tells = bits & (state::TOA | state::ESTABLISHED) == state::TOA && direction == Direction::Forth;
-    if tells && toa::blank::<LINK>(packet, work) != 0 {
-        return Err(Drop::Mangled);
+    let due = bits & state::TOA != 0 && toa::is_due::<Skb, LINK>(packet, &work.headers, direction);
+    let mut tells = false;
+    if due {
+        match toa::prepare(packet, work) {
+            toa::OPEN => tells = true,
+            toa::SHUT => {}
+            _ => return Err(Drop::Mangled),
+        }
     }
     let done = if work.new.source.is_ipv4() == work.headers.ipv4 {
         packet.rewrite::<LINK>(&work.headers, &work.new)

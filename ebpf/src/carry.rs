@@ -15,6 +15,7 @@ use crate::fragment;
 use crate::memory::{self, Maps};
 use crate::parse::{Headers, Parsed, parse};
 use crate::rewrite::Rewrite;
+use crate::toa;
 use crate::way::{Way, way};
 
 /// What differs between the hooks beyond access to bytes.
@@ -41,9 +42,6 @@ pub const TOO_OLD: i32 = 1003;
 
 /// It belongs to a flow, but needs more than other addresses and ports.
 pub const CAREFUL: i32 = 1004;
-
-/// The bits of flows whose packets may need that.
-const NOT_PLAIN: u32 = state::TOA | state::COOKIE | state::SHIFTED;
 
 /// The time, in ticks.
 #[inline(always)]
@@ -119,8 +117,9 @@ pub fn on<P: Hook, const LINK: u32>(
     if headers.ttl <= 1 {
         return TOO_OLD;
     }
-    // The option is for those segments only that the backend may see before the client's first data.
-    if bits & NOT_PLAIN != 0 && bits & (NOT_PLAIN | state::ESTABLISHED) != state::TOA | state::ESTABLISHED {
+    if bits & (state::COOKIE | state::SHIFTED) != 0
+        || bits & state::TOA != 0 && toa::is_due::<P, LINK>(packet, headers, direction)
+    {
         return CAREFUL;
     }
     let new = leaving(record, direction);
@@ -178,7 +177,7 @@ pub fn note(record: &Record, headers: &Headers, direction: Direction, bits: u32,
         record.seen.store(now, Relaxed);
     }
     let after = if headers.tcp {
-        tcp::follow(bits, headers.flags, direction)
+        toa::follow(tcp::follow(bits, headers.flags, direction), headers, direction)
     } else if direction == Direction::Back {
         bits | state::ANSWERED
     } else {

@@ -1,30 +1,76 @@
 //! TCP option 254 on the way to the backend: the client's address and port, as [`portway_datapath::toa`] has it.
 //!
-//! It goes to the SYN and to the bare ACKs of the handshake, which have no payload, so that the end of the packet is the end
-//! of the options. What a client has written there itself is overwritten on all segments until the handshake is over.
+//! It goes to the SYN and to the client's ACKs, one of which completes the handshake: they have no payload, so that the end
+//! of the packet is the end of the options. What a client has written there itself is overwritten on all segments, with
+//! payload or without: a backend that believes this gateway must not read it. When the backend has said something the
+//! connection stands, nobody looks any more, and [`state::TOA`] is cleared.
 
 use aya_ebpf::helpers::generated::bpf_csum_diff;
-use portway_datapath::abi::Record;
+use portway_datapath::abi::{Record, state};
 use portway_datapath::checksum::Difference;
+use portway_datapath::record::Direction;
+use portway_datapath::tcp::flags;
 use portway_datapath::toa::{self, Client, HEADER_MOST, LENGTH_V4, LENGTH_V6, ROOM};
 
 use crate::answer::IPV4_HEADER;
 use crate::careful::Work;
 use crate::packet::Packet;
-use crate::parse::IPV6_HEADER;
+use crate::parse::{Headers, IPV6_HEADER};
 use crate::skb::Skb;
 
-/// Overwrites forged options. 0: done, or nothing to do.
-#[inline(never)]
-pub fn blank<const LINK: u32>(packet: Skb, work: &mut Work) -> u32 {
-    let at = work.headers.transport;
-    let Some(length) = packet.load_tcp(at, &mut work.header) else { return 1 };
-    let before = sum(&mut work.header);
-    if !toa::blank(&mut work.header, length) {
-        return 0;
+/// The options of an established connection's segments, by which nearly all are known that need no second look: two NOPs,
+/// and the beginning of timestamps (RFC 7323, appendix A).
+const USUAL: u32 = u32::from_ne_bytes([1, 1, 8, 10]);
+
+/// Whether a segment of a flow with [`state::TOA`] must be told in, or looked through for what a client told itself.
+#[inline(always)]
+pub fn is_due<P: Packet, const LINK: u32>(packet: P, headers: &Headers, direction: Direction) -> bool {
+    if direction == Direction::Back || headers.flags & flags::RST != 0 {
+        return false;
     }
-    let change = Difference::NONE.minus(before).plus(sum(&mut work.header));
-    u32::from(!(packet.store_tcp(at, &work.header, length) && packet.update_rest(at + 16, change.folded())))
+    if headers.length <= headers.before_payload {
+        return true;
+    }
+    match headers.before_payload.wrapping_sub(headers.transport.wrapping_sub(LINK)) {
+        20 => false,
+        32 => packet.window::<4>(headers.transport + 20).is_none_or(|first| first.get::<u32, 0>() != USUAL),
+        _ => true,
+    }
+}
+
+/// The state after a segment, of which `after` says the rest: what the backend says proves that the connection stands there.
+/// The client's ACK does not, for the backend need not have believed it; nor do the backend's own, which also answer what it
+/// does not believe.
+#[inline(always)]
+pub fn follow(after: u32, headers: &Headers, direction: Direction) -> u32 {
+    if direction == Direction::Back && headers.length > headers.before_payload {
+        after & !state::TOA
+    } else {
+        after
+    }
+}
+
+/// What [`prepare`] answers: the option may be appended.
+pub const OPEN: u32 = 0;
+/// It may not: whoever reads the options stops before their end.
+pub const SHUT: u32 = 1;
+/// The packet cannot be changed, or the header is not all there.
+const FAILED: u32 = 2;
+
+/// Overwrites forged options, and ends of options.
+#[inline(never)]
+pub fn prepare(packet: Skb, work: &mut Work) -> u32 {
+    let at = work.headers.transport;
+    let Some(length) = packet.load_tcp(at, &mut work.header) else { return FAILED };
+    let before = sum(&mut work.header);
+    let prepared = toa::prepare(&mut work.header, length);
+    if prepared.changed {
+        let change = Difference::NONE.minus(before).plus(sum(&mut work.header));
+        if !(packet.store_tcp(at, &work.header, length) && packet.update_rest(at + 16, change.folded())) {
+            return FAILED;
+        }
+    }
+    if prepared.open { OPEN } else { SHUT }
 }
 
 /// The sum over a header, and what is behind it.

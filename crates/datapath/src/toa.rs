@@ -5,7 +5,7 @@
 //! lengths tell them apart. What carries any other length is not ours and not touched.
 //!
 //! Both halves work on the bytes of a TCP header: the gateway removes what a client has written there itself
-//! ([`blank`]: a forged option must not reach a backend that believes this gateway) and appends its own
+//! ([`prepare`]: a forged option must not reach a backend that believes this gateway) and appends its own
 //! ([`Client::option`]); the backend reads it ([`read`]) and joins what the SYN and the ACK say ([`Claim::agree`]).
 //!
 //! Deliberately absent: whose word is believed (`portway toa` asks for the networks of the gateways), and how the bytes
@@ -81,9 +81,7 @@ impl Client {
     /// Of an IPv4 address's bytes and a port (be).
     #[inline(always)]
     pub const fn v4(address: [u8; 4], port: u16) -> Self {
-        let [a, b, c, d] = address;
-        let low = u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d]);
-        Self { address: Address { high: 0, low }, port, reserved: [0; 3] }
+        Self { address: Address::ipv4(u32::from_ne_bytes(address)), port, reserved: [0; 3] }
     }
 
     /// The address's bytes, IPv4 mapped.
@@ -97,8 +95,7 @@ impl Client {
     /// Whether the address is an IPv4 one.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
-        let [a, b, c, d, ..] = self.address.low.to_ne_bytes();
-        self.address.high == 0 && u32::from_be_bytes([a, b, c, d]) == 0xffff
+        self.address.is_ipv4()
     }
 
     /// The option, and how many of the bytes it has.
@@ -180,13 +177,23 @@ pub fn read(header: &[u8; ROOM], present: usize) -> Claim {
     if claim.said == Said::Client && !claim.client.is_possible() { Claim::NONSENSE } else { claim }
 }
 
-/// Overwrites every option of ours with NOPs, which keeps the header's length: whether there was one. The caller mends
-/// the checksum.
+/// What [`prepare`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Prepared {
+    /// Whether bytes have changed: the caller mends the checksum.
+    pub changed: bool,
+    /// Whether an option can be put behind the others: whoever reads them comes to their end.
+    pub open: bool,
+}
+
+/// Makes a header ready to be told in: every option of ours is overwritten with NOPs, for a client has forged it; and so is
+/// the end of the options and what is behind it, for nobody would read further. The length stays.
 #[inline(always)]
-pub fn blank(header: &mut [u8; ROOM], present: usize) -> bool {
+pub fn prepare(header: &mut [u8; ROOM], present: usize) -> Prepared {
     let end = end(header, present);
     let mut within = 0;
-    let mut ours = false;
+    let mut blank = false;
+    let mut ended = false;
     let mut changed = false;
     for at in HEADER..HEADER_MOST {
         if at >= end {
@@ -194,17 +201,22 @@ pub fn blank(header: &mut [u8; ROOM], present: usize) -> bool {
         }
         if within > 0 {
             within = black_box(within - 1);
-        } else {
-            let Some(size) = option_at(header, at, end) else { break };
-            ours = is_ours(header, at, size);
-            changed |= ours;
-            within = size - 1;
+        } else if !ended {
+            ended = header[at] == END;
+            if !ended {
+                let Some(size) = option_at(header, at, end) else {
+                    return Prepared { changed, open: false };
+                };
+                blank = is_ours(header, at, size);
+                within = size - 1;
+            }
         }
-        if ours {
+        if blank || ended {
             header[at] = NOP;
+            changed = true;
         }
     }
-    changed
+    Prepared { changed, open: end >= HEADER }
 }
 
 /// Where the options end: by the header's own length and by what is there. 0 if that contradicts itself.

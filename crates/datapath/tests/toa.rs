@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use portway_datapath::abi::Address;
 use portway_datapath::toa::{
-    Claim, Client, HEADER, HEADER_MOST, KIND, LENGTH_V4, LENGTH_V6, ROOM, Said, blank, read,
+    Claim, Client, HEADER, HEADER_MOST, KIND, LENGTH_V4, LENGTH_V6, Prepared, ROOM, Said, prepare, read,
 };
 use proptest::prelude::*;
 
@@ -68,6 +68,19 @@ fn slow(header: &[u8; ROOM], present: usize) -> Vec<(usize, Vec<u8>)> {
         }
     }
     found
+}
+
+/// Where the options stop, and whether that is their end rather than one that is broken.
+fn stop(header: &[u8; ROOM], length: usize) -> (usize, bool) {
+    let mut at = HEADER;
+    while at < length && header[at] != 0 {
+        let size = if header[at] == 1 { 1 } else { usize::from(header[at + 1]) };
+        if header[at] != 1 && (size < 2 || at + size > length) {
+            return (at, false);
+        }
+        at += size;
+    }
+    (at, true)
 }
 
 fn slow_ours(header: &[u8; ROOM], present: usize) -> Vec<(usize, Vec<u8>)> {
@@ -140,9 +153,18 @@ fn other_experiments_with_the_kind_are_left_alone() {
     let client = client("192.0.2.7".parse().unwrap(), 40_001);
     let (mut bytes, length) = header(&[&smc[..], &option(&client)].concat());
     assert_eq!(read(&bytes, length), told(client));
-    assert!(blank(&mut bytes, length));
+    assert_eq!(prepare(&mut bytes, length), Prepared { changed: true, open: true });
     assert_eq!(bytes[HEADER..HEADER + 6], smc);
     assert_eq!(bytes[HEADER + 6..HEADER + 14], [1; 8]);
+}
+
+#[test]
+fn behind_the_options_of_a_macos_client() {
+    // Its SYN ends with sackOK and two ends of options; what is put behind an end is read by nobody.
+    let syn = [2, 4, 5, 180, 1, 3, 3, 6, 1, 1, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 4, 2, 0, 0];
+    let (mut bytes, length) = header(&syn);
+    assert_eq!(prepare(&mut bytes, length), Prepared { changed: true, open: true });
+    assert_eq!(bytes[HEADER..length], [&syn[..22], &[1, 1]].concat());
 }
 
 #[test]
@@ -241,18 +263,35 @@ proptest! {
     }
 
     #[test]
-    fn blanking_leaves_nothing_of_ours_and_all_else(options in options()) {
+    fn what_was_prepared_has_nothing_of_ours_and_all_else(options in options()) {
         let (before, length) = header(&options);
         let mut after = before;
-        let changed = blank(&mut after, length);
-        let ours = slow_ours(&before, length);
-        prop_assert_eq!(changed, !ours.is_empty());
+        let prepared = prepare(&mut after, length);
         prop_assert_eq!(read(&after, length), Claim::default());
         let mut expected = before;
-        for (at, bytes) in &ours {
-            expected[*at..at + bytes.len()].fill(1);
+        for (at, bytes) in slow_ours(&before, length) {
+            expected[at..at + bytes.len()].fill(1);
         }
+        let (stop, whole) = stop(&before, length);
+        if whole {
+            expected[stop..length].fill(1);
+        }
+        prop_assert_eq!(prepared, Prepared { changed: expected != before, open: whole });
         prop_assert_eq!(after, expected);
-        prop_assert!(!blank(&mut after, length));
+        prop_assert!(!prepare(&mut after, length).changed);
+    }
+
+    #[test]
+    fn what_is_put_behind_is_read(options in options(), octets in any::<[u8; 16]>(), port in 1_u16..) {
+        prop_assume!(is_possible(IpAddr::from(octets).to_canonical()));
+        let client = client(IpAddr::from(octets), port);
+        let (mut bytes, length) = header(&options);
+        let prepared = prepare(&mut bytes, length);
+        let (option, size) = client.option();
+        prop_assume!(prepared.open && length + size <= HEADER_MOST);
+        bytes[length..length + size].copy_from_slice(&option[..size]);
+        bytes[12] = u8::try_from((length + size) / 4).unwrap() << 4;
+        prop_assert_eq!(read(&bytes, length + size), told(client));
+        prop_assert_eq!(slow_read(&bytes, length + size), told(client));
     }
 }

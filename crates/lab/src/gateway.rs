@@ -37,6 +37,8 @@ pub struct Call {
     pub syn: Vec<u8>,
     /// TCP options of the ACK that completes the handshake.
     pub ack: Vec<u8>,
+    /// Whether that ACK is lost on the way.
+    pub lost: bool,
 }
 
 impl Call {
@@ -46,7 +48,7 @@ impl Call {
     /// When an address is none.
     pub fn new(from: &str, to: &str) -> Self {
         let parse = |word: &str| word.parse().unwrap_or_else(|_| panic!("{word} is no socket address"));
-        Self { from: parse(from), to: parse(to), syn: Vec::new(), ack: Vec::new() }
+        Self { from: parse(from), to: parse(to), syn: Vec::new(), ack: Vec::new(), lost: false }
     }
 
     /// The same with these options in both segments.
@@ -59,6 +61,12 @@ impl Call {
     #[must_use]
     pub fn syn(self, options: &[u8]) -> Self {
         Self { syn: options.to_vec(), ..self }
+    }
+
+    /// The same with its ACK lost.
+    #[must_use]
+    pub fn without_ack(self) -> Self {
+        Self { lost: true, ..self }
     }
 
     /// The same with these options in the ACK.
@@ -125,7 +133,9 @@ impl Gateway {
             return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "no SYN-ACK"));
         }
         let (next, expected) = (FIRST + 1, answer.sequence.wrapping_add(1));
-        self.write(call, ACK, next, expected, &call.ack, &[])?;
+        if !call.lost {
+            self.write(call, ACK, next, expected, &call.ack, &[])?;
+        }
         Ok(Connection { gateway: self, call: call.clone(), next, expected })
     }
 
@@ -193,7 +203,15 @@ impl Connection<'_> {
     /// # Errors
     /// The kernel's.
     pub fn send(&mut self, data: &[u8]) -> io::Result<()> {
-        self.gateway.write(&self.call, ACK, self.next, self.expected, &[], data)?;
+        self.send_with(&[], data)
+    }
+
+    /// Sends some bytes in a segment with these options.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn send_with(&mut self, options: &[u8], data: &[u8]) -> io::Result<()> {
+        self.gateway.write(&self.call, ACK, self.next, self.expected, options, data)?;
         self.next = self.next.wrapping_add(u32::try_from(data.len()).map_err(io::Error::other)?);
         Ok(())
     }

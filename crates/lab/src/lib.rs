@@ -27,6 +27,7 @@ pub mod raw;
 pub mod scenario;
 pub mod scratch;
 mod sys;
+pub mod toa;
 pub mod topology;
 pub mod traffic;
 pub mod wire;

@@ -176,6 +176,13 @@ claims! {
         macvlan: nftables ebpf xdp proxy;
         tunnel: nftables ebpf xdp proxy;
     }
+    toa {
+        nginx_logs_the_client: ebpf xdp;
+        across_families: ebpf xdp;
+        forged: ebpf xdp;
+        transfers: ebpf xdp;
+        nobody_reads: ebpf xdp;
+    }
     flood {
         cookies: ebpf xdp;
         cookies_always: ebpf xdp;

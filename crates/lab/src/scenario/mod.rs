@@ -39,5 +39,6 @@ pub mod source;
 pub mod table;
 pub mod tcp;
 pub mod time_wait;
+pub mod toa;
 pub mod udp;
 pub mod upgrade;

@@ -1,11 +1,9 @@
 //! A host with servers in a control group, the gateway in front of it, and `portway toa` on it.
 
-use std::process::Command;
-use std::time::Instant;
-
 use portway_lab::gateway::{Call, Gateway};
-use portway_lab::netns::PATIENCE;
-use portway_lab::{Cgroup, Namespace, Process, Scratch, peer, portway, process};
+use portway_lab::toa::nginx;
+pub use portway_lab::toa::{Toa, run as toa};
+use portway_lab::{Cgroup, Namespace, Process, Scratch};
 use serde_json::Value;
 
 /// The gateway's addresses.
@@ -58,17 +56,9 @@ impl Host {
         Process::start(&mut command).until_tcp(&self.ns, port)
     }
 
-    /// nginx, which writes whom it sees into its log, and into its answers.
+    /// An nginx that says whom it sees.
     pub fn nginx(&self, listen: &[&str]) -> (Process, Scratch) {
-        let logs = Scratch::new();
-        let listen: String = listen.iter().map(|address| format!("listen {address};")).collect();
-        let contexts = format!(
-            "worker_processes 1; events {{ worker_connections 500; }}
-             http {{ log_format who '$remote_addr $remote_port'; access_log {} who;
-                    server {{ {listen} return 200 '$remote_addr $remote_port'; }} }}",
-            logs.join("access.log").display()
-        );
-        (peer::nginx_raw(&self.ns, &contexts, 80), logs)
+        nginx(&self.ns, listen)
     }
 
     /// What a [`Host::who`] says about a connection.
@@ -101,7 +91,7 @@ impl Host {
 
     /// Starts `portway toa` for this host's servers.
     pub fn toa(&self, trust: &[&str]) -> Toa {
-        Toa::try_start(&self.cgroup, trust).unwrap_or_else(|said| panic!("portway toa did not start: {said}"))
+        Toa::start(&self.cgroup, trust)
     }
 }
 
@@ -109,45 +99,5 @@ impl Drop for Host {
     fn drop(&mut self) {
         // What a test leaves attached is not to outlive it, whether or not it passes.
         let _ = toa(&["--clear", "--cgroup", self.cgroup.name()]);
-    }
-}
-
-/// Runs `portway toa WORDS` to its end.
-pub fn toa(words: &[&str]) -> Result<String, String> {
-    process::attempt(Command::new(portway::binary()).arg("toa").args(words))
-}
-
-/// `portway toa` in the foreground.
-pub struct Toa {
-    pub process: Process,
-    cgroup: String,
-}
-
-impl Toa {
-    pub fn try_start(cgroup: &Cgroup, trust: &[&str]) -> Result<Self, String> {
-        let mut command = Command::new(portway::binary());
-        command.args(["toa", "--cgroup"]).arg(cgroup.path());
-        for network in trust {
-            command.args(["--trust", network]);
-        }
-        let mut process = Process::start(&mut command);
-        let start = Instant::now();
-        while !process.log().lines().any(|line| line == "ready") {
-            if process.ended().is_some() {
-                return Err(process.log());
-            }
-            assert!(start.elapsed() < PATIENCE, "neither ready nor ended: {}", process.log());
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        Ok(Self { process, cgroup: cgroup.name().to_owned() })
-    }
-}
-
-impl Drop for Toa {
-    fn drop(&mut self) {
-        // What a test kills or leaves attached is not to outlive it.
-        self.process.signal(rustix::process::Signal::KILL);
-        self.process.wait(PATIENCE);
-        let _ = toa(&["--clear", "--cgroup", &self.cgroup]);
     }
 }
