@@ -327,7 +327,7 @@ pub fn any_tcp(random: &mut Random, ipv4: bool, flags: u8) -> Packet {
         2 => vec![1; random.below(11) * 4],
         _ => Vec::new(),
     };
-    let packet = Packet {
+    Packet {
         ip: any_ip(random, ipv4),
         body: Body::Tcp {
             ports: (0, 0),
@@ -338,8 +338,7 @@ pub fn any_tcp(random: &mut Random, ipv4: bool, flags: u8) -> Packet {
             options,
             payload: if flags & flags::SYN != 0 { Vec::new() } else { any_payload(random) },
         },
-    };
-    packet
+    }
 }
 
 /// Some UDP datagram.
