@@ -10,12 +10,13 @@ use portway_core::flow::FlowFilter;
 use portway_core::plan::ebpf::{Change, Plan};
 use portway_core::ruleset::EngineKind;
 
+use crate::apply::Prepared;
 use crate::attach::Attachments;
 use crate::flow;
 use crate::follow::Follower;
-use crate::held::{Held, Log, Prepared};
+use crate::held::{Held, Log};
 use crate::maps::FlowMemory;
-use crate::observe::EbpfObserver;
+use crate::observe::{EbpfObserver, Reader};
 use crate::pins::Pins;
 use crate::refusal::failure;
 use crate::sweep::Sweeper;
@@ -87,6 +88,13 @@ impl EbpfEngine {
             *held = None;
             let _ = self.pins.clear();
         }
+    }
+}
+
+impl Drop for EbpfEngine {
+    fn drop(&mut self) {
+        // What is in force stays; what was only made ready is nobody's.
+        self.abort();
     }
 }
 
@@ -181,12 +189,12 @@ impl Engine for EbpfEngine {
 
     fn observer(&mut self) -> Result<Box<dyn Observer>, EngineError> {
         let mut held = self.lock();
-        let observer = held.as_mut().map(|held| EbpfObserver {
-            maps: Some(Arc::clone(&held.maps)),
+        let reader = held.as_mut().map(|held| Reader {
+            maps: Arc::clone(&held.maps),
             known: held.known(),
             figures: held.figures(),
         });
-        Ok(Box::new(observer.unwrap_or_default()))
+        Ok(Box::new(EbpfObserver(reader)))
     }
 
     fn clear(&mut self) -> Result<(), EngineError> {

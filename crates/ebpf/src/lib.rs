@@ -3,8 +3,11 @@
 //! What the programs do is `ebpf/` and `portway-datapath`; what they shall do is `portway_core::plan::ebpf`. Here they are
 //! loaded, attached and told. Deliberately absent: sysctls (the `portway` crate's) and any decision about rules.
 
+mod adopt;
+mod apply;
 mod attach;
 mod choice;
+mod collect;
 mod config;
 mod engine;
 mod flow;
@@ -23,6 +26,7 @@ mod refusal;
 mod room;
 mod route;
 mod serve;
+mod sources;
 mod state;
 mod sweep;
 mod sys;

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use portway_core::address::PortRange;
 use portway_core::engine::{EngineError, Observer};
 use portway_core::flow::{FlowFilter, Flows};
 use portway_core::plan::ebpf::Plan;
@@ -31,8 +32,19 @@ pub struct Known {
     pub rules: Names,
     /// The rules that are not gone, and how many members each has had.
     pub current: BTreeMap<u32, usize>,
-    /// The members by their ids: the rule's id, and the target as it is displayed.
-    pub members: BTreeMap<u32, (u32, String)>,
+    /// The members by their ids.
+    members: BTreeMap<u32, KnownMember>,
+}
+
+/// A member.
+#[derive(Clone, Debug)]
+struct KnownMember {
+    /// The rule's id.
+    rule: u32,
+    /// The target as it is displayed.
+    target: String,
+    /// Whether the plan has it still.
+    planned: bool,
 }
 
 impl Known {
@@ -49,8 +61,10 @@ impl Known {
             let shown: BTreeMap<Place, String> =
                 targets.map(|target| (Place::of(target), target.to_string())).collect();
             for (place, member) in &rule.members {
-                let text = shown.get(place).cloned().unwrap_or_else(|| place.to_string());
-                known.members.insert(member.id, (rule.id, text));
+                let shown = shown.get(place);
+                let target = shown.cloned().unwrap_or_else(|| place.to_string());
+                let one = KnownMember { rule: rule.id, target, planned: shown.is_some() };
+                known.members.insert(member.id, one);
             }
         }
         known
@@ -58,33 +72,35 @@ impl Known {
 }
 
 /// Figures that are not in the maps.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Figures {
     /// Ports that sources are searched in.
-    pub ports: u64,
+    pub ports: PortRange,
     /// Members that this host has no route to.
     pub unreachable: u64,
     /// Interfaces that are served.
     pub interfaces: u64,
 }
 
-/// A reader of the counters and of the flows; without maps, of nothing.
-#[derive(Default)]
-pub struct EbpfObserver {
-    pub(crate) maps: Option<Arc<Maps>>,
+/// A reader of the counters and of the flows of an engine; of one that holds nothing, of nothing.
+pub struct EbpfObserver(pub(crate) Option<Reader>);
+
+/// What there is to read.
+pub struct Reader {
+    pub(crate) maps: Arc<Maps>,
     pub(crate) known: Arc<Known>,
     pub(crate) figures: Figures,
 }
 
 impl Observer for EbpfObserver {
     fn observe(&mut self) -> Result<EngineSnapshot, EngineError> {
-        let Some(maps) = &self.maps else { return Ok(EngineSnapshot::default()) };
-        snapshot(maps, &self.known, self.figures).map_err(|error| failure("read the counters", &error))
+        let Some(Reader { maps, known, figures }) = &self.0 else { return Ok(EngineSnapshot::default()) };
+        snapshot(maps, known, *figures).map_err(|error| failure("read the counters", &error))
     }
 
     fn flows(&mut self, filter: &FlowFilter, most: usize) -> Result<Flows, EngineError> {
-        let Some(maps) = &self.maps else { return Ok(Flows::default()) };
-        Ok(flow::list(&maps.flows, &self.known.rules, filter, most))
+        let Some(Reader { maps, known, .. }) = &self.0 else { return Ok(Flows::default()) };
+        Ok(flow::list(&maps.flows, &known.rules, filter, most))
     }
 }
 
@@ -116,7 +132,7 @@ fn snapshot(maps: &Maps, known: &Known, figures: Figures) -> io::Result<EngineSn
 
     let count = known.members.keys().last().map_or(0, |last| last + 1);
     for (id, leg) in (0..).zip(maps.legs.read(count, sum_of_legs)?) {
-        let Some((rule, _)) = known.members.get(&id) else { continue };
+        let Some(KnownMember { rule, .. }) = known.members.get(&id) else { continue };
         members.entry(id).or_default().flows = leg.flows;
         if let Some(rule) = rules.get_mut(rule) {
             rule.flows += leg.flows;
@@ -127,11 +143,15 @@ fn snapshot(maps: &Maps, known: &Known, figures: Figures) -> io::Result<EngineSn
 
     // Millions of flows: hashed, not ordered.
     let (mut live, mut by_rule, mut by_member) = (0u64, HashMap::new(), HashMap::new());
-    let mut pairs: HashMap<Pair, u64> = HashMap::new();
+    let (mut held, mut pairs) = (0u64, HashMap::<Pair, u64>::new());
     flow::each(&maps.flows, |record, word| {
         let udp = record.state.load(Relaxed) & state::UDP != 0;
         let pair = (udp, record.source.load(), record.backend.load(), record.backend_port());
-        *pairs.entry(pair).or_default() += 1;
+        held += 1;
+        // A client's own port that was kept may lie outside.
+        if figures.ports.contains(u16::from_be(record.source_port())) {
+            *pairs.entry(pair).or_default() += 1;
+        }
         if word.is_some() {
             live += 1;
             *by_rule.entry(record.rule.load(Relaxed)).or_default() += 1;
@@ -146,7 +166,6 @@ fn snapshot(maps: &Maps, known: &Known, figures: Figures) -> io::Result<EngineSn
     for (id, live) in by_member {
         members.entry(id).or_default().live = live;
     }
-    let held: u64 = pairs.values().sum();
 
     let count = known.rules.keys().last().map_or(1, |last| last + 1);
     let (mut drops, mut cookies) = (BTreeMap::new(), 0);
@@ -168,10 +187,14 @@ fn snapshot(maps: &Maps, known: &Known, figures: Figures) -> io::Result<EngineSn
         }
     }
 
-    for (id, (rule, target)) in &known.members {
+    for (id, KnownMember { rule, target, planned }) in &known.members {
         let Some(name) = known.rules.get(rule) else { continue };
         if known.current.get(rule).is_some_and(|count| *count > 1) {
             let counters = members.get(id).copied().unwrap_or_default();
+            // One that has left the pool is of interest while it has flows.
+            if !planned && counters.live == 0 {
+                continue;
+            }
             snapshot.members.entry(name.clone()).or_default().insert(target.clone(), counters);
         }
     }
@@ -182,7 +205,7 @@ fn snapshot(maps: &Maps, known: &Known, figures: Figures) -> io::Result<EngineSn
     }
     let capacity = maps.flows.records.len() as u64;
     snapshot.table = Some(Fill { used: held, of: capacity });
-    snapshot.source_ports = fullest(&pairs, figures.ports);
+    snapshot.source_ports = fullest(&pairs, u64::from(figures.ports.count()));
     let gauges = [
         ("live_flows", live),
         ("flow_table_used", held),
@@ -200,8 +223,7 @@ fn snapshot(maps: &Maps, known: &Known, figures: Figures) -> io::Result<EngineSn
 
 type Pair = (bool, abi::Address, abi::Address, u16);
 
-/// The pairs that have used up most of their source ports. A client's own port that was kept counts too, whether or not it is
-/// in the range.
+/// The pairs that have used up most of the ports that sources are searched in.
 fn fullest(pairs: &HashMap<Pair, u64>, ports: u64) -> Vec<SourcePorts> {
     let mut all: Vec<(&Pair, u64)> = pairs.iter().map(|(pair, used)| (pair, *used)).collect();
     all.sort_by_key(|(pair, used)| (std::cmp::Reverse(*used), **pair));

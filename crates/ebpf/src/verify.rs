@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use portway_core::engine::EngineError;
 use portway_core::plan::ebpf::Plan;
 
-use crate::held::{Held, read};
+use crate::adopt::read;
+use crate::held::Held;
 use crate::refusal::failure;
 
 /// The differences in words; none when there are none.
