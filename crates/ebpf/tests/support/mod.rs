@@ -57,6 +57,19 @@ impl Namespace {
         run("ip", &[&["netns", "exec", &self.0], words].concat())
     }
 
+    /// Runs `f` in this namespace, and how much of a processor's time that took, whoever else had the processors.
+    pub fn timed<T: Send>(&self, f: impl FnOnce() -> T + Send) -> (T, Duration) {
+        let cpu = || {
+            let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+            Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+        };
+        self.within(|| {
+            let before = cpu();
+            let value = f();
+            (value, cpu() - before)
+        })
+    }
+
     /// Runs `f` on a thread in this namespace.
     pub fn within<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         let file = std::fs::File::open(format!("/run/netns/{}", self.0)).unwrap();
@@ -235,6 +248,17 @@ pub fn apply(namespace: &Namespace, engine: &mut EbpfEngine, plan: &Plan) -> Res
         engine.retire()?;
         Ok(changed)
     })
+}
+
+/// The same, and how much of a processor's time it took.
+pub fn apply_timed(namespace: &Namespace, engine: &mut EbpfEngine, plan: &Plan) -> (Changed, Duration) {
+    let (changed, took) = namespace.timed(|| {
+        engine.prepare(plan)?;
+        let changed = engine.commit()?;
+        engine.retire()?;
+        Ok::<_, EngineError>(changed)
+    });
+    (changed.unwrap(), took)
 }
 
 /// Where a namespace's maps and links are pinned.
