@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
 
 use aya::maps::MapInfo;
 use portway_lab::{Engine, Namespace, Portway, Topology, pins};
@@ -59,7 +60,12 @@ impl Ground {
 
     /// A walk in front of the engine's program, with room for so many steps.
     pub fn walk(&self, room: u32) -> Walk {
-        Walk::load(self.hook, &pins::directory(&self.net.gateway), room)
+        Walk::load(self.hook, &self.maps(), room)
+    }
+
+    /// Where the engine's maps are pinned.
+    fn maps(&self) -> PathBuf {
+        pins::directory(&self.net.gateway).join("maps")
     }
 
     /// Does what a test run needs, which takes interfaces for those of the namespace it is started in.
@@ -88,7 +94,7 @@ impl Ground {
 
     /// The kernel's memory for a pinned map, in bytes (`memlock` of the descriptor, proc(5)).
     pub fn memory(&self, map: &str) -> u64 {
-        let path = pins::directory(&self.net.gateway).join(map);
+        let path = self.maps().join(map);
         let opened = MapInfo::from_pin(&path).and_then(|info| info.fd());
         let fd = opened.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()));
