@@ -58,9 +58,9 @@ impl Ground {
         Self { hook, arrivals, portway, net }
     }
 
-    /// A walk in front of the engine's program, with room for so many steps.
-    pub fn walk(&self, room: u32) -> Walk {
-        Walk::load(self.hook, &self.maps(), room)
+    /// A walk in front of the engine's program at a hook, with room for so many steps. Programs at TC are always there.
+    pub fn walk(&self, hook: Hook, room: u32) -> Walk {
+        Walk::load(hook, &self.maps(), room)
     }
 
     /// Where the engine's maps are pinned.

@@ -159,7 +159,7 @@ impl Walk {
         let [a, b, c, d] = link.map(u32::from_ne_bytes);
         let state = [0, self.count, u32::from(ask), a, b, c, d];
         self.walk.set(0, state, 0).expect("the array has one element");
-        let (packet, context) = (frame(), self.hook_context(at.interface));
+        let (packet, context) = (frame(at), self.hook_context(at.interface));
         let mut after = packet;
         let options = TestRunOptions {
             data_in: Some(&packet),
@@ -195,9 +195,11 @@ impl Walk {
     }
 }
 
-/// The frame that the walk writes its headers into: what no step changes.
-fn frame() -> [u8; FRAME] {
+/// The frame that the walk writes its headers into: what no step changes, and for whom it is, which the kernel looks at
+/// once before the run.
+fn frame(at: Arrival) -> [u8; FRAME] {
     let mut frame = [0; FRAME];
+    frame[..6].copy_from_slice(&at.link);
     frame[12..24].copy_from_slice(&[8, 0, 0x45, 0, 0, PACKET as u8, 0, 1, 0x40, 0, 64, 6]);
     // The window, and how long TCP's header is.
     frame[46] = 0x50;
