@@ -47,7 +47,7 @@ impl Backend {
 }
 
 /// The check of the pool: quick, and patient enough for a busy machine.
-pub const CHECKED: &str = "check = { type = 'tcp', port = 7999, interval = '250ms', interval-down = '100ms', timeout = '2s', rise = 1, fall = 2 }";
+pub const CHECKED: &str = "check = { type = 'tcp', port = 7999, interval = '1s', interval-down = '100ms', timeout = '1s', rise = 1, fall = 2 }";
 
 /// How long a daemon stays dead.
 const DEAD: Duration = Duration::from_millis(300);
