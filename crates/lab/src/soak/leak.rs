@@ -5,7 +5,8 @@
 //! be told from what others on the machine have loaded: by what it has pinned.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::time::Duration;
+use std::{fs, thread};
 
 use aya::maps::{MapInfo, loaded_maps};
 use aya::programs::{loaded_links, loaded_programs};
@@ -33,20 +34,26 @@ pub struct Share {
 impl Share {
     pub fn of(portway: &Portway, gateway: &Namespace) -> Self {
         let process = portway.process();
+        // A thread that reads for a status comes and goes: what stays is the least of some moments.
         let count = |what: &str| {
-            fs::read_dir(format!("/proc/{}/{what}", process.id())).map_or(0, |dir| dir.count() as u64)
+            let counts = (0..5).map(|_| {
+                thread::sleep(Duration::from_millis(50));
+                fs::read_dir(format!("/proc/{}/{what}", process.id())).map_or(0, |dir| dir.count() as u64)
+            });
+            counts.min().unwrap_or_default()
         };
         let pinned = pins::of(gateway);
         let own: BTreeSet<u32> =
             pinned.iter().filter_map(|path| MapInfo::from_pin(path).ok()).map(|map| map.id()).collect();
         let used = loaded_programs().flatten().filter_map(|program| program.map_ids().ok().flatten());
         let used: Vec<Vec<u32>> = used.filter(|maps| maps.iter().any(|map| own.contains(map))).collect();
+        let [descriptors, threads] = ["fd", "task"].map(count);
         let status = portway.status();
         let rules = status["rules"].as_array().cloned().unwrap_or_default();
         Self {
             memory: process.status_kib("RssAnon"),
-            descriptors: count("fd"),
-            threads: count("task"),
+            descriptors,
+            threads,
             pins: pinned.len() as u64,
             programs: used.len() as u64,
             maps: used.iter().flatten().copied().chain(own).collect::<BTreeSet<u32>>().len() as u64,
