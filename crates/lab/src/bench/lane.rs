@@ -196,8 +196,8 @@ fn install(kind: Kind, net: &Topology) -> Option<Forwarder> {
 }
 
 /// The client has all the ports there are, and each waits a minute at the server before it may come again: the engine gets
-/// as many for its one address, as conntrack has.
-const SOURCES: &str = "[ebpf]\nsource-ports = '1024-65535'\n";
+/// nearly as many for its one address, as conntrack has. Some are left to the host itself.
+const SOURCES: &str = "[ebpf]\nsource-ports = '1024-64000'\n";
 
 /// Ports of rules that no traffic uses.
 fn other_ports(count: u16) -> impl Iterator<Item = u16> {
