@@ -15,7 +15,9 @@ use std::net::{IpAddr, SocketAddr};
 use portway_core::engine::Engine;
 use portway_ebpf::EbpfEngine;
 use portway_ebpf::trial::{Program, Ran, Trial};
-use reference::{Body, Ends, Packet, Random, any_error, any_ip, any_tcp, any_udp, checksum, flags, pseudo};
+use reference::{
+    Body, Ends, Packet, Random, any_error, any_ip, any_tcp, any_udp, checksum, flags, pseudo, syn_options,
+};
 use support::{Lab, apply, index, plan, rule};
 
 /// Verdicts (`include/uapi/linux/pkt_cls.h`, `bpf.h`).
@@ -56,6 +58,12 @@ impl Bench {
             rule("udp4", "udp/10.1.0.1:53", "10.2.0.2:5353"),
             rule("tcp6", "tcp/[fd01::1]:80", "[fd02::2]:8080"),
             rule("udp6", "udp/[fd01::1]:53", "[fd02::2]:5353"),
+            rule("tcp46", "tcp/10.1.0.1:81", "[fd02::2]:8080"),
+            rule("udp46", "udp/10.1.0.1:54", "[fd02::2]:5353"),
+            rule("tcp64", "tcp/[fd01::1]:81", "10.2.0.2:8080"),
+            rule("udp64", "udp/[fd01::1]:54", "10.2.0.2:5353"),
+            rule("toa4", "tcp/10.1.0.1:82", "10.2.0.2:8080") + "client-address = 'toa'\n",
+            rule("toa6", "tcp/[fd01::1]:82", "[fd02::2]:8080") + "client-address = 'toa'\n",
             format!("[ebpf]\nattach = 'xdp'\n{settings}"),
         ];
         apply(&lab.gateway, &mut engine, &plan(&file.concat())).unwrap();
@@ -136,17 +144,20 @@ fn frame(to: [u8; 6], from: [u8; 6], packet: &[u8]) -> Vec<u8> {
 
 /// The flow of a client's port.
 fn ends(ipv4: bool, tcp: bool, port: u16) -> Ends {
-    let of = |last: &str, port: u16| {
-        let (net, host) = last.split_once('.').unwrap();
+    between(ipv4, ipv4, if tcp { (80, 8080) } else { (53, 5353) }, port)
+}
+
+/// The flow of a client's port to a listener's and a backend's.
+fn between(ipv4: bool, ipv4_there: bool, (listener, backend): (u16, u16), port: u16) -> Ends {
+    let of = |ipv4: bool, net: u8, host: u8, port: u16| {
         let text = if ipv4 { format!("10.{net}.0.{host}") } else { format!("fd0{net}::{host}") };
         SocketAddr::new(text.parse().unwrap(), port)
     };
-    let (listener, backend) = if tcp { (80, 8080) } else { (53, 5353) };
     Ends {
-        client: of("1.2", port),
-        listener: of("1.1", listener),
-        source: of("2.1", port),
-        backend: of("2.2", backend),
+        client: of(ipv4, 1, 2, port),
+        listener: of(ipv4, 1, 1, listener),
+        source: of(ipv4_there, 2, 1, port),
+        backend: of(ipv4_there, 2, 2, backend),
     }
 }
 
@@ -269,6 +280,96 @@ fn errors_about_flows_are_translated() {
             } else {
                 same("an error at XDP", &packet, &ran.packet, &expected);
             }
+        }
+    }
+}
+
+/// Runs a packet at TC that must be carried as `expected`.
+#[track_caller]
+fn carry(bench: &mut Bench, forth: bool, packet: &Packet, expected: &Packet) {
+    let frame = bench.arriving(forth, &packet.bytes());
+    let ran = bench.run(Program::XdpEthernet, forth, &frame);
+    assert_eq!((ran.result, ran.packet == frame), (XDP_PASS, true), "at XDP: {packet:?}");
+    let ran = bench.run(Program::TcEthernet, forth, &frame);
+    assert_eq!(ran.result, TC_REDIRECT, "{packet:?}");
+    same("at TC", packet, &ran.packet, &bench.leaving(forth, &expected.bytes()));
+}
+
+/// A SYN, or what answers it.
+fn syn(random: &mut Random, ipv4: bool, bits: u8) -> Packet {
+    let mut packet = any_tcp(random, ipv4, bits | flags::SYN);
+    let Body::Tcp { options, .. } = &mut packet.body else { unreachable!() };
+    *options = syn_options(random);
+    packet
+}
+
+#[test]
+fn packets_cross_to_the_other_family() {
+    let mut bench = Bench::new("");
+    let mut random = Random(9);
+    let mut unchecked_packets = 0;
+    for round in 0..200_u16 {
+        let (ipv4, tcp) = KINDS[usize::from(round) % 4];
+        let ends = between(ipv4, !ipv4, if tcp { (81, 8080) } else { (54, 5353) }, 47_000 + round);
+        for number in 0..8 {
+            let forth = number == 0 || number != 1 && random.once_in(2);
+            let here = ipv4 == forth;
+            let mut packet = match number {
+                0 if tcp => syn(&mut random, here, 0),
+                1 if tcp => syn(&mut random, here, flags::ACK),
+                _ => any(&mut random, here, tcp, flags::ACK),
+            }
+            .between(ends.arriving(forth));
+            packet.ip.options.clear();
+            let unchecked = matches!(packet.body, Body::Udp { checksum: false, .. });
+            if unchecked && number > 0 {
+                let frame = bench.arriving(forth, &packet.bytes());
+                assert_eq!(bench.run(Program::TcEthernet, forth, &frame).result, TC_SHOT, "{packet:?}");
+                unchecked_packets += 1;
+            }
+            if let Body::Udp { checksum, .. } = &mut packet.body {
+                *checksum = true;
+            }
+            let packet = if random.once_in(4) { packet.tuned() } else { packet };
+            carry(&mut bench, forth, &packet, &packet.crossed(&ends, forth));
+        }
+    }
+    let refused: u64 = ["udp46", "udp64"]
+        .into_iter()
+        .filter_map(|rule| bench.drops(rule).remove("not translated between families"))
+        .sum();
+    assert_eq!(refused, unchecked_packets);
+}
+
+#[test]
+fn the_client_is_told_by_option_254() {
+    let mut bench = Bench::new("");
+    let mut random = Random(10);
+    for round in 0..200_u16 {
+        let ipv4 = round % 2 == 0;
+        let ends = between(ipv4, ipv4, (82, 8080), 48_000 + round);
+        let packet = syn(&mut random, ipv4, 0).between(ends.arriving(true));
+        // Options of IP leave no room that could be found quickly.
+        let packet = Packet { ip: reference::Ip { options: Vec::new(), ..packet.ip }, ..packet };
+        carry(&mut bench, true, &packet, &packet.carried(&ends, true).told(ends.client));
+        let answer = syn(&mut random, ipv4, flags::ACK).between(ends.arriving(false));
+        let frame = bench.arriving(false, &answer.bytes());
+        let ran = bench.run(Program::TcEthernet, false, &frame);
+        same(
+            "the answer",
+            &answer,
+            &ran.packet,
+            &bench.leaving(false, &answer.carried(&ends, false).bytes()),
+        );
+        // The ACK, perhaps sent twice, and data.
+        for _ in 0..3 {
+            let mut packet = any_tcp(&mut random, ipv4, flags::ACK).between(ends.arriving(true));
+            packet.ip.options.clear();
+            let frame = bench.arriving(true, &packet.bytes());
+            let ran = bench.run(Program::TcEthernet, true, &frame);
+            assert_eq!(ran.result, TC_REDIRECT, "{packet:?}");
+            let expected = packet.carried(&ends, true).told(ends.client);
+            same("a segment", &packet, &ran.packet, &bench.leaving(true, &expected.bytes()));
         }
     }
 }

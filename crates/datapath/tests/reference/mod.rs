@@ -264,6 +264,33 @@ impl Packet {
         packet
     }
 
+    /// What a packet of a flow between the families leaves as (RFC 7915 4.1, 5.1), without the fragmentation that this data
+    /// path does not do: nothing but the class is kept of the header, IPv4 has the identification 0 and is never fragmented,
+    /// and a SYN that gets the longer header promises so much less of a segment.
+    pub fn crossed(&self, ends: &Ends, forth: bool) -> Self {
+        let mut packet = self.carried(ends, forth);
+        packet.ip.options.clear();
+        (packet.ip.id, packet.ip.label, packet.ip.dont_fragment) = (0, 0, true);
+        if let (true, Body::Tcp { flags, options, .. }) = (self.ip.source.is_ipv4(), &mut packet.body)
+            && *flags & flags::SYN != 0
+        {
+            clamp(options, 20);
+        }
+        packet
+    }
+
+    /// With the client's address and port as TCP option 254 behind the other options, if there is room.
+    pub fn told(mut self, client: SocketAddr) -> Self {
+        let Body::Tcp { options, payload, .. } = &mut self.body else { return self };
+        let address = octets(client.ip());
+        if payload.is_empty() && options.len() + 4 + address.len() <= 40 {
+            options.extend([254, 4 + address.len() as u8]);
+            options.extend(client.port().to_be_bytes());
+            options.extend(address);
+        }
+        self
+    }
+
     /// With two bytes of the payload changed so that the transport's checksum becomes that of a sum of all ones, where
     /// there are two ways to write it.
     pub fn tuned(mut self) -> Self {
@@ -284,6 +311,34 @@ impl Packet {
         if let Body::Tcp { payload, .. } | Body::Udp { payload, .. } = &mut self.body {
             payload[..2].copy_from_slice(&word.to_be_bytes());
         }
+    }
+}
+
+/// Takes from the maximum segment size among TCP's options.
+fn clamp(options: &mut [u8], less: u16) {
+    let mut at = 0;
+    while at < options.len() && options[at] != 0 {
+        if options[at] == 1 {
+            at += 1;
+            continue;
+        }
+        if options[at] == 2 {
+            let value = u16::from_be_bytes([options[at + 2], options[at + 3]]).saturating_sub(less);
+            options[at + 2..at + 4].copy_from_slice(&value.to_be_bytes());
+        }
+        at += usize::from(options[at + 1]);
+    }
+}
+
+/// The options of a SYN: a maximum segment size, at an even or odd place.
+pub fn syn_options(random: &mut Random) -> Vec<u8> {
+    let value = (random.next() as u16).max(60).to_be_bytes();
+    let size = [2, 4, value[0], value[1]];
+    match random.below(4) {
+        0 => size.to_vec(),
+        1 => [&[1][..], &size, &[1, 1, 1]].concat(),
+        2 => [&size[..], &[4, 2, 8, 10], &random.bytes(8), &[1, 3, 3, 7]].concat(),
+        _ => [&[1, 3, 3, 7][..], &[1], &size, &[4, 2, 1]].concat(),
     }
 }
 
