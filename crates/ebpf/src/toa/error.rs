@@ -90,7 +90,7 @@ impl fmt::Display for Error {
             Self::Host { doing, reason, kind } => {
                 write!(f, "could not {doing}: {reason}")?;
                 if *kind == io::ErrorKind::PermissionDenied {
-                    f.write_str(" (run as root, or with CAP_BPF, CAP_NET_ADMIN and access to /sys/fs/bpf)")?;
+                    f.write_str(" (run as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and access to /sys/fs/bpf)")?;
                 }
                 Ok(())
             }
