@@ -39,6 +39,8 @@ pub struct Call {
     pub ack: Vec<u8>,
     /// Whether that ACK is lost on the way.
     pub lost: bool,
+    /// Whether another ACK goes before it, which whoever checks its sum throws away.
+    pub broken: bool,
 }
 
 impl Call {
@@ -48,7 +50,14 @@ impl Call {
     /// When an address is none.
     pub fn new(from: &str, to: &str) -> Self {
         let parse = |word: &str| word.parse().unwrap_or_else(|_| panic!("{word} is no socket address"));
-        Self { from: parse(from), to: parse(to), syn: Vec::new(), ack: Vec::new(), lost: false }
+        Self {
+            from: parse(from),
+            to: parse(to),
+            syn: Vec::new(),
+            ack: Vec::new(),
+            lost: false,
+            broken: false,
+        }
     }
 
     /// The same with these options in both segments.
@@ -67,6 +76,12 @@ impl Call {
     #[must_use]
     pub fn without_ack(self) -> Self {
         Self { lost: true, ..self }
+    }
+
+    /// The same with a broken ACK before the good one.
+    #[must_use]
+    pub fn after_a_broken_ack(self) -> Self {
+        Self { broken: true, ..self }
     }
 
     /// The same with these options in the ACK.
@@ -133,6 +148,13 @@ impl Gateway {
             return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "no SYN-ACK"));
         }
         let (next, expected) = (FIRST + 1, answer.sequence.wrapping_add(1));
+        if call.broken {
+            let mut packet = segment(call, ACK, next, expected, &[], &[])?;
+            // A bare ACK's last four bytes are its checksum and its urgent pointer.
+            let check = packet.len() - 4;
+            packet[check] ^= 0x55;
+            self.0.write_all(&packet)?;
+        }
         if !call.lost {
             self.write(call, ACK, next, expected, &call.ack, &[])?;
         }
@@ -148,21 +170,7 @@ impl Gateway {
         options: &[u8],
         data: &[u8],
     ) -> io::Result<()> {
-        let mut options = options.to_vec();
-        options.resize(options.len().next_multiple_of(4), 0);
-        let words = u8::try_from(5 + options.len() / 4).map_err(io::Error::other)?;
-        assert!(words < 16, "too many options for a header");
-        let mut segment = Vec::new();
-        segment.extend(call.from.port().to_be_bytes());
-        segment.extend(call.to.port().to_be_bytes());
-        segment.extend(sequence.to_be_bytes());
-        segment.extend(acknowledgement.to_be_bytes());
-        segment.extend([words << 4, flags]);
-        segment.extend(WINDOW.to_be_bytes());
-        segment.extend([0; 4]);
-        segment.extend(&options);
-        segment.extend(data);
-        let packet = packet(call.from.ip(), call.to.ip(), segment);
+        let packet = segment(call, flags, sequence, acknowledgement, options, data)?;
         self.0.write_all(&packet)
     }
 
@@ -258,6 +266,32 @@ impl Connection<'_> {
         }
         Ok((segment.data, ended))
     }
+}
+
+/// A segment of the client's, as an IP packet.
+fn segment(
+    call: &Call,
+    flags: u8,
+    sequence: u32,
+    acknowledgement: u32,
+    options: &[u8],
+    data: &[u8],
+) -> io::Result<Vec<u8>> {
+    let mut options = options.to_vec();
+    options.resize(options.len().next_multiple_of(4), 0);
+    let words = u8::try_from(5 + options.len() / 4).map_err(io::Error::other)?;
+    assert!(words < 16, "too many options for a header");
+    let mut segment = Vec::new();
+    segment.extend(call.from.port().to_be_bytes());
+    segment.extend(call.to.port().to_be_bytes());
+    segment.extend(sequence.to_be_bytes());
+    segment.extend(acknowledgement.to_be_bytes());
+    segment.extend([words << 4, flags]);
+    segment.extend(WINDOW.to_be_bytes());
+    segment.extend([0; 4]);
+    segment.extend(&options);
+    segment.extend(data);
+    Ok(packet(call.from.ip(), call.to.ip(), segment))
 }
 
 /// An IP packet around a segment, whose checksum is filled in.

@@ -109,6 +109,11 @@ pub fn forged(engine: Engine) {
         ("one of IPv6", Call::new(&client(2003), "10.1.0.1:8888").with(&forged6)),
         ("behind an end", Call::new(&client(2004), "10.1.0.1:8888").with(&[2, 4, 5, 180, 0, 0, 0, 0])),
         ("in the ACK", Call::new(&client(2005), "10.1.0.1:8888").ack(&forged)),
+        // The gateway has seen an ACK then, and the server none.
+        (
+            "behind an ACK that the server throws away",
+            Call::new(&client(2006), "10.1.0.1:8888").ack(&forged).after_a_broken_ack(),
+        ),
     ];
     for (what, call) in &tells {
         assert_eq!(asks(call, &[]), call.from.to_string().replace(':', " "), "{what}");
