@@ -10,11 +10,13 @@ use portway_datapath::abi::{
 use portway_datapath::balance;
 use portway_datapath::record::Flow;
 use portway_datapath::table::{self, Memory};
+use portway_datapath::tcp;
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 
 use crate::carry::{is_over, ticks};
+use crate::cookie;
 use crate::count;
 use crate::listen::listener;
 use crate::maps::{MEMBERS, PERSIST, RECORDS, RULES, SLOTS, SOURCES, TURNS};
@@ -34,6 +36,9 @@ pub const BEGUN: i32 = 1100;
 
 /// What [`begin`] answers, beside that: the client is to be told that nobody is there.
 pub const REFUSED: i32 = 1102;
+
+/// What [`begin`] answers, beside that: the SYN is to be answered by a cookie.
+pub const COOKIE: i32 = 1103;
 
 /// What [`admit`] answers, beside that: what was chosen is to be entered into the table.
 const CHOSEN: i32 = 1101;
@@ -64,8 +69,14 @@ fn admit(packet: Skb, new: &mut New) -> i32 {
         return Skb::PASS;
     };
     new.former = 0;
+    new.cookie = 0;
+    new.initial = 0;
+    let begins_not = new.headers.tcp && !tcp::begins(new.headers.flags);
     if let Some(found) = memory::find(&new.headers.tuple) {
         let bits = found.record.state.load(Relaxed);
+        if begins_not && bits & state::ENDED != 0 {
+            return Skb::PASS;
+        }
         if !is_over(&maps, &new.headers, found.record, bits, now) {
             // Another processor has just begun it.
             return BEGUN;
@@ -76,9 +87,23 @@ fn admit(packet: Skb, new: &mut New) -> i32 {
     let Some(rule) = RULES.get_ptr(&id) else { return Skb::PASS };
     // SAFETY: the map's value, which the loader replaces as a whole.
     let rule: &'static Rule = unsafe { &*rule };
+    if begins_not && (rule.slots == 0 || !cookie::returned(packet, new, rule, id)) {
+        return Skb::PASS;
+    }
     if rule.slots == 0 {
         count::dropped(id, Drop::Empty);
         return if rule.flags & rule_flags::REFUSE != 0 { REFUSED } else { Skb::DROP };
+    }
+    // Of a client whose last connection is still remembered no new memory is needed.
+    if new.headers.tcp
+        && !begins_not
+        && rule.flags & rule_flags::COOKIES != 0
+        && rate::count(id, rate::Of::Syns) > rule.cookies_above
+        && new.former == 0
+    {
+        rate::cookie_sent(id);
+        count::cookie(id);
+        return COOKIE;
     }
     if rule.new_flows != 0 && rate::count(id, rate::Of::Flows) > rule.new_flows {
         return drop(id, Drop::Rate);
@@ -90,9 +115,14 @@ fn admit(packet: Skb, new: &mut New) -> i32 {
     if new.headers.tcp && rule.flags & rule_flags::TOA != 0 {
         new.state |= state::TOA;
     }
+    if begins_not {
+        new.state |= state::COOKIE;
+    }
     if let Some(record) = maps.record(new.former.wrapping_sub(1))
         && record.member.load(Relaxed) == chosen
     {
+        record.sequence.store(new.cookie, Relaxed);
+        record.initial.store(new.initial, Relaxed);
         if !table::restart(record, new.state, now) {
             return drop(id, Drop::Race);
         }
@@ -158,6 +188,8 @@ fn enter(new: &New) -> i32 {
     let claimed = memory::table_claim(new.hash, new.now) as u32;
     let Some(record) = RECORDS.get(claimed) else { return drop(new.flow.rule, Drop::TableFull) };
     record.fill(&new.flow, new.state, new.now);
+    record.sequence.store(new.cookie, Relaxed);
+    record.initial.store(new.initial, Relaxed);
     let entered = match new.former {
         0 => memory::table_publish(claimed),
         former => memory::table_replace(former - 1, claimed),
@@ -235,7 +267,7 @@ pub struct New {
     /// What the backend's answers will look like.
     reverse: Tuple,
     /// The packet's headers.
-    headers: Headers,
+    pub headers: Headers,
     /// The number, plus 1, of a record that still has the client's tuple.
     former: u32,
     /// [`state`].
@@ -244,6 +276,10 @@ pub struct New {
     first_source: u32,
     sources: u32,
     hash: u32,
+    /// The cookie that was brought back, if one was, and the client's first sequence number.
+    pub cookie: u32,
+    /// See [`Self::cookie`].
+    pub initial: u32,
     /// Whether the search has come to an end.
     found: u32,
 }

@@ -39,6 +39,27 @@ pub fn way_back(packet: Skb, tuple: &Tuple, way: &mut Way) -> bool {
     route(packet, tuple, way).is_some()
 }
 
+/// A packet that can be made one of another length.
+pub trait Shape: Packet {
+    /// Cuts or extends it.
+    fn shape(self, length: u32) -> bool;
+
+    /// [`is_partial`].
+    fn leaves_checksum(self, at: u32) -> bool;
+}
+
+impl Shape for Skb {
+    #[inline(always)]
+    fn shape(self, length: u32) -> bool {
+        self.set_length(length)
+    }
+
+    #[inline(always)]
+    fn leaves_checksum(self, at: u32) -> bool {
+        is_partial(self, at)
+    }
+}
+
 /// Whether the device is to finish the transport's checksum, which is `at` and not 0: then changes of what it covers leave
 /// it alone. It may be another one afterwards.
 #[inline(always)]
@@ -50,14 +71,14 @@ pub fn is_partial(packet: Skb, at: u32) -> bool {
 
 /// Makes the packet a TCP segment with `tuple`, as it leaves. Of the packet only the family counts.
 #[inline(always)]
-pub fn write<const LINK: u32>(packet: Skb, ipv4: bool, tuple: &Tuple, segment: &Segment) -> bool {
+pub fn write<P: Shape, const LINK: u32>(packet: P, ipv4: bool, tuple: &Tuple, segment: &Segment) -> bool {
     let header = if ipv4 { IPV4_HEADER } else { IPV6_HEADER };
     let at = LINK + header;
     let length: u16 = if segment.mss == 0 { 20 } else { 24 };
-    if !packet.set_length(at + u32::from(length)) {
+    if !packet.shape(at + u32::from(length)) {
         return false;
     }
-    let partial = is_partial(packet, at + 16);
+    let partial = packet.leaves_checksum(at + 16);
     let mut pseudo = Difference::NONE.plus(u32::from(length.to_be())).plus(u32::from(u16::from(TCP).to_be()));
     pseudo = if ipv4 {
         pseudo.plus_ipv4(tuple.source).plus_ipv4(tuple.destination)
@@ -88,13 +109,13 @@ pub fn write<const LINK: u32>(packet: Skb, ipv4: bool, tuple: &Tuple, segment: &
     tcp.set::<u16, 14>(window);
     tcp.set::<u16, 16>(if partial { pseudo.short() } else { sum.check() });
     tcp.set::<u16, 18>(0);
-    write_ip::<LINK>(packet, ipv4, tuple, (TCP, LIVES, 0), length)
+    write_ip::<_, LINK>(packet, ipv4, tuple, (TCP, LIVES, 0), length)
 }
 
 /// Writes an IP header of `tuple` in front of `length` bytes: a protocol, the time that it lives, and its traffic class.
 #[inline(always)]
-pub fn write_ip<const LINK: u32>(
-    packet: Skb,
+pub fn write_ip<P: Packet, const LINK: u32>(
+    packet: P,
     ipv4: bool,
     tuple: &Tuple,
     (protocol, lives, class): (u8, u8, u8),
@@ -141,7 +162,7 @@ pub fn answer<const LINK: u32>(packet: Skb, headers: &Headers, segment: &Segment
         return Skb::DROP;
     }
     let tuple = crate::carry::swapped(&headers.tuple);
-    if !write::<LINK>(packet, headers.ipv4, &tuple, segment) {
+    if !write::<_, LINK>(packet, headers.ipv4, &tuple, segment) {
         return Skb::DROP;
     }
     packet.send::<LINK>(headers, &way)

@@ -36,12 +36,17 @@ pub struct Work {
 #[map(name = "work")]
 static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 
+/// This processor's.
+#[inline(always)]
+pub fn work() -> Option<&'static mut Work> {
+    // SAFETY: programs of both hooks do not interrupt each other.
+    WORK.get_ptr_mut(0).map(|work| unsafe { &mut *work })
+}
+
 /// Carries a packet of a flow.
 #[inline(never)]
 pub fn careful<const LINK: u32>(packet: Skb) -> i32 {
-    let (Some(maps), Some(work)) = (Maps::open(), WORK.get_ptr_mut(0)) else { return Skb::DROP };
-    // SAFETY: this processor's; programs of both hooks do not interrupt each other.
-    let work: &mut Work = unsafe { &mut *work };
+    let (Some(maps), Some(work)) = (Maps::open(), work()) else { return Skb::DROP };
     if !matches!(parse::<Skb, LINK, true>(packet, &mut work.headers), Parsed::Plain) {
         return Skb::PASS;
     }

@@ -5,7 +5,8 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
-use portway_datapath::abi::{Drop, Record, TICK_SHIFT, Tuple, state};
+use portway_datapath::abi::{Drop, Record, TICK_SHIFT, Tuple, config_flags, state};
+use portway_datapath::cookie;
 use portway_datapath::record::Direction;
 use portway_datapath::table::{self, Memory};
 use portway_datapath::tcp;
@@ -43,6 +44,9 @@ pub const TOO_OLD: i32 = 1003;
 /// It belongs to a flow, but needs more than other addresses and ports.
 pub const CAREFUL: i32 = 1004;
 
+/// It belongs to a flow that a SYN cookie opens, whose backend has not answered yet.
+pub const OPENS: i32 = 1005;
+
 /// The time, in ticks.
 #[inline(always)]
 pub fn ticks() -> u32 {
@@ -63,7 +67,7 @@ pub fn carry<P: Hook, const LINK: u32, const ALL: bool>(packet: P) -> i32 {
     let now = ticks();
     let found = if ALL { memory::find(&headers.tuple) } else { table::lookup(&maps, &headers.tuple) };
     let Some(found) = found else {
-        return if headers.tcp && !tcp::begins(headers.flags) { P::PASS } else { BEGINS };
+        return if may_begin(&maps, &headers) { BEGINS } else { P::PASS };
     };
     let record = forever(found.record);
     let bits = record.state.load(Relaxed);
@@ -80,10 +84,15 @@ pub fn carry<P: Hook, const LINK: u32, const ALL: bool>(packet: P) -> i32 {
         }
         return P::PASS;
     }
-    if headers.tcp && !tcp::begins(headers.flags) {
-        return P::PASS;
-    }
-    BEGINS
+    if may_begin(&maps, &headers) { BEGINS } else { P::PASS }
+}
+
+/// Whether what belongs to no flow may begin one.
+#[inline(always)]
+fn may_begin(maps: &Maps, headers: &Headers) -> bool {
+    !headers.tcp
+        || tcp::begins(headers.flags)
+        || maps.config().flags & config_flags::COOKIES != 0 && cookie::may_return(headers.flags)
 }
 
 /// A record for as long as the program runs.
@@ -120,7 +129,7 @@ pub fn on<P: Hook, const LINK: u32>(
     if bits & (state::COOKIE | state::SHIFTED) != 0
         || bits & state::TOA != 0 && toa::is_due::<P, LINK>(packet, headers, direction)
     {
-        return CAREFUL;
+        return if bits & state::COOKIE != 0 { OPENS } else { CAREFUL };
     }
     let new = leaving(record, direction);
     let mut out = Way::new();

@@ -32,6 +32,15 @@ pub fn begun(member: u32) {
     }
 }
 
+/// A SYN is answered by a cookie.
+#[inline(always)]
+pub fn cookie(rule: u32) {
+    if let Some(drops) = DROPS.get_ptr_mut(rule) {
+        // SAFETY: as above.
+        unsafe { (*drops).cookies = (*drops).cookies.wrapping_add(1) };
+    }
+}
+
 /// A packet was not carried.
 #[inline(always)]
 pub fn dropped(rule: u32, reason: Drop) {

@@ -70,7 +70,7 @@ pub fn translate<const LINK: u32>(packet: Skb, work: &mut Work) -> u32 {
     let (new, old) = (&work.new, &headers.tuple);
     let protocol = if headers.tcp { TCP } else { UDP };
     let lives = headers.ttl.wrapping_sub(1);
-    if !write_ip::<LINK>(packet, !from_ipv4, new, (protocol, lives, class as u8), payload) {
+    if !write_ip::<_, LINK>(packet, !from_ipv4, new, (protocol, lives, class as u8), payload) {
         return REFUSED;
     }
     if LINK != 0 {

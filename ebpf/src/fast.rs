@@ -6,6 +6,7 @@ use aya_ebpf::helpers::generated::bpf_redirect;
 use portway_datapath::abi::port_flags;
 
 use crate::carry::{BEGINS, Hook, carry};
+use crate::flood;
 use crate::packet::Packet;
 use crate::parse::Headers;
 use crate::way::Way;
@@ -14,10 +15,17 @@ use crate::xdp::Xdp;
 /// The entry of the program.
 #[inline(always)]
 pub fn enter<const LINK: u32>(packet: Xdp) -> i32 {
-    match carry::<Xdp, LINK, false>(packet) {
+    match step::<LINK>(packet) {
+        BEGINS => flood::begins::<LINK>(packet),
         BEGINS.. => Xdp::PASS,
         verdict => verdict,
     }
+}
+
+/// In a frame of its own, so that what follows has the stack to itself.
+#[inline(never)]
+fn step<const LINK: u32>(packet: Xdp) -> i32 {
+    carry::<Xdp, LINK, false>(packet)
 }
 
 impl Hook for Xdp {

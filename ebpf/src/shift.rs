@@ -4,7 +4,9 @@
 //! No selective acknowledgement was negotiated with a cookie, so there are only two numbers to shift.
 
 use portway_datapath::checksum::Difference;
+use portway_datapath::cookie::moved;
 use portway_datapath::record::Direction;
+use portway_datapath::tcp::flags;
 
 use crate::packet::Packet;
 use crate::parse::Headers;
@@ -17,13 +19,17 @@ pub fn shift(packet: Skb, headers: &Headers, sequence: u32, direction: Direction
     let (before, after);
     match direction {
         Direction::Forth => {
+            if headers.flags & flags::ACK == 0 {
+                // There is none (RFC 9293 3.1).
+                return true;
+            }
             before = tcp.get::<u32, 8>();
-            after = u32::from_be(before).wrapping_add(sequence).to_be();
+            after = moved(before, sequence);
             tcp.set::<u32, 8>(after);
         }
         Direction::Back => {
             before = tcp.get::<u32, 4>();
-            after = u32::from_be(before).wrapping_sub(sequence).to_be();
+            after = moved(before, sequence.wrapping_neg());
             tcp.set::<u32, 4>(after);
         }
     }

@@ -7,12 +7,10 @@ use portway_datapath::abi::{Drop, port_flags};
 use portway_datapath::table::Memory;
 use portway_datapath::tcp::flags;
 
-use crate::admit::{BEGUN, REFUSED, begin};
+use crate::admit::{BEGUN, COOKIE, REFUSED, begin};
 use crate::answer::{Segment, answer};
 use crate::careful::careful;
-use crate::carry::{BEGINS, CAREFUL, Hook, SPECIAL, TOO_LARGE, TOO_OLD, carry, leaving, ticks};
-use crate::count;
-use crate::family;
+use crate::carry::{BEGINS, CAREFUL, Hook, OPENS, SPECIAL, TOO_LARGE, TOO_OLD, carry, leaving, ticks};
 use crate::fragment::later;
 use crate::icmp::error;
 use crate::memory::{self, Maps};
@@ -21,6 +19,7 @@ use crate::parse::{Headers, IPV4, IPV6, Parsed, parse};
 use crate::skb::Skb;
 use crate::tell::{EXPIRED, NO_PORT, TOO_BIG, Told, tell};
 use crate::way::{Way, way};
+use crate::{cookie, count, family, opening};
 
 /// The bytes that headers without options and extensions may have, and some more.
 const REACH: u32 = 80;
@@ -47,9 +46,11 @@ pub fn enter<const LINK: u32>(packet: Skb) -> i32 {
         match verdict {
             BEGINS => match begin::<LINK>(packet) {
                 BEGUN => {}
+                COOKIE => return cookie::answer::<LINK>(packet),
                 REFUSED => return refuse::<LINK>(packet),
                 verdict => return verdict,
             },
+            OPENS => return opening::packet::<LINK>(packet),
             TOO_LARGE => return too_large::<LINK>(packet),
             TOO_OLD => return too_old::<LINK>(packet),
             verdict => return verdict,
@@ -157,21 +158,33 @@ impl Hook for Skb {
         if way.resolve != 0 {
             return resolve(way);
         }
-        if way.flags & u32::from(port_flags::ETHERNET) != 0 {
-            if LINK == 0 && !self.grow_head(14) {
-                return Skb::DROP;
-            }
-            let Some(link) = self.window::<14>(0) else { return Skb::DROP };
-            link.set::<u32, 0>(way.next as u32);
-            link.set::<u16, 4>((way.next >> 32) as u16);
-            link.set::<u16, 6>(way.own as u16);
-            link.set::<u32, 8>((way.own >> 16) as u32);
-            if LINK == 0 {
-                link.set::<u16, 12>(if headers.ipv4 { IPV4 } else { IPV6 });
-            }
+        if !self.link::<LINK>(headers.ipv4, way) {
+            return Skb::DROP;
         }
         // SAFETY: no pointers.
         unsafe { bpf_redirect(way.interface, 0) as i32 }
+    }
+}
+
+impl Skb {
+    /// Puts the link header of a known next hop in front, if the way out has such.
+    #[inline(always)]
+    pub fn link<const LINK: u32>(self, ipv4: bool, way: &Way) -> bool {
+        if way.flags & u32::from(port_flags::ETHERNET) == 0 {
+            return true;
+        }
+        if LINK == 0 && !self.grow_head(14) {
+            return false;
+        }
+        let Some(link) = self.window::<14>(0) else { return false };
+        link.set::<u32, 0>(way.next as u32);
+        link.set::<u16, 4>((way.next >> 32) as u16);
+        link.set::<u16, 6>(way.own as u16);
+        link.set::<u32, 8>((way.own >> 16) as u32);
+        if LINK == 0 {
+            link.set::<u16, 12>(if ipv4 { IPV4 } else { IPV6 });
+        }
+        true
     }
 }
 

@@ -171,5 +171,5 @@ fn write<const LINK: u32>(
     icmp.set::<u16, 0>(kind);
     icmp.set::<u16, 2>(sum.check());
     icmp.set::<u32, 4>(word.to_be());
-    write_ip::<LINK>(packet, ipv4, &tuple, (if ipv4 { ICMP } else { ICMPV6 }, LIVES, 0), length)
+    write_ip::<_, LINK>(packet, ipv4, &tuple, (if ipv4 { ICMP } else { ICMPV6 }, LIVES, 0), length)
 }

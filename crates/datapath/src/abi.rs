@@ -89,6 +89,8 @@ pub mod config_flags {
     pub const WIDE: u32 = 2;
     /// Some rule persists clients.
     pub const PERSIST: u32 = 4;
+    /// Some rule answers by SYN cookies: ask whether what belongs to no flow brings one back.
+    pub const COOKIES: u32 = 8;
 }
 
 /// A tick: 2^24 ns (16.8 ms) of the kernel's coarse monotonic clock. A `u32` of them lasts two years, and differences
@@ -180,8 +182,8 @@ pub struct Record {
     pub member: AtomicU32,
     /// The rule.
     pub rule: AtomicU32,
-    /// Zero.
-    pub reserved: AtomicU32,
+    /// The client's first sequence number, of a connection that a SYN cookie opened; else of no meaning.
+    pub initial: AtomicU32,
 }
 
 /// Values of [`Record::phase`].
@@ -228,6 +230,8 @@ pub mod state {
     /// The index no longer leads here from the client's side: the same client has begun anew with another backend. What
     /// is left keeps the source port until it expires.
     pub const ORPHAN: u32 = 1 << 13;
+    /// Where in the word the client's window is, while [`COOKIE`] is set.
+    pub const WINDOW_SHIFT: u32 = 16;
 }
 
 /// Slots of a bucket.
@@ -309,7 +313,7 @@ pub struct Rule {
     pub persist: u32,
     /// New flows a second at most; 0 without a limit.
     pub new_flows: u32,
-    /// New TCP connections a second above which SYNs are answered by cookies.
+    /// SYNs a second above which SYNs are answered by cookies.
     pub cookies_above: u32,
 }
 
@@ -457,6 +461,8 @@ pub struct Rate {
     pub flows: AtomicU64,
     /// The same of SYNs.
     pub syns: AtomicU64,
+    /// The second of the last SYN that was answered by a cookie, and 1 in the high half; 0 before there was one.
+    pub cookies: AtomicU64,
 }
 
 /// The key of `persist`.
@@ -563,7 +569,7 @@ const _: () = {
     assert!(size_of::<Port>() == 16);
     assert!(size_of::<Leg>() == 40);
     assert!(size_of::<Drops>() == 112);
-    assert!(size_of::<Rate>() == 16);
+    assert!(size_of::<Rate>() == 24);
     assert!(size_of::<PersistKey>() == 24);
     assert!(size_of::<FragmentKey>() == 40);
 };

@@ -13,6 +13,7 @@ pub mod abi;
 pub mod atomic;
 pub mod balance;
 pub mod checksum;
+pub mod cookie;
 pub mod free;
 pub mod hash;
 pub mod record;

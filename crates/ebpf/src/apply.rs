@@ -142,7 +142,7 @@ impl Held {
         // What the programs ask is set before there is something to find.
         let flags =
             config::flags(self.listening.keys().chain(states.values().flat_map(|state| state.keys.keys())))
-                | config::persists(self.rules.values().chain(states.values()));
+                | config::asked_by(self.rules.values().chain(states.values()));
         config::set(&self.maps.flows, &plan.settings, flags);
         if let Err(error) = write::carry_out(&self.maps, &writes) {
             config::set(&self.maps.flows, &self.plan.settings, flags);
@@ -198,7 +198,7 @@ impl Held {
         self.collect_rules()?;
         self.rules.extend(left);
         self.known = None;
-        let flags = config::flags(self.listening.keys()) | config::persists(self.rules.values());
+        let flags = config::flags(self.listening.keys()) | config::asked_by(self.rules.values());
         config::set(&self.maps.flows, &self.plan.settings, flags);
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use portway_core::ruleset::EbpfSettings;
-use portway_datapath::abi::{self, ABI, Clock, Config, SEEDS, config_flags};
+use portway_datapath::abi::{ABI, Clock, Config, SEEDS, config_flags, rule_flags};
 use portway_datapath::sweep;
 
 use crate::host;
@@ -104,8 +104,13 @@ pub fn flags<'a>(keys: impl Iterator<Item = &'a Key>) -> u32 {
     .fold(0, |all, one| all | one)
 }
 
-/// And for rules that persist clients.
-pub fn persists<'a>(mut rules: impl Iterator<Item = &'a RuleState>) -> u32 {
-    let persist = |value: abi::Rule| value.persist > 0;
-    if rules.any(|rule| rule.value.is_some_and(persist)) { config_flags::PERSIST } else { 0 }
+/// And for what rules do with clients.
+pub fn asked_by<'a>(rules: impl Iterator<Item = &'a RuleState>) -> u32 {
+    rules
+        .filter_map(|rule| rule.value)
+        .map(|value| {
+            (if value.persist > 0 { config_flags::PERSIST } else { 0 })
+                | (if value.flags & rule_flags::COOKIES != 0 { config_flags::COOKIES } else { 0 })
+        })
+        .fold(0, |all, one| all | one)
 }

@@ -38,7 +38,7 @@ pub struct Maps {
     pub members: Table<u32, abi::Member>,
     pub sources: Table<u32, abi::Address>,
     pub turns: Table<u32, u64>,
-    pub rates: Table<u32, [u64; 2]>,
+    pub rates: Table<u32, [u64; 3]>,
     pub ports: Table<u32, abi::Port>,
     pub interfaces: Table<u32, u32>,
     pub locals: Table<abi::Address, u32>,

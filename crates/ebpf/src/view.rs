@@ -30,7 +30,7 @@ macro_rules! plain {
     )*};
 }
 
-plain!(u8, u32, u64, [u64; 2], [u64; 8]);
+plain!(u8, u32, u64, [u64; 3], [u64; 8]);
 plain!(
     Address,
     Config,

@@ -89,7 +89,7 @@ fn one(maps: &Maps, write: &Write) -> io::Result<Option<Write>> {
         Write::FreshRule(id) => {
             maps.drops.set(*id, abi::Drops::default())?;
             maps.turns.set(id, &0)?;
-            maps.rates.set(id, &[0; 2])?;
+            maps.rates.set(id, &[0; 3])?;
             None
         }
         Write::FreshMember(id) => {
