@@ -30,7 +30,7 @@ fn file(above: u32, attach: &str) -> String {
 }
 
 fn flows(engine: &mut EbpfEngine) -> u64 {
-    engine.observer().unwrap().flows(&FlowFilter::default(), 10).unwrap().total as u64
+    engine.observer().unwrap().flows(&FlowFilter::default(), 10).unwrap().total
 }
 
 /// An interface's link address.
@@ -77,7 +77,7 @@ fn frame(to: &[u8], ipv4: bool, numbers: (u32, u32), flags: u8, options: &[u8]) 
     ip.extend([0x30, 0x39, 0, 80]);
     ip.extend(numbers.0.to_be_bytes());
     ip.extend(numbers.1.to_be_bytes());
-    ip.extend([length / 4 << 4, flags, 0x20, 0, 0, 0, 0, 0]);
+    ip.extend([(length / 4) << 4, flags, 0x20, 0, 0, 0, 0, 0]);
     ip.extend(options);
     let check = !sum(&ip);
     let at = if ipv4 { 36 } else { 56 };
