@@ -1,5 +1,6 @@
 //! The programs in the kernel against the reference: each packet goes through BPF_PROG_TEST_RUN, at TC and at XDP, and must
-//! come out byte for byte as the slow and obvious code writes it. What is not ours comes out as it went in.
+//! come out byte for byte as the slow and obvious code writes it. What is not ours comes out as it went in, and no bytes,
+//! whatever they are, change where they must not.
 //!
 //! Deliberately absent: socket buffers of many segments and half-done checksums, which a packet made up here never is
 //! (the lab's scenarios have them).
@@ -511,11 +512,71 @@ fn what_is_not_ours_passes_untouched() {
     }
 }
 
+/// Where the transport's header and its checksum are, if the frame is one that may have been carried.
+fn transport(frame: &[u8]) -> Option<(usize, usize)> {
+    let (header, protocol) = match frame.get(14)? >> 4 {
+        4 => (usize::from(frame[14] & 15) * 4, *frame.get(23)?),
+        6 => (40, *frame.get(20)?),
+        _ => return None,
+    };
+    match protocol {
+        6 => Some((14 + header, 14 + header + 16)),
+        17 => Some((14 + header, 14 + header + 6)),
+        _ => None,
+    }
+}
+
+/// Whether the IP header claims more bytes than there are. The host would drop such a packet.
+fn claims_more(frame: &[u8]) -> bool {
+    let word = |at: usize| usize::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
+    let length = if frame[14] >> 4 == 4 { word(16) } else { word(18) + 40 };
+    14 + length > frame.len()
+}
+
+/// The sum of what a checksum covers: it must not change, right or wrong as it was, for who receives it to tell.
+fn residue(frame: &[u8], header: bool) -> u16 {
+    let ipv4 = frame[14] >> 4 == 4;
+    let (at, _) = transport(frame).unwrap();
+    let addresses = if ipv4 { &frame[26..34] } else { &frame[22..54] };
+    let sum = if header { checksum(&[&frame[14..at]]) } else { checksum(&[addresses, &frame[at..]]) };
+    // Two ways to write nothing.
+    if sum == 0xffff { 0 } else { sum }
+}
+
+/// A frame that came out other than it went in: only what may change has.
+fn check_carried(before: &[u8], after: &[u8]) {
+    assert_eq!(before.len(), after.len());
+    let (at, check) = transport(before).unwrap_or_else(|| panic!("carried though it is neither TCP nor UDP"));
+    let ipv4 = before[14] >> 4 == 4;
+    let mut may: Vec<usize> = (0..12).collect();
+    if ipv4 {
+        may.extend([22, 24, 25].into_iter().chain(26..34));
+    } else {
+        may.extend([21].into_iter().chain(22..54));
+    }
+    may.extend((at..at + 4).chain([check, check + 1]));
+    for (offset, (a, b)) in before.iter().zip(after).enumerate() {
+        assert!(a == b || may.contains(&offset), "byte {offset} has changed");
+    }
+    if ipv4 {
+        assert_eq!(residue(before, true), residue(after, true), "the header's checksum");
+    }
+    if before[check..check + 2] != [0, 0] || before[23] == 6 {
+        assert_eq!(residue(before, false), residue(after, false), "the transport's checksum");
+    }
+}
+
+/// The link addresses of an answer: exchanged, or left to the kernel, where the sender's is not known.
+fn check_links(before: &[u8], after: &[u8]) {
+    let exchanged = (&before[..6], &before[6..12]) == (&after[6..12], &after[..6]);
+    assert!(exchanged || before[..12] == after[..12], "link addresses");
+}
+
 /// A frame that was answered by an ICMP error: whole, right in every checksum, back to where the frame came from, and quoting
 /// no more than came. Its type, code and second word.
 fn check_told(before: &[u8], after: &[u8]) -> (u8, u8, u32) {
     let ipv4 = before[14] >> 4 == 4;
-    assert_eq!((&before[..6], &before[6..12]), (&after[6..12], &after[..6]), "link addresses");
+    check_links(before, after);
     assert_eq!(before[12..14], after[12..14]);
     assert_eq!(before[14] >> 4, after[14] >> 4);
     let (ends, header) = if ipv4 { ([26, 30, 34], 20) } else { ([22, 38, 54], 40) };
@@ -584,6 +645,78 @@ fn senders_are_told_what_cannot_be_carried() {
             }
         }
     }
+}
+
+#[test]
+fn hostile_bytes_change_nothing_but_what_they_may() {
+    let mut bench = Bench::new("");
+    let mut random = Random(5);
+    let mut seen = BTreeMap::new();
+    for round in 0..6000 {
+        let (ipv4, tcp) = KINDS[round % 4];
+        let ends = ends(ipv4, tcp, 45_000 + (round / 4 % 8) as u16);
+        if round < 32 {
+            begin(&mut bench, &mut random, &ends, tcp);
+        }
+        let forth = random.once_in(2);
+        let bits = if random.once_in(3) { random.next() as u8 } else { flags::ACK };
+        let packet = any(&mut random, ipv4, tcp, bits & !flags::RST).between(ends.arriving(forth));
+        let mut frame = if random.once_in(4) {
+            let mut error = any_error(&mut random, packet.between(ends.leaving(!forth)));
+            (error.ip.source, error.ip.destination) =
+                (ends.arriving(forth).0.ip(), ends.arriving(forth).1.ip());
+            bench.arriving(forth, &error.bytes())
+        } else {
+            bench.arriving(forth, &packet.bytes())
+        };
+        // Cut off, or with some bytes of the headers turned.
+        match random.below(3) {
+            0 => frame.truncate(14 + random.below(frame.len() - 13)),
+            1 => {
+                for _ in 0..=random.below(3) {
+                    let at = 12 + random.below((frame.len() - 12).min(90));
+                    frame[at] = random.next() as u8;
+                }
+            }
+            _ => {
+                let at = 14 + random.below((frame.len() - 14).min(60));
+                frame[at] ^= 1 << random.below(8);
+            }
+        }
+        for program in [Program::XdpEthernet, Program::TcEthernet] {
+            if !takes(program, &frame) {
+                continue;
+            }
+            let xdp = program == Program::XdpEthernet;
+            let ran = bench.run(program, forth, &frame);
+            *seen.entry((format!("{program:?}"), ran.result)).or_insert(0) += 1;
+            let result = std::panic::catch_unwind(|| match (xdp, ran.result) {
+                (true, XDP_PASS) | (false, TC_NEXT) => assert!(ran.packet == frame, "passed, but changed"),
+                (false, TC_SHOT) => {}
+                (true, XDP_REDIRECT) | (false, TC_REDIRECT) => {
+                    // Errors that are carried are compared elsewhere; what is turned in them makes other errors.
+                    if transport(&frame).is_none() {
+                        assert_eq!(frame.len(), ran.packet.len());
+                    } else if claims_more(&frame) && transport(&ran.packet).is_none() {
+                        // Told that it is too large, as it claims; a known flaw: what is quoted then ends in zeros.
+                        check_links(&frame, &ran.packet);
+                    } else if transport(&ran.packet).is_none() {
+                        let told = check_told(&frame, &ran.packet);
+                        assert!([(3, 4), (11, 0), (2, 0), (3, 0)].contains(&(told.0, told.1)), "{told:?}");
+                    } else {
+                        check_carried(&frame, &ran.packet);
+                    }
+                }
+                (_, other) => panic!("verdict {other}"),
+            });
+            assert!(
+                result.is_ok(),
+                "{program:?}, round {round}:\nbefore {frame:02x?}\nafter  {:02x?}",
+                ran.packet
+            );
+        }
+    }
+    println!("verdicts: {seen:?}");
 }
 
 #[test]
