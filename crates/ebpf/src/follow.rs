@@ -153,8 +153,17 @@ fn follow(shared: &Mutex<Option<Held>>, changes: Changes) {
             Some(held) if changes.interfaces || changes.routes => (held.looks, held.destinations()),
             Some(held) => (held.looks, BTreeSet::new()),
         };
-        let host = changes.interfaces.then(|| Route::open().and_then(|mut route| Host::look(&mut route)));
-        let sources = host::preferred_sources(destinations);
+        let mut route = match Route::open() {
+            Ok(route) => route,
+            Err(error) => {
+                if let Some(held) = lock().as_ref() {
+                    (held.log)(&format!("ebpf: open a netlink socket: {error}"));
+                }
+                return;
+            }
+        };
+        let host = changes.interfaces.then(|| Host::look(&mut route));
+        let sources = host::preferred_sources(&mut route, destinations);
         let mut held = lock();
         let Some(held) = held.as_mut() else { return };
         if held.looks != looks {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::IpAddr;
 
 use crate::choice::Known;
 use crate::netdev;
@@ -19,6 +19,8 @@ pub struct Host {
     pub interfaces: BTreeMap<u32, Known>,
     /// Its addresses, and an interface that has each.
     pub addresses: BTreeMap<IpAddr, u32>,
+    /// Where to ask; nothing only when no socket could be had.
+    route: Option<Route>,
     /// Asked already.
     sources: BTreeMap<IpAddr, Option<IpAddr>>,
 }
@@ -36,7 +38,8 @@ impl Host {
             (interface.index, Known::new(interface, features))
         });
         let interfaces = known.collect();
-        Ok(Self { interfaces, addresses: route.addresses()?.into_iter().collect(), sources: BTreeMap::new() })
+        let addresses = route.addresses()?.into_iter().collect();
+        Ok(Self { interfaces, addresses, route: Route::open().ok(), sources: BTreeMap::new() })
     }
 
     /// Forgets which addresses it has on the way to others.
@@ -56,25 +59,18 @@ impl World for Host {
     }
 
     fn source(&mut self, destination: IpAddr) -> Option<IpAddr> {
-        *self.sources.entry(destination).or_insert_with(|| preferred_source(destination))
+        let ask = || self.route.as_mut().and_then(|route| route.source(destination));
+        *self.sources.entry(destination).or_insert_with(ask)
     }
 }
 
-/// The address that the kernel would give a packet of this host to `destination`: the route's preferred one. Asked by
-/// connecting a socket, which sends nothing; nothing when there is no route.
-fn preferred_source(destination: IpAddr) -> Option<IpAddr> {
-    let any: IpAddr =
-        if destination.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    // The port of discard: any would do.
-    socket.connect((destination, 9)).ok()?;
-    let address = socket.local_addr().ok()?.ip();
-    (!address.is_unspecified()).then_some(address)
-}
-
-/// The same to several.
-pub fn preferred_sources(destinations: BTreeSet<IpAddr>) -> BTreeMap<IpAddr, Option<IpAddr>> {
-    destinations.into_iter().map(|destination| (destination, preferred_source(destination))).collect()
+/// Which address this host has on the way to each of these ([`Route::source`]). Asked by netlink rather than by connecting
+/// sockets: those need an ephemeral port, and where `source-ports` has all of them there is none.
+pub fn preferred_sources(
+    route: &mut Route,
+    destinations: BTreeSet<IpAddr>,
+) -> BTreeMap<IpAddr, Option<IpAddr>> {
+    destinations.into_iter().map(|destination| (destination, route.source(destination))).collect()
 }
 
 /// The range that the kernel takes ephemeral ports from, in this network namespace (`ip_local_port_range`).

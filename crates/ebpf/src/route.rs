@@ -16,6 +16,7 @@ mod kind {
     pub const GET_LINK: u16 = 18;
     pub const NEW_ADDRESS: u16 = 20;
     pub const GET_ADDRESS: u16 = 22;
+    pub const GET_ROUTE: u16 = 26;
     pub const NEW_QDISC: u16 = 36;
     pub const DELETE_QDISC: u16 = 37;
     pub const GET_QDISC: u16 = 38;
@@ -47,6 +48,10 @@ pub fn told(message: &Message<'_>) -> Option<Told> {
         _ => None,
     }
 }
+
+/// `AF_INET` and `AF_INET6`.
+const INET: u8 = 2;
+const INET6: u8 = 10;
 
 /// `IFF_UP`
 const UP: u32 = 1;
@@ -99,6 +104,14 @@ pub struct Route {
 
 fn word(attributes: &Attributes<'_>, kind: u16) -> Option<u32> {
     attributes.find(kind)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+/// An address by its bytes.
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    match *bytes {
+        [a, b, c, d] => Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d))),
+        _ => Some(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?))),
+    }
 }
 
 fn interface(message: &Message<'_>) -> Option<Interface> {
@@ -162,15 +175,36 @@ impl Route {
             let attributes = message.attributes(8);
             // IFA_LOCAL is this end's, IFA_ADDRESS the other's of a point-to-point link; IPv6 has the second only.
             let bytes = attributes.find(2).or_else(|| attributes.find(1))?;
-            let address = match *bytes {
-                [a, b, c, d] => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
-                _ => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)),
-            };
+            let address = ip(bytes)?;
             let index = [header[4], header[5], header[6], header[7]];
             Some((address, u32::from_ne_bytes(index)))
         };
         let of_addresses = |message: &Message<'_>| message.kind == kind::NEW_ADDRESS;
         Ok(dump.messages().filter(of_addresses).filter_map(address).collect())
+    }
+
+    /// The address that the kernel would give a packet of this host to `destination`: the route's preferred one. Nothing when
+    /// there is no route, or none that leads anywhere.
+    pub fn source(&mut self, destination: IpAddr) -> Option<IpAddr> {
+        /// `RTN_UNICAST`, `RTN_LOCAL`
+        const LEADING: [u8; 2] = [1, 2];
+        // struct rtmsg: family, bits of the destination and of the source, ToS, table, protocol, scope, type, flags.
+        let answer = self.socket.get(kind::GET_ROUTE, |w| match destination {
+            IpAddr::V4(address) => {
+                w.raw(&[INET, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+                w.put(1, &address.octets());
+            }
+            IpAddr::V6(address) => {
+                w.raw(&[INET6, 128, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+                w.put(1, &address.octets());
+            }
+        });
+        let answer = answer.ok()?;
+        if !LEADING.contains(answer.get(7)?) {
+            return None;
+        }
+        // RTA_PREFSRC
+        ip(Attributes::of(answer.get(12..)?).find(7)?)
     }
 
     /// Whether an interface has the clsact queueing discipline.

@@ -230,6 +230,21 @@ fn listeners_on_an_interface_and_on_all_addresses() {
 }
 
 #[test]
+fn all_ephemeral_ports_may_be_the_engines() {
+    let lab = Lab::new();
+    lab.serve(8080);
+    lab.gateway.run("sysctl -qw net.ipv4.ip_local_reserved_ports=1024-65535");
+    let (mut engine, log) = lab.engine();
+    let file =
+        web() + &rule("six", "tcp/[fd01::1]:80", "[fd02::2]:8080") + "[ebpf]\nsource-ports = '1024-65535'\n";
+    apply(&lab.gateway, &mut engine, &plan(&file)).unwrap();
+    echo(&mut lab.connect("10.1.0.1:80").unwrap(), "x").unwrap();
+    echo(&mut lab.connect("[fd01::1]:80").unwrap(), "x").unwrap();
+    assert!(log.lock().unwrap().is_empty(), "{log:?}");
+    lab.gateway.within(|| engine.clear()).unwrap();
+}
+
+#[test]
 fn the_source_address_follows_the_route() {
     let lab = Lab::new();
     lab.serve(8080);
