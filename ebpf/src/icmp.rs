@@ -9,8 +9,9 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use portway_datapath::abi::{Address, Drop, Tuple};
+use portway_datapath::abi::{Address, Drop, Tuple, state};
 use portway_datapath::checksum::Difference;
+use portway_datapath::cookie::moved;
 use portway_datapath::record::Direction;
 use portway_datapath::table::Memory;
 
@@ -46,6 +47,9 @@ struct Error {
     inner: u32,
     /// Where its transport's header begins.
     inner_transport: u32,
+    /// What the quoted sequence number is less than the one that was sent: of a connection that a SYN cookie opened, in an
+    /// error to its backend, which believes no other (RFC 5927 4.1).
+    shift: u32,
 }
 
 /// What becomes of a packet that is neither TCP nor UDP.
@@ -53,8 +57,13 @@ struct Error {
 pub fn error<const LINK: u32>(packet: Skb) -> i32 {
     packet.reach(LINK + REACH);
     let Some(maps) = Maps::open() else { return Skb::PASS };
-    let mut error =
-        Error { headers: Headers::new(), quoted: Headers::new().tuple, inner: 0, inner_transport: 0 };
+    let mut error = Error {
+        headers: Headers::new(),
+        quoted: Headers::new().tuple,
+        inner: 0,
+        inner_transport: 0,
+        shift: 0,
+    };
     let read = match family::<Skb, LINK>(packet) {
         Some(true) => read_ipv4::<LINK>(packet, &mut error),
         Some(false) => read_ipv6::<LINK>(packet, &mut error),
@@ -70,6 +79,9 @@ pub fn error<const LINK: u32>(packet: Skb) -> i32 {
     error.headers.tcp = false;
     if is_over(&maps, &error.headers, record, record.state.load(Relaxed), now) {
         return Skb::PASS;
+    }
+    if found.direction == Direction::Forth && record.state.load(Relaxed) & state::SHIFTED != 0 {
+        error.shift = record.sequence.load(Relaxed);
     }
     let rule = record.rule.load(Relaxed);
     let drop = |reason| {
@@ -220,10 +232,19 @@ fn quote(packet: Skb, error: &Error, sent: &Tuple) -> Option<Difference> {
         transport.set::<u16, 6>(after);
         return Some(change.minus(u32::from(before)).plus(u32::from(after)));
     }
+    let mut inside = addresses.and(ports_change);
+    if error.shift != 0 {
+        let before = transport.get::<u32, 4>();
+        let after = moved(before, error.shift);
+        transport.set::<u32, 4>(after);
+        let shifted = Difference::NONE.minus(before).plus(after);
+        inside = inside.and(shifted);
+        change = change.and(shifted);
+    }
     // Of TCP the checksum is quoted only by who quotes more than eight bytes (RFC 1812 4.3.2.3 wants it).
     if let Some(transport) = packet.window::<18>(error.inner_transport) {
         let before = transport.get::<u16, 16>();
-        let after = addresses.and(ports_change).apply(before);
+        let after = inside.apply(before);
         transport.set::<u16, 16>(after);
         change = change.minus(u32::from(before)).plus(u32::from(after));
     }

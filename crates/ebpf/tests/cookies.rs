@@ -186,6 +186,84 @@ fn run(lab: &Lab, trial: &mut Trial, program: Program, packet: &[u8], interface:
     (ran.result, ran.packet)
 }
 
+/// The frame of an IPv4 packet between two ends.
+fn between(to: &[u8], protocol: u8, ends: ([u8; 4], [u8; 4]), rest: &[u8]) -> Vec<u8> {
+    let mut ip = vec![0x45, 0, 0, 20 + rest.len() as u8, 0, 7, 0x40, 0, 64, protocol, 0, 0];
+    ip.extend(ends.0);
+    ip.extend(ends.1);
+    let check = !words(&ip);
+    ip[10..12].copy_from_slice(&check.to_be_bytes());
+    [to, &FROM, &[8, 0], &ip, rest].concat()
+}
+
+/// The sum of RFC 1071.
+fn words(bytes: &[u8]) -> u16 {
+    let sum: u32 = bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
+    let once = (sum & 0xffff) + (sum >> 16);
+    ((once & 0xffff) + (once >> 16)) as u16
+}
+
+const CLIENT: ([u8; 4], [u8; 2]) = ([10, 1, 0, 2], [0x30, 0x39]);
+const LISTENER: ([u8; 4], [u8; 2]) = ([10, 1, 0, 1], [0, 80]);
+const SOURCE: ([u8; 4], [u8; 2]) = ([10, 2, 0, 1], [0x30, 0x39]);
+const BACKEND: ([u8; 4], [u8; 2]) = ([10, 2, 0, 2], [0x1f, 0x90]);
+
+#[test]
+fn errors_to_the_backend_quote_its_own_numbers() {
+    let lab = Lab::new();
+    for (host, to) in [(&lab.client, "10.1.0.1"), (&lab.server, "10.2.0.1")] {
+        host.run(&format!("ping -c 1 {to}"));
+    }
+    let (mut engine, _) = lab.engine();
+    apply(&lab.gateway, &mut engine, &plan(&file(0, "tc"))).unwrap();
+    let [lan, wan] = ["lan", "wan"].map(|name| (index(&lab.gateway, name), link(&lab, name)));
+    let mut trial = lab.gateway.within(|| Trial::new().unwrap());
+    let mut run = |frame: &[u8], port: u32| run(&lab, &mut trial, Program::TcEthernet, frame, port);
+    let number = |ip: &[u8], at: usize| u32::from_be_bytes(ip[at..at + 4].try_into().unwrap());
+
+    let (verdict, answer) = run(&frame(&lan.1, true, (100, 0), SYN, &OPTIONS), lan.0);
+    assert_eq!(verdict, REDIRECT);
+    let cookie = number(&answer, 38);
+    let (verdict, syn) = run(&frame(&lan.1, true, (101, cookie.wrapping_add(1)), ACK, &[]), lan.0);
+    assert_eq!(
+        (verdict, &syn[26..38]),
+        (REDIRECT, &[&SOURCE.0[..], &BACKEND.0, &SOURCE.1, &BACKEND.1].concat()[..])
+    );
+
+    // The backend's SYN-ACK, with a first number of its own.
+    let first = 0x7654_3210_u32;
+    let tcp = |ends: [[u8; 2]; 2], numbers: (u32, u32), flags: u8| {
+        let (sequence, acknowledges) = (numbers.0.to_be_bytes(), numbers.1.to_be_bytes());
+        [&ends[0][..], &ends[1], &sequence, &acknowledges, &[5 << 4, flags, 0x40, 0, 0, 0, 0, 0]].concat()
+    };
+    let whole = |from: ([u8; 4], [u8; 2]), to: ([u8; 4], [u8; 2]), numbers, flags| {
+        let mut frame = between(&wan.1, 6, (from.0, to.0), &tcp([from.1, to.1], numbers, flags));
+        let check = !sum(&frame[14..]);
+        frame[50..52].copy_from_slice(&check.to_be_bytes());
+        frame
+    };
+    let (verdict, ack) = run(&whole(BACKEND, SOURCE, (first, 101), SYN | ACK), wan.0);
+    assert_eq!((verdict, sum(&ack[14..])), (REDIRECT, 0xffff));
+    assert_eq!((number(&ack, 38), number(&ack, 42)), (101, first + 1), "the handshake's end");
+    assert_eq!(ack[46..50], [5 << 4, ACK, 0x20, 0], "with the client's window");
+
+    // Data of the backend, and a router on the way to the client that cannot pass it on.
+    let (verdict, data) = run(&whole(BACKEND, SOURCE, (first + 1000, 101), ACK), wan.0);
+    assert_eq!((verdict, sum(&data[14..])), (REDIRECT, 0xffff));
+    assert_eq!((number(&data, 38), number(&data, 42)), (cookie.wrapping_add(1000), 101));
+    assert_eq!(data[26..34], [LISTENER.0, CLIENT.0].concat()[..]);
+    let mut icmp = [&[3, 4, 0, 0, 0, 0, 5, 0][..], &data[14..]].concat();
+    let check = !words(&icmp);
+    icmp[2..4].copy_from_slice(&check.to_be_bytes());
+    let (verdict, error) = run(&between(&lan.1, 1, ([10, 1, 0, 9], LISTENER.0), &icmp), lan.0);
+    assert_eq!((verdict, words(&error[34..])), (REDIRECT, 0xffff), "the checksum over it");
+    let quoted = &error[42..];
+    assert_eq!(quoted[12..24], [&BACKEND.0[..], &SOURCE.0, &BACKEND.1, &SOURCE.1].concat()[..]);
+    assert_eq!(number(quoted, 24), first + 1000);
+    drop(trial);
+    lab.gateway.within(|| engine.clear()).unwrap();
+}
+
 #[test]
 fn connections_are_opened_by_cookies_and_go_on() {
     for attach in ["tc", "xdp"] {
