@@ -20,6 +20,13 @@ use crate::{Cgroup, cgroup, pins, process};
 /// How long anything may take to become ready, and how long a peer may stay silent.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long something may take that `usually` takes less: on an emulated machine, where having the kernel verify programs
+/// is a minute's work, as many seconds as `PORTWAY_LAB_PATIENCE` says.
+pub fn patience(usually: Duration) -> Duration {
+    let said = std::env::var("PORTWAY_LAB_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
+    said.map_or(usually, Duration::from_secs)
+}
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 static SWEEP: Once = Once::new();
 const PREFIX: &str = "pwlab";
@@ -261,9 +268,9 @@ pub(crate) fn enter<T: Send>(path: &Path, f: impl FnOnce() -> T + Send) -> io::R
 /// # Panics
 /// After [`PATIENCE`], naming `what`.
 pub fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
-    let start = Instant::now();
+    let (start, limit) = (Instant::now(), patience(PATIENCE));
     while !ready() {
-        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for {what}");
+        assert!(start.elapsed() < limit, "waited {limit:?} in vain for {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }

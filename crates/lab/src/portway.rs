@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::netns::PATIENCE;
+use crate::netns::{PATIENCE, patience};
 use crate::{Namespace, Process, Scratch, engine, process, wire};
 
 /// How long a start may take. Having the kernel verify programs is a second of work, and other tests want the CPUs too.
@@ -224,7 +224,7 @@ fn spawn(namespace: &Namespace, prefix: &[String], directory: &Scratch) -> Resul
 /// # Errors
 /// What it printed when it ends or takes too long.
 pub fn until_ready(mut process: Process) -> Result<Process, String> {
-    let start = Instant::now();
+    let (start, limit) = (Instant::now(), patience(START));
     loop {
         if process.log().lines().any(|line| line.starts_with("ready")) {
             return Ok(process);
@@ -232,8 +232,8 @@ pub fn until_ready(mut process: Process) -> Result<Process, String> {
         if let Some(status) = process.ended() {
             return Err(format!("{}{status}", process.log()));
         }
-        if start.elapsed() > START {
-            return Err(format!("{}not ready after {START:?}", process.log()));
+        if start.elapsed() > limit {
+            return Err(format!("{}not ready after {limit:?}", process.log()));
         }
         thread::sleep(Duration::from_millis(5));
     }
