@@ -64,7 +64,7 @@ pub fn begin<const LINK: u32>(packet: Skb) -> i32 {
 fn admit(packet: Skb, new: &mut New) -> i32 {
     let Some(maps) = Maps::open() else { return Skb::PASS };
     let now = new.now;
-    let Some(listener) = listener(&new.headers.tuple, packet.interface(), maps.config()) else {
+    let Some(listener) = listener(packet, &new.headers.tuple, maps.config()) else {
         disown(&new.headers);
         return Skb::PASS;
     };

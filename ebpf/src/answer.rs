@@ -36,7 +36,7 @@ pub struct Segment {
 /// The way back to whoever has sent a packet with `tuple`.
 #[inline(never)]
 pub fn way_back(packet: Skb, tuple: &Tuple, way: &mut Way) -> bool {
-    route(packet, tuple, way).is_some()
+    route(packet, tuple, 0, way).is_some()
 }
 
 /// A packet that can be made one of another length.

@@ -44,6 +44,9 @@ pub const TOO_OLD: i32 = 1003;
 /// It belongs to a flow, but needs more than other addresses and ports.
 pub const CAREFUL: i32 = 1004;
 
+/// Its headers are beyond what can be reached directly.
+pub const SHORT: i32 = 1006;
+
 /// It belongs to a flow that a SYN cookie opens, whose backend has not answered yet.
 pub const OPENS: i32 = 1005;
 
@@ -62,6 +65,7 @@ pub fn carry<P: Hook, const LINK: u32, const ALL: bool>(packet: P) -> i32 {
     match parse::<P, LINK, ALL>(packet, &mut headers) {
         Parsed::Plain => {}
         Parsed::Special | Parsed::Later => return SPECIAL,
+        Parsed::Short => return SHORT,
         Parsed::Other => return P::PASS,
     }
     let now = ticks();

@@ -97,7 +97,7 @@ fn answer<const LINK: u32>(packet: Xdp) -> i32 {
 #[inline(never)]
 fn flooded(packet: Xdp, headers: &Headers) -> Option<u32> {
     let maps = Maps::open()?;
-    let id = listener(&headers.tuple, packet.interface(), maps.config())?.rule;
+    let id = listener(packet, &headers.tuple, maps.config())?.rule;
     // SAFETY: the map's value, which the loader replaces as a whole.
     let rule = unsafe { &*RULES.get_ptr(&id)? };
     if rule.flags & rule_flags::COOKIES == 0

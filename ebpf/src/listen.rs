@@ -7,20 +7,24 @@
 use portway_datapath::abi::{Address, Config, Listener, ListenerKey, RANGE_PREFIX, Tuple, config_flags};
 
 use crate::maps::{LISTENERS, LOCALS, RANGES, RangeBits, RangeKey};
-use crate::way::words;
+use crate::packet::Packet;
+use crate::way::{is_local, words};
 
-/// The listener of a packet that came in by `interface`.
+/// The listener of a packet with this tuple.
 #[inline(never)]
-pub fn listener(tuple: &Tuple, interface: u32, config: &Config) -> Option<&'static Listener> {
+pub fn listener<P: Packet>(packet: P, tuple: &Tuple, config: &Config) -> Option<&'static Listener> {
     let flags = config.flags;
     if let Some(found) = at(tuple, tuple.destination, 0, flags) {
         return Some(found);
     }
-    if flags & config_flags::WIDE == 0 || LOCALS.get_ptr(&tuple.destination).is_none() {
+    if flags & config_flags::WIDE == 0 {
         return None;
     }
     let any = if tuple.destination.is_ipv4() { Address::ipv4(0) } else { Address { high: 0, low: 0 } };
-    at(tuple, any, interface, flags).or_else(|| at(tuple, any, 0, flags))
+    let found = at(tuple, any, packet.interface(), flags).or_else(|| at(tuple, any, 0, flags))?;
+    // The map has the interfaces' addresses and is quicker; the kernel's routes have those that are local only by a route,
+    // and those that have come this moment.
+    (LOCALS.get_ptr(&tuple.destination).is_some() || is_local(packet, tuple)).then_some(found)
 }
 
 /// The listener of one scope.

@@ -26,6 +26,8 @@ pub trait Packet: Copy {
     fn start(self) -> usize;
     /// Where those end that can be reached directly.
     fn end(self) -> usize;
+    /// Whether it has `length` bytes, wherever they are.
+    fn has(self, length: u32) -> bool;
     /// The index of the interface that it came in by.
     fn interface(self) -> u32;
 

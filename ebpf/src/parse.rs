@@ -95,6 +95,8 @@ pub enum Parsed {
     Later,
     /// Something else of IP that may be about a flow.
     Special,
+    /// Its headers are beyond what can be reached directly.
+    Short,
     /// None of our business.
     Other,
 }
@@ -126,7 +128,7 @@ pub fn parse<P: Packet, const LINK: u32, const ALL: bool>(packet: P, headers: &m
     let mut later = false;
     let mut protocol: u8;
     if ipv4 {
-        let Some(first) = packet.window::<20>(LINK) else { return Parsed::Other };
+        let Some(first) = packet.window::<20>(LINK) else { return Parsed::Short };
         let version = first.get::<u8, 0>();
         let fragment = first.get::<u16, 6>();
         if version >> 4 != 4 || version & 15 < 5 {
@@ -148,7 +150,7 @@ pub fn parse<P: Packet, const LINK: u32, const ALL: bool>(packet: P, headers: &m
         headers.tuple.destination = Address::ipv4(first.get::<u32, 16>());
         protocol = first.get::<u8, 9>();
     } else {
-        let Some(first) = packet.window::<40>(LINK) else { return Parsed::Other };
+        let Some(first) = packet.window::<40>(LINK) else { return Parsed::Short };
         headers.transport = LINK + IPV6_HEADER;
         headers.length = u32::from(u16::from_be(first.get::<u16, 4>())) + IPV6_HEADER;
         headers.ttl = first.get::<u8, 7>();
@@ -157,7 +159,7 @@ pub fn parse<P: Packet, const LINK: u32, const ALL: bool>(packet: P, headers: &m
         headers.tuple.destination = first.address::<24, 32>();
         protocol = first.get::<u8, 6>();
         if ALL && protocol == FRAGMENT {
-            let Some(header) = packet.window::<8>(LINK + IPV6_HEADER) else { return Parsed::Other };
+            let Some(header) = packet.window::<8>(LINK + IPV6_HEADER) else { return Parsed::Short };
             headers.fragment = true;
             headers.id = header.get::<u32, 4>();
             headers.transport = LINK + IPV6_HEADER + FRAGMENT_HEADER;
@@ -165,13 +167,17 @@ pub fn parse<P: Packet, const LINK: u32, const ALL: bool>(packet: P, headers: &m
             protocol = header.get::<u8, 0>();
         }
     }
+    if !packet.has(LINK + headers.length) {
+        // The kernel drops what says that it is longer than it is (`ip_rcv_core`, `ip6_rcv_core`).
+        return Parsed::Other;
+    }
     headers.tuple.protocol = u32::from(protocol);
     if ALL && later {
         return Parsed::Later;
     }
     match protocol {
         TCP => {
-            let Some(transport) = packet.window::<20>(headers.transport) else { return Parsed::Other };
+            let Some(transport) = packet.window::<20>(headers.transport) else { return Parsed::Short };
             headers.tuple.source_port = transport.get::<u16, 0>();
             headers.tuple.destination_port = transport.get::<u16, 2>();
             headers.flags = transport.get::<u8, 13>();
@@ -180,7 +186,7 @@ pub fn parse<P: Packet, const LINK: u32, const ALL: bool>(packet: P, headers: &m
             Parsed::Plain
         }
         UDP => {
-            let Some(transport) = packet.window::<8>(headers.transport) else { return Parsed::Other };
+            let Some(transport) = packet.window::<8>(headers.transport) else { return Parsed::Short };
             headers.tuple.source_port = transport.get::<u16, 0>();
             headers.tuple.destination_port = transport.get::<u16, 2>();
             headers.before_payload = headers.transport - LINK + 8;

@@ -63,6 +63,11 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn has(self, length: u32) -> bool {
+        length <= self.length()
+    }
+
+    #[inline(always)]
     fn interface(self) -> u32 {
         field!(self, ifindex)
     }

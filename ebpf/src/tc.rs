@@ -10,7 +10,7 @@ use portway_datapath::tcp::flags;
 use crate::admit::{BEGUN, COOKIE, REFUSED, begin};
 use crate::answer::{Segment, answer};
 use crate::careful::careful;
-use crate::carry::{BEGINS, CAREFUL, Hook, OPENS, SPECIAL, TOO_LARGE, TOO_OLD, carry, leaving, ticks};
+use crate::carry::{BEGINS, CAREFUL, Hook, OPENS, SHORT, SPECIAL, TOO_LARGE, TOO_OLD, carry, leaving, ticks};
 use crate::fragment::later;
 use crate::icmp::error;
 use crate::memory::{self, Maps};
@@ -30,33 +30,41 @@ pub fn enter<const LINK: u32>(packet: Skb) -> i32 {
     if !packet.is_for_host() {
         return Skb::PASS;
     }
-    packet.reach(LINK + REACH);
-    // Twice: a packet that begins a flow is then one of the flow.
-    for _ in 0..2u64 {
-        let mut verdict = step::<LINK>(packet);
-        if verdict == SPECIAL {
-            verdict = match whole_step::<LINK>(packet) {
-                SPECIAL => return special::<LINK>(packet),
-                verdict => verdict,
-            };
-        }
-        if verdict == CAREFUL {
-            verdict = careful::<LINK>(packet);
-        }
-        match verdict {
-            BEGINS => match begin::<LINK>(packet) {
-                BEGUN => {}
-                COOKIE => return cookie::answer::<LINK>(packet),
-                REFUSED => return refuse::<LINK>(packet),
-                verdict => return verdict,
-            },
-            OPENS => return opening::packet::<LINK>(packet),
-            TOO_LARGE => return too_large::<LINK>(packet),
-            TOO_OLD => return too_old::<LINK>(packet),
+    let mut verdict = carried::<LINK>(packet);
+    if verdict == BEGINS {
+        verdict = match begin::<LINK>(packet) {
+            BEGUN => carried::<LINK>(packet),
+            COOKIE => return cookie::answer::<LINK>(packet),
+            REFUSED => return refuse::<LINK>(packet),
             verdict => return verdict,
-        }
+        };
     }
-    Skb::DROP
+    match verdict {
+        SPECIAL => special::<LINK>(packet),
+        OPENS => opening::packet::<LINK>(packet),
+        TOO_LARGE => too_large::<LINK>(packet),
+        TOO_OLD => too_old::<LINK>(packet),
+        // A flow that has just begun and is not there, and headers that cannot be reached.
+        BEGINS | CAREFUL => Skb::DROP,
+        SHORT => Skb::PASS,
+        verdict => verdict,
+    }
+}
+
+/// Carries a packet of a flow that is there.
+#[inline(never)]
+fn carried<const LINK: u32>(packet: Skb) -> i32 {
+    let mut verdict = step::<LINK>(packet);
+    if verdict == SHORT || verdict == SPECIAL {
+        // Only now: what a local TCP sends has its headers, and nothing else, in the part that can be reached directly,
+        // and would be copied for each packet.
+        packet.reach(LINK + REACH);
+        verdict = whole_step::<LINK>(packet);
+    }
+    if verdict == CAREFUL {
+        verdict = careful::<LINK>(packet);
+    }
+    verdict
 }
 
 #[inline(never)]
@@ -64,7 +72,7 @@ fn step<const LINK: u32>(packet: Skb) -> i32 {
     carry::<Skb, LINK, false>(packet)
 }
 
-/// [`step`] for what it has found to be special: first fragments are not.
+/// [`step`] for what it has found to be special, or could not reach: first fragments are carried too.
 #[inline(never)]
 fn whole_step<const LINK: u32>(packet: Skb) -> i32 {
     carry::<Skb, LINK, true>(packet)
@@ -156,6 +164,10 @@ impl Hook for Skb {
     #[inline(always)]
     fn send<const LINK: u32>(self, headers: &Headers, way: &Way) -> i32 {
         if way.resolve != 0 {
+            // The kernel puts the link header in front, and wants room that is one (`__bpf_redirect_neigh`).
+            if LINK == 0 && !self.grow_head(14) {
+                return Skb::DROP;
+            }
             return resolve(way);
         }
         if !self.link::<LINK>(headers.ipv4, way) {

@@ -11,6 +11,7 @@ use aya_ebpf::helpers::generated::bpf_fib_lookup;
 use portway_datapath::abi::{Config, Record, TICKS_PER_SECOND, Tuple, port_flags};
 use portway_datapath::record::Direction;
 
+use crate::carry::swapped;
 use crate::maps::{INTERFACES, PORTS};
 use crate::packet::Packet;
 
@@ -144,20 +145,21 @@ fn ask<P: Packet>(
         Direction::Back => Direction::Forth,
     };
     let tuple = record.tuple(other);
-    let Some(port) = route(packet, &tuple, way) else { return false };
     let (kept, asked) = match direction {
         Direction::Forth => (&record.forth, &record.forth_looked_up),
         Direction::Back => (&record.back, &record.back_looked_up),
     };
+    let last = (kept.load(Relaxed) >> 48) as u32;
+    let Some(port) = route(packet, &tuple, last, way) else { return false };
     let hop = if port == 0 || way.resolve != 0 { 0 } else { u64::from(port) << 48 | way.next };
     kept.store(hop, Relaxed);
     asked.store(stamp, Relaxed);
     true
 }
 
-/// Asks the kernel for the route of what answers `tuple`: the number of its port, 0 if it is not one that can be kept.
+/// The question for the route of what answers `tuple`.
 #[inline(always)]
-pub fn route<P: Packet>(packet: P, tuple: &Tuple, way: &mut Way) -> Option<u32> {
+fn question<P: Packet>(packet: P, tuple: &Tuple) -> Route {
     // SAFETY: a structure of integers.
     let mut route: Route = unsafe { zeroed() };
     let ipv4 = tuple.source.is_ipv4();
@@ -176,6 +178,26 @@ pub fn route<P: Packet>(packet: P, tuple: &Tuple, way: &mut Way) -> Option<u32> 
     // Any length: what is wanted is the MTU in the answer.
     route.length = 1;
     route.interface = packet.interface();
+    route
+}
+
+/// Whether the kernel would deliver a packet with `tuple` to this host, or has no route for it at all.
+#[inline(never)]
+pub fn is_local<P: Packet>(packet: P, tuple: &Tuple) -> bool {
+    /// `BPF_FIB_LKUP_RET_NOT_FWDED`.
+    const NOT_FORWARDED: i64 = 4;
+    let mut route = question(packet, &swapped(tuple));
+    // SAFETY: the context, and a structure of the size that is said.
+    let answer =
+        unsafe { bpf_fib_lookup(packet.context(), (&raw mut route).cast(), size_of::<Route>() as i32, 0) };
+    answer == NOT_FORWARDED
+}
+
+/// Asks the kernel for the route of what answers `tuple`: the number of its port, 0 if it is not one that can be kept.
+/// `last` is the number of the port that it had when it was asked last, and mostly has still.
+#[inline(always)]
+pub fn route<P: Packet>(packet: P, tuple: &Tuple, last: u32, way: &mut Way) -> Option<u32> {
+    let mut route = question(packet, tuple);
     // SAFETY: the context, and a structure of the size that is said.
     let answer =
         unsafe { bpf_fib_lookup(packet.context(), (&raw mut route).cast(), size_of::<Route>() as i32, 0) };
@@ -188,8 +210,11 @@ pub fn route<P: Packet>(packet: P, tuple: &Tuple, way: &mut Way) -> Option<u32> 
     way.own = word(route.own_link);
     way.next = word(route.next_link);
     way.resolve = 0;
-    // SAFETY: the map's value.
-    let mut number = INTERFACES.get_ptr(&route.interface).map_or(0, |number| unsafe { *number });
+    let mut number = last;
+    if PORTS.get(last).is_none_or(|port| port.interface != route.interface) {
+        // SAFETY: the map's value.
+        number = INTERFACES.get_ptr(&route.interface).map_or(0, |number| unsafe { *number });
+    }
     match PORTS.get(number) {
         Some(port) if port.interface == route.interface => {
             way.flags = u32::from(port.flags);

@@ -3,6 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
+use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 
 use crate::packet::Packet;
 
@@ -30,6 +31,14 @@ impl Packet for Xdp {
     fn end(self) -> usize {
         // SAFETY: as above.
         unsafe { (&raw const (*self.0).data_end).read_volatile() as usize }
+    }
+
+    #[inline(always)]
+    fn has(self, length: u32) -> bool {
+        // A frame of several buffers has more than its first, which is what can be reached directly.
+        length as usize <= self.end() - self.start()
+            // SAFETY: the context.
+            || u64::from(length) <= unsafe { bpf_xdp_get_buff_len(self.0) }
     }
 
     #[inline(always)]

@@ -40,6 +40,11 @@ pub trait Packet: Copy {
         let start = (offset & 0xff) as usize;
         with(|buffer| start + N <= buffer.bytes.len()).then_some(Window { start })
     }
+
+    /// Whether it has `length` bytes.
+    fn has(self, length: u32) -> bool {
+        with(|buffer| length as usize <= buffer.bytes.len())
+    }
 }
 
 /// `N` bytes of a packet.
