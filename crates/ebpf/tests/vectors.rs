@@ -450,7 +450,7 @@ fn foreign(random: &mut Random, bench: &Bench, ends: &Ends) -> Vec<u8> {
     };
     let packet = match random.below(9) {
         // Another port, another host behind us.
-        0 => any_tcp(random, ipv4, flags::SYN).between(elsewhere(81)).bytes(),
+        0 => any_tcp(random, ipv4, flags::SYN).between(elsewhere(444)).bytes(),
         1 => any_udp(random, ipv4).between(elsewhere(123)).bytes(),
         2 => any_tcp(random, ipv4, flags::SYN).between((here.0, SocketAddr::new(host, 80))).bytes(),
         // No flow, and no beginning of one: the kernel answers.
