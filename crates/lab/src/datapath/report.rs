@@ -67,6 +67,8 @@ pub fn nanoseconds(rows: &[Row]) -> String {
 pub struct Full {
     /// Flows in it, at the same time.
     pub flows: u64,
+    /// Flows that it was made for.
+    pub room: u64,
     /// Bytes of the flow table's maps.
     pub bytes: u64,
     /// Nanoseconds that beginning a flow took, while there was room.
@@ -77,7 +79,9 @@ pub struct Full {
     pub refused: u64,
     /// Nanoseconds that a refusal took.
     pub refusing: Duration,
-    /// Of the flows in the table, those that were carried afterwards.
+    /// Flows that had been established before it was full.
+    pub before: u64,
+    /// Of these, those that were carried afterwards.
     pub carried: u64,
 }
 
@@ -87,21 +91,22 @@ pub fn full(full: &Full) -> String {
     let verdict = |met: bool| if met { "met" } else { MISSED };
     format!(
         "| what | measured | bound | |\n|---|---|---|---|\n\
-         | concurrent flows in one table | {} | | |\n\
+         | concurrent flows in one table | {} | of {} | |\n\
          | bytes a flow, both directions | {each:.1} | {BYTES} | {} |\n\
          | {} new flows at the full table, refused and counted | {} | {} | {} |\n\
-         | flows of the table carried after that | {} | {} | {} |\n\
+         | established flows carried after that | {} | {} | {} |\n\
          | beginning a flow, walk included | {} ns | | |\n\
          | refusing one, walk included | {} ns | | |\n",
         full.flows,
+        full.room,
         verdict(each <= BYTES),
         full.asked,
         full.refused,
         full.asked,
         verdict(full.refused == full.asked),
         full.carried,
-        full.flows,
-        verdict(full.carried == full.flows),
+        full.before,
+        verdict(full.carried == full.before),
         full.beginning.as_nanos(),
         full.refusing.as_nanos(),
     )
@@ -128,6 +133,8 @@ mod tests {
     fn a_full_table_has_bounds() {
         let good = Full {
             flows: 10,
+            room: 10,
+            before: 10,
             bytes: 1600,
             beginning: Duration::ZERO,
             asked: 5,
