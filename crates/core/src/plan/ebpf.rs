@@ -8,7 +8,7 @@
 mod tests;
 mod text;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -16,18 +16,16 @@ use std::time::Duration;
 use crate::address::{Family, PortRange};
 use crate::balance;
 use crate::members::{Meets, Member};
+use crate::plan::by_rule;
 use crate::ruleset::{
-    Balance, ClientAddress, EbpfSettings, HashKey, Listener, Rule, RuleName, SourceMode, Target, WhenEmpty,
+    Balance, ClientAddress, EbpfSettings, HashKey, Listener, Rule, SourceMode, Target, WhenEmpty,
 };
 
 /// Everything the ebpf engine shall do. Without rules it holds nothing, whatever the settings.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Settings of the engine as a whole.
-    pub settings: EbpfSettings,
-    /// The rules by name.
-    pub rules: BTreeMap<RuleName, RulePlan>,
-}
+pub type Plan = by_rule::Plan<EbpfSettings, RulePlan>;
+
+/// The difference of two plans.
+pub type Change = by_rule::Change<EbpfSettings, RulePlan>;
 
 /// What one rule needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,65 +184,6 @@ impl Plan {
 
     /// Plans these rules afresh, whose facts have changed, and says what that changes; the plan has it afterwards.
     pub fn adjust(&mut self, rules: &[(&Rule, Meets)]) -> Change {
-        let mut change = Change::default();
-        for (rule, meets) in rules {
-            let planned = RulePlan::new(rule, meets);
-            if let Some(before) = self.rules.get_mut(&rule.name).filter(|before| **before != planned) {
-                before.clone_from(&planned);
-                change.changed.insert(rule.name.clone(), planned);
-            }
-        }
-        change
-    }
-
-    /// What leads from `old` to `new`.
-    pub fn diff(old: &Self, new: &Self) -> Change {
-        let mut change = Change {
-            settings: (old.settings != new.settings).then(|| new.settings.clone()),
-            removed: old.rules.keys().filter(|name| !new.rules.contains_key(*name)).cloned().collect(),
-            ..Change::default()
-        };
-        for (name, rule) in &new.rules {
-            match old.rules.get(name) {
-                None => _ = change.added.insert(name.clone(), rule.clone()),
-                Some(before) if before != rule => _ = change.changed.insert(name.clone(), rule.clone()),
-                Some(_) => {}
-            }
-        }
-        change
-    }
-
-    /// The plan with a change carried out: `old.apply(&Plan::diff(&old, &new)) == new`.
-    #[must_use]
-    pub fn apply(mut self, change: &Change) -> Self {
-        if let Some(settings) = &change.settings {
-            self.settings.clone_from(settings);
-        }
-        for name in &change.removed {
-            self.rules.remove(name);
-        }
-        let set = change.added.iter().chain(&change.changed);
-        self.rules.extend(set.map(|(name, rule)| (name.clone(), rule.clone())));
-        self
-    }
-}
-
-/// The difference of two plans.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Change {
-    /// The new settings, where they differ.
-    pub settings: Option<EbpfSettings>,
-    /// Rules that only the new plan has.
-    pub added: BTreeMap<RuleName, RulePlan>,
-    /// Rules that only the old plan has.
-    pub removed: Vec<RuleName>,
-    /// Rules that both have and that differ, as the new plan has them.
-    pub changed: BTreeMap<RuleName, RulePlan>,
-}
-
-impl Change {
-    /// Whether the two plans are equal.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        self.replace(rules.iter().map(|(rule, meets)| (rule.name.clone(), RulePlan::new(rule, meets))))
     }
 }

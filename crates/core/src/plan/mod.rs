@@ -1,5 +1,6 @@
 //! Plans: one per engine, plain data, printable and comparable. The same input gives the same bytes.
 
+pub mod by_rule;
 pub mod ebpf;
 pub mod nftables;
 pub mod proxy;

@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use crate::address::{PortRange, Protocol};
 use crate::members::{Meets, Member};
+use crate::plan::by_rule;
 use crate::ruleset::{
-    Backend, Balance, HashKey, Listener, Passive, Pool, ProxySettings, Rule, RuleName, Scope, SourceMode,
-    Target, TargetPorts, Timeouts,
+    Backend, Balance, HashKey, Listener, Passive, Pool, ProxySettings, Rule, Scope, SourceMode, Target,
+    TargetPorts, Timeouts,
 };
 
 /// The longest port range that one listener of a proxied rule may have: every port costs one socket per
@@ -25,13 +26,10 @@ use crate::ruleset::{
 pub const MAX_PORTS_PER_RANGE: u32 = 1024;
 
 /// Everything the proxy engine shall do.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Settings of the engine as a whole.
-    pub settings: Settings,
-    /// The rules by name.
-    pub rules: BTreeMap<RuleName, RulePlan>,
-}
+pub type Plan = by_rule::Plan<Settings, RulePlan>;
+
+/// The difference of two plans.
+pub type Change = by_rule::Change<Settings, RulePlan>;
 
 /// Settings of the engine as a whole; `None` leaves the choice to the engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -156,45 +154,7 @@ impl Plan {
 
     /// Plans these rules afresh, whose facts have changed, and says what that changes; the plan has it afterwards.
     pub fn adjust(&mut self, rules: &[(&Rule, Meets)], settings: &ProxySettings) -> Change {
-        let mut change = Change::default();
-        for (name, rule) in Self::new(rules, settings).rules {
-            if let Some(planned) = self.rules.get_mut(&name).filter(|planned| **planned != rule) {
-                planned.clone_from(&rule);
-                change.changed.insert(name, rule);
-            }
-        }
-        change
-    }
-
-    /// What leads from `old` to `new`.
-    pub fn diff(old: &Self, new: &Self) -> Change {
-        let mut change = Change {
-            settings: (old.settings != new.settings).then_some(new.settings),
-            removed: old.rules.keys().filter(|name| !new.rules.contains_key(*name)).cloned().collect(),
-            ..Change::default()
-        };
-        for (name, rule) in &new.rules {
-            match old.rules.get(name) {
-                None => _ = change.added.insert(name.clone(), rule.clone()),
-                Some(before) if before != rule => _ = change.changed.insert(name.clone(), rule.clone()),
-                Some(_) => {}
-            }
-        }
-        change
-    }
-
-    /// The plan with a change carried out: `old.apply(&Plan::diff(&old, &new)) == new`.
-    #[must_use]
-    pub fn apply(mut self, change: &Change) -> Self {
-        if let Some(settings) = change.settings {
-            self.settings = settings;
-        }
-        for name in &change.removed {
-            self.rules.remove(name);
-        }
-        let set = change.added.iter().chain(&change.changed);
-        self.rules.extend(set.map(|(name, rule)| (name.clone(), rule.clone())));
-        self
+        self.replace(Self::new(rules, settings).rules)
     }
 }
 
@@ -203,24 +163,4 @@ fn sockets(listener: &Listener) -> impl Iterator<Item = (Socket, PortRange)> {
         let socket = Socket { protocol: listener.protocol, scope: listener.scope.clone(), port };
         (socket, listener.ports)
     })
-}
-
-/// The difference of two plans.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Change {
-    /// The new settings, where they differ.
-    pub settings: Option<Settings>,
-    /// Rules that only the new plan has.
-    pub added: BTreeMap<RuleName, RulePlan>,
-    /// Rules that only the old plan has.
-    pub removed: Vec<RuleName>,
-    /// Rules that both have and that differ, as the new plan has them.
-    pub changed: BTreeMap<RuleName, RulePlan>,
-}
-
-impl Change {
-    /// Whether the two plans are equal.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
 }

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -7,7 +9,7 @@ use super::*;
 use crate::address::Protocol;
 use crate::facts::Facts;
 use crate::members::{Reach, meets};
-use crate::ruleset::{BackendName, Scope, TargetPorts};
+use crate::ruleset::{BackendName, RuleName, Scope, TargetPorts};
 
 fn rule(name: &str, first: u16, last: u16) -> Rule {
     let listener = Listener {

@@ -3,28 +3,9 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{Change, Choose, Empty, Plan, RulePlan, Source};
+use super::{Choose, Empty, Plan, RulePlan, Source};
 use crate::config::value::format_duration;
 use crate::ruleset::EbpfSettings;
-
-impl fmt::Display for Change {
-    /// One line per rule: `+ added`, `- removed`, `~ changed`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(settings) = &self.settings {
-            writeln!(f, "~ {settings}")?;
-        }
-        for name in &self.removed {
-            writeln!(f, "- rule {name}")?;
-        }
-        for name in self.added.keys() {
-            writeln!(f, "+ rule {name}")?;
-        }
-        for name in self.changed.keys() {
-            writeln!(f, "~ rule {name}")?;
-        }
-        Ok(())
-    }
-}
 
 impl fmt::Display for EbpfSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

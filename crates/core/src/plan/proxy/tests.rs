@@ -9,7 +9,7 @@ use super::*;
 use crate::address::Family;
 use crate::facts::Facts;
 use crate::members::{Reach, meets};
-use crate::ruleset::BackendName;
+use crate::ruleset::{BackendName, RuleName};
 
 fn rule(name: &str, first: u16, last: u16, ports: TargetPorts) -> Rule {
     let listener = Listener {

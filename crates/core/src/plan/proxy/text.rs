@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
-use super::{Change, Plan, PoolPlan, Settings, Socket, Source};
+use super::{Plan, PoolPlan, Settings, Socket, Source};
 use crate::address::PortRange;
 use crate::members::{Meets, Member};
 use crate::ruleset::{Listener, Passive};
@@ -13,25 +13,6 @@ impl fmt::Display for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ports = PortRange::single(self.port).ok_or(fmt::Error)?;
         Listener { protocol: self.protocol, scope: self.scope.clone(), ports }.fmt(f)
-    }
-}
-
-impl fmt::Display for Change {
-    /// One line per rule: `+ added`, `- removed`, `~ changed`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(settings) = &self.settings {
-            writeln!(f, "~ {settings}")?;
-        }
-        for name in &self.removed {
-            writeln!(f, "- rule {name}")?;
-        }
-        for name in self.added.keys() {
-            writeln!(f, "+ rule {name}")?;
-        }
-        for name in self.changed.keys() {
-            writeln!(f, "~ rule {name}")?;
-        }
-        Ok(())
     }
 }
 
