@@ -45,14 +45,29 @@ pub fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
     Ok(info)
 }
 
-/// Checks that a map takes keys and values of these lengths; what the kernel reads and writes follows from its sizes.
-fn fits(info: &MapInfo, key: usize, value: usize) -> io::Result<()> {
-    let same = info.key as usize == key && info.value as usize == value;
-    if same { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidInput, "not the sizes of the map")) }
+/// How many bytes the kernel reads or writes for the value of an element: of a per-processor map one for every possible
+/// processor, each rounded up to 8 bytes (`bpf_map_value_size`, `kernel/bpf/syscall.c`).
+fn value_length(info: &MapInfo, processors: usize) -> usize {
+    let one = info.value as usize;
+    if processors == 1 { one } else { one.next_multiple_of(8) * processors }
 }
 
-/// Reads an element into `value`; `false` when there is none. `value` has the map's size of a value, of a per-processor map
-/// that many for every possible processor, each rounded up to 8 bytes.
+/// Checks the length of a key against the map's.
+fn fits_key(info: &MapInfo, key: usize) -> io::Result<()> {
+    if info.key as usize == key { Ok(()) } else { Err(not_the_sizes()) }
+}
+
+/// Checks that a map takes keys and values of these lengths; what the kernel reads and writes follows from its sizes.
+fn fits(info: &MapInfo, key: usize, value: usize, processors: usize) -> io::Result<()> {
+    fits_key(info, key)?;
+    if value_length(info, processors) == value { Ok(()) } else { Err(not_the_sizes()) }
+}
+
+fn not_the_sizes() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not the sizes of the map")
+}
+
+/// Reads an element into `value`, which has the length of [`value_length`]; `false` when there is none.
 pub fn lookup(
     map: BorrowedFd<'_>,
     info: &MapInfo,
@@ -60,10 +75,7 @@ pub fn lookup(
     value: &mut [u8],
     processors: usize,
 ) -> io::Result<bool> {
-    fits(info, key.len(), if processors == 1 { value.len() } else { info.value as usize })?;
-    if processors != 1 && value.len() != (info.value as usize).next_multiple_of(8) * processors {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
+    fits(info, key.len(), value.len(), processors)?;
     let mut attr = Element {
         map: map.as_raw_fd() as u32,
         key: address(key),
@@ -86,10 +98,7 @@ pub fn update(
     value: &[u8],
     processors: usize,
 ) -> io::Result<()> {
-    fits(info, key.len(), if processors == 1 { value.len() } else { info.value as usize })?;
-    if processors != 1 && value.len() != (info.value as usize).next_multiple_of(8) * processors {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
+    fits(info, key.len(), value.len(), processors)?;
     let mut attr = Element {
         map: map.as_raw_fd() as u32,
         key: address(key),
@@ -102,7 +111,7 @@ pub fn update(
 
 /// Removes an element; `false` when there was none.
 pub fn delete(map: BorrowedFd<'_>, info: &MapInfo, key: &[u8]) -> io::Result<bool> {
-    fits(info, key.len(), info.value as usize)?;
+    fits_key(info, key.len())?;
     let mut attr = Element { map: map.as_raw_fd() as u32, key: address(key), ..Element::default() };
     // SAFETY: the key has the map's size.
     match unsafe { bpf(command::MAP_DELETE_ELEM, &mut attr) } {
@@ -119,8 +128,8 @@ pub fn next_key(
     key: Option<&[u8]>,
     next: &mut [u8],
 ) -> io::Result<bool> {
-    fits(info, key.map_or(next.len(), <[u8]>::len), info.value as usize)?;
-    fits(info, next.len(), info.value as usize)?;
+    fits_key(info, key.map_or(next.len(), <[u8]>::len))?;
+    fits_key(info, next.len())?;
     let mut attr = Element {
         map: map.as_raw_fd() as u32,
         key: key.map_or(0, address),
@@ -157,14 +166,9 @@ pub fn lookup_batch(
     values: &mut [u8],
     processors: usize,
 ) -> io::Result<usize> {
-    let each = if processors == 1 {
-        info.value as usize
-    } else {
-        (info.value as usize).next_multiple_of(8) * processors
-    };
-    fits(info, size_of::<u32>(), info.value as usize)?;
-    if values.len() != each * keys.len() || keys.len() > info.entries as usize {
-        return Err(io::ErrorKind::InvalidInput.into());
+    fits_key(info, size_of::<u32>())?;
+    if values.len() != value_length(info, processors) * keys.len() || keys.len() > info.entries as usize {
+        return Err(not_the_sizes());
     }
     let mut position = 0u64;
     let mut attr = Batch {
@@ -186,9 +190,9 @@ pub fn lookup_batch(
 
 /// Sets the elements with these keys of an array, not one of processors.
 pub fn update_batch(map: BorrowedFd<'_>, info: &MapInfo, keys: &[u32], values: &[u8]) -> io::Result<()> {
-    fits(info, size_of::<u32>(), values.len().checked_div(keys.len()).unwrap_or(info.value as usize))?;
-    if values.len() != info.value as usize * keys.len() {
-        return Err(io::ErrorKind::InvalidInput.into());
+    fits_key(info, size_of::<u32>())?;
+    if values.len() != value_length(info, 1) * keys.len() {
+        return Err(not_the_sizes());
     }
     let mut attr = Batch {
         keys: address(keys),
