@@ -20,7 +20,7 @@ use crate::count;
 use crate::memory::{self, Maps};
 use crate::packet::Packet;
 use crate::parse::{Headers, IPV6_HEADER, TCP, UDP, family};
-use crate::rewrite::ports;
+use crate::rewrite::{addresses, ports};
 use crate::skb::Skb;
 use crate::way::{Way, way};
 
@@ -199,7 +199,7 @@ fn write<const LINK: u32>(packet: Skb, error: &Error, sent: &Tuple) -> bool {
         change
     } else {
         // The pseudo header is summed too (RFC 4443 2.3).
-        change.and(exchanged(&error.headers.tuple, &outer))
+        change.and(addresses(false, &error.headers.tuple, &outer))
     };
     icmp.set::<u16, 2>(change.apply(icmp.get::<u16, 2>()));
     packet.rewrite_addresses::<LINK>(&error.headers, &outer)
@@ -208,13 +208,13 @@ fn write<const LINK: u32>(packet: Skb, error: &Error, sent: &Tuple) -> bool {
 /// Changes the quoted packet; what that is to a sum over it.
 #[inline(always)]
 fn quote(packet: Skb, error: &Error, sent: &Tuple) -> Option<Difference> {
-    let addresses = exchanged(&error.quoted, sent);
+    let exchanged = addresses(error.headers.ipv4, &error.quoted, sent);
     let ports_change = Difference::NONE.minus(ports(&error.quoted)).plus(ports(sent));
-    let mut change = addresses.and(ports_change);
+    let mut change = exchanged.and(ports_change);
     if error.headers.ipv4 {
         let inner = packet.window::<20>(error.inner)?;
         let before = inner.get::<u16, 10>();
-        let after = addresses.apply(before);
+        let after = exchanged.apply(before);
         inner.set::<u16, 10>(after);
         inner.set::<u32, 12>(sent.source.last_word());
         inner.set::<u32, 16>(sent.destination.last_word());
@@ -228,11 +228,11 @@ fn quote(packet: Skb, error: &Error, sent: &Tuple) -> Option<Difference> {
     transport.set::<u32, 0>(ports(sent));
     if error.quoted.protocol == u32::from(UDP) {
         let before = transport.get::<u16, 6>();
-        let after = addresses.and(ports_change).apply_udp(before);
+        let after = exchanged.and(ports_change).apply_udp(before);
         transport.set::<u16, 6>(after);
         return Some(change.minus(u32::from(before)).plus(u32::from(after)));
     }
-    let mut inside = addresses.and(ports_change);
+    let mut inside = exchanged.and(ports_change);
     if error.shift != 0 {
         let before = transport.get::<u32, 4>();
         let after = moved(before, error.shift);
@@ -249,22 +249,4 @@ fn quote(packet: Skb, error: &Error, sent: &Tuple) -> Option<Difference> {
         change = change.minus(u32::from(before)).plus(u32::from(after));
     }
     Some(change)
-}
-
-/// What the exchange of both addresses is to a sum.
-#[inline(always)]
-fn exchanged(old: &Tuple, new: &Tuple) -> Difference {
-    if old.source.is_ipv4() {
-        Difference::NONE
-            .minus_ipv4(old.source)
-            .minus_ipv4(old.destination)
-            .plus_ipv4(new.source)
-            .plus_ipv4(new.destination)
-    } else {
-        Difference::NONE
-            .minus_address(old.source)
-            .minus_address(old.destination)
-            .plus_address(new.source)
-            .plus_address(new.destination)
-    }
 }

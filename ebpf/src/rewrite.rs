@@ -27,11 +27,10 @@ struct Ends {
     destination: Address,
 }
 
-/// What changes in the pseudo header.
+/// What the exchange of both addresses, of IPv4 packets or of IPv6, is to a sum.
 #[inline(always)]
-fn addresses(headers: &Headers, new: &Tuple) -> Difference {
-    let old = &headers.tuple;
-    if headers.ipv4 {
+pub fn addresses(ipv4: bool, old: &Tuple, new: &Tuple) -> Difference {
+    if ipv4 {
         Difference::NONE
             .minus_ipv4(old.source)
             .minus_ipv4(old.destination)
@@ -70,7 +69,7 @@ fn ipv4<P: Packet, const LINK: u32>(packet: P, new: &Tuple, change: Difference) 
 impl Rewrite for Xdp {
     #[inline(always)]
     fn rewrite<const LINK: u32>(self, headers: &Headers, new: &Tuple) -> bool {
-        let change = addresses(headers, new);
+        let change = addresses(headers.ipv4, &headers.tuple, new);
         if headers.ipv4 {
             if !ipv4::<Self, LINK>(self, new, change) {
                 return false;
@@ -103,7 +102,7 @@ impl Rewrite for Skb {
         if !self.rewrite_addresses::<LINK>(headers, new) {
             return false;
         }
-        let change = addresses(headers, new);
+        let change = addresses(headers.ipv4, &headers.tuple, new);
         let check = headers.transport + if headers.tcp { 16 } else { 6 };
         let rest = Difference::NONE.minus(ports(&headers.tuple)).plus(ports(new));
         self.update_checksum(check, change.folded(), rest.folded(), !headers.tcp)
@@ -115,7 +114,7 @@ impl Skb {
     #[inline(always)]
     pub fn rewrite_addresses<const LINK: u32>(self, headers: &Headers, new: &Tuple) -> bool {
         if headers.ipv4 {
-            ipv4::<Self, LINK>(self, new, addresses(headers, new))
+            ipv4::<Self, LINK>(self, new, addresses(headers.ipv4, &headers.tuple, new))
         } else {
             // A sum over the whole packet has the addresses in it, and no header checksum that makes up for them.
             let Some(header) = self.window::<40>(LINK) else { return false };

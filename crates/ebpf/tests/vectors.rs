@@ -526,13 +526,6 @@ fn transport(frame: &[u8]) -> Option<(usize, usize)> {
     }
 }
 
-/// Whether the IP header claims more bytes than there are. The host would drop such a packet.
-fn claims_more(frame: &[u8]) -> bool {
-    let word = |at: usize| usize::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
-    let length = if frame[14] >> 4 == 4 { word(16) } else { word(18) + 40 };
-    14 + length > frame.len()
-}
-
 /// The sum of what a checksum covers: it must not change, right or wrong as it was, for who receives it to tell.
 fn residue(frame: &[u8], header: bool) -> u16 {
     let ipv4 = frame[14] >> 4 == 4;
@@ -697,9 +690,6 @@ fn hostile_bytes_change_nothing_but_what_they_may() {
                     // Errors that are carried are compared elsewhere; what is turned in them makes other errors.
                     if transport(&frame).is_none() {
                         assert_eq!(frame.len(), ran.packet.len());
-                    } else if claims_more(&frame) && transport(&ran.packet).is_none() {
-                        // Told that it is too large, as it claims; a known flaw: what is quoted then ends in zeros.
-                        check_links(&frame, &ran.packet);
                     } else if transport(&ran.packet).is_none() {
                         let told = check_told(&frame, &ran.packet);
                         assert!([(3, 4), (11, 0), (2, 0), (3, 0)].contains(&(told.0, told.1)), "{told:?}");
