@@ -7,6 +7,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use portway_datapath::jhash::{last, mix, start};
+
 use crate::members::Member;
 use crate::ruleset::{Balance, HashKey};
 
@@ -176,42 +178,21 @@ pub fn client_hash(key: HashKey, client: SocketAddr) -> u32 {
     jhash(&bytes, SEED)
 }
 
-/// Bob Jenkins' lookup3 (2006, public domain) in the form of the kernel's `jhash()` (`include/linux/jhash.h`), which
-/// reads words in the host's byte order.
+/// The kernel's `jhash()` ([`portway_datapath::jhash`]) of bytes.
 pub fn jhash(bytes: &[u8], seed: u32) -> u32 {
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    let start = 0xdead_beef_u32.wrapping_add(length).wrapping_add(seed);
-    let (mut a, mut b, mut c) = (start, start, start);
+    let mut state = start(length, seed);
     let mut rest = bytes;
     while rest.len() > 12 {
         let word = |at: usize| u32::from_ne_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]);
-        (a, b, c) = (a.wrapping_add(word(0)), b.wrapping_add(word(4)), c.wrapping_add(word(8)));
-        a = a.wrapping_sub(c) ^ c.rotate_left(4);
-        c = c.wrapping_add(b);
-        b = b.wrapping_sub(a) ^ a.rotate_left(6);
-        a = a.wrapping_add(c);
-        c = c.wrapping_sub(b) ^ b.rotate_left(8);
-        b = b.wrapping_add(a);
-        a = a.wrapping_sub(c) ^ c.rotate_left(16);
-        c = c.wrapping_add(b);
-        b = b.wrapping_sub(a) ^ a.rotate_left(19);
-        a = a.wrapping_add(c);
-        c = c.wrapping_sub(b) ^ b.rotate_left(4);
-        b = b.wrapping_add(a);
+        state = mix([word(0), word(4), word(8)], state);
         rest = &rest[12..];
     }
     if rest.is_empty() {
-        return c;
+        return state[2];
     }
     // The tail is read byte by byte, lowest first, whatever the host's byte order.
     let byte = |at: usize| u32::from(rest.get(at).copied().unwrap_or(0));
     let word = |at: usize| byte(at) | byte(at + 1) << 8 | byte(at + 2) << 16 | byte(at + 3) << 24;
-    (a, b, c) = (a.wrapping_add(word(0)), b.wrapping_add(word(4)), c.wrapping_add(word(8)));
-    c = (c ^ b).wrapping_sub(b.rotate_left(14));
-    a = (a ^ c).wrapping_sub(c.rotate_left(11));
-    b = (b ^ a).wrapping_sub(a.rotate_left(25));
-    c = (c ^ b).wrapping_sub(b.rotate_left(16));
-    a = (a ^ c).wrapping_sub(c.rotate_left(4));
-    b = (b ^ a).wrapping_sub(a.rotate_left(14));
-    (c ^ b).wrapping_sub(b.rotate_left(24))
+    last([word(0), word(4), word(8)], state)
 }

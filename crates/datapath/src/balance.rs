@@ -4,6 +4,7 @@
 //! Deliberately absent: the tables of slots (`portway_core::balance`).
 
 use crate::abi::Address;
+use crate::jhash::{last, mix, start};
 
 /// What is in front of an IPv4 address in [`Address::low`].
 const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
@@ -55,47 +56,6 @@ impl Address {
     pub const fn last_word(&self) -> u32 {
         (self.low >> 32) as u32
     }
-}
-
-/// The state of Bob Jenkins' lookup3 (`include/linux/jhash.h`) before the first byte of `length`.
-#[inline(always)]
-const fn start(length: u32, seed: u32) -> [u32; 3] {
-    let word = 0xdead_beef_u32.wrapping_add(length).wrapping_add(seed);
-    [word, word, word]
-}
-
-/// Twelve bytes of more.
-#[inline(always)]
-const fn mix(words: [u32; 3], [a, b, c]: [u32; 3]) -> [u32; 3] {
-    let (mut a, mut b, mut c) =
-        (a.wrapping_add(words[0]), b.wrapping_add(words[1]), c.wrapping_add(words[2]));
-    a = a.wrapping_sub(c) ^ c.rotate_left(4);
-    c = c.wrapping_add(b);
-    b = b.wrapping_sub(a) ^ a.rotate_left(6);
-    a = a.wrapping_add(c);
-    c = c.wrapping_sub(b) ^ b.rotate_left(8);
-    b = b.wrapping_add(a);
-    a = a.wrapping_sub(c) ^ c.rotate_left(16);
-    c = c.wrapping_add(b);
-    b = b.wrapping_sub(a) ^ a.rotate_left(19);
-    a = a.wrapping_add(c);
-    c = c.wrapping_sub(b) ^ b.rotate_left(4);
-    b = b.wrapping_add(a);
-    [a, b, c]
-}
-
-/// The last twelve bytes, or fewer and zeros.
-#[inline(always)]
-const fn last(words: [u32; 3], [a, b, c]: [u32; 3]) -> u32 {
-    let (mut a, mut b, mut c) =
-        (a.wrapping_add(words[0]), b.wrapping_add(words[1]), c.wrapping_add(words[2]));
-    c = (c ^ b).wrapping_sub(b.rotate_left(14));
-    a = (a ^ c).wrapping_sub(c.rotate_left(11));
-    b = (b ^ a).wrapping_sub(a.rotate_left(25));
-    c = (c ^ b).wrapping_sub(b.rotate_left(16));
-    a = (a ^ c).wrapping_sub(c.rotate_left(4));
-    b = (b ^ a).wrapping_sub(a.rotate_left(14));
-    (c ^ b).wrapping_sub(b.rotate_left(24))
 }
 
 #[cfg(test)]
