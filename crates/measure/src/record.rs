@@ -1,0 +1,216 @@
+//! What a run of the lab found, as data: reports, comparisons and advice are made from this and nothing else.
+//!
+//! It is written to a file as JSON and read back by `portway lab compare` and `advise`. Deliberately absent: anything that
+//! follows from the figures (medians, added cost, verdicts), which is computed where it is shown.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The version of this form. A file of another one is refused by name.
+pub const VERSION: u32 = 1;
+
+/// One run of the command.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The version of Portway that measured.
+    pub portway: String,
+    /// When it began, as RFC 3339 has it, in UTC.
+    pub started: String,
+    /// How long all of it took, in seconds.
+    pub seconds: f64,
+    /// The command line, so that it can be repeated.
+    pub command: Vec<String>,
+    /// What the figures are of.
+    pub mode: Mode,
+    /// The machine.
+    pub host: Host,
+    /// What was compared, in the order in which it is shown.
+    pub lanes: Vec<Lane>,
+    /// What was asked for or usual, but not compared, and why.
+    pub left_out: Vec<LeftOut>,
+    /// Every run that was kept, warm-ups excluded.
+    pub runs: Vec<Run>,
+}
+
+/// What the figures are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Time on this machine.
+    Time,
+    /// Instructions of an emulated machine that counts them: one nanosecond of its clock is one instruction.
+    Exact,
+}
+
+/// The machine that was measured on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// `uname -r`.
+    pub kernel: String,
+    /// The processor's name.
+    pub cpu: String,
+    /// How many of them.
+    pub cpus: u32,
+    /// Memory, in bytes.
+    pub memory: u64,
+    /// The hypervisor, if the machine says that it has one.
+    pub hypervisor: Option<String>,
+    /// Versions of the programs that took part: the program's name, its own words.
+    pub programs: BTreeMap<String, String>,
+    /// Settings of the machine that matter to the figures and are not of a namespace: name, value.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// A way to forward.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lane {
+    /// The name by which runs, options and other records know it, such as `nft` or `portway-ebpf`.
+    pub name: String,
+    /// What it is, in a few words.
+    pub title: String,
+    /// Of which kind.
+    pub kind: Kind,
+    /// The lane that it adds its cost to: the same hosts and wires without a forwarder. None of a zero line.
+    pub base: Option<String>,
+    /// The configuration that it ran with, for the reader to repeat.
+    pub configuration: String,
+}
+
+/// Of which kind a lane is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Nothing is forwarded but by routes: the zero line.
+    Routing,
+    /// The kernel forwards by rules that others set.
+    Kernel,
+    /// A program of others forwards in user space.
+    Program,
+    /// One of Portway's engines.
+    Portway,
+}
+
+/// What is missing from the comparison.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// A lane, or a load.
+    pub name: String,
+    /// Why, as a sentence without a full stop: `haproxy is not installed`.
+    pub why: String,
+}
+
+/// One lane under one load in one round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// The lane's name.
+    pub lane: String,
+    /// The load's name, such as `connections`, `keepalive`, `bulk-up`, `bulk-down`, `udp-small`, `udp-large`, `idle`, `churn`,
+    /// `flood`, `article`.
+    pub load: String,
+    /// Which round; figures are compared within rounds.
+    pub round: u32,
+    /// Where on a series, if the run belongs to one.
+    pub at: Option<Point>,
+    /// What was measured.
+    pub figures: Figures,
+    /// CPU over time, where it was watched: a moment every so often from the start on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moments: Vec<Moment>,
+}
+
+/// A place on a series.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// What grows: `rules`, `flows`, `concurrency` or `backends`.
+    pub of: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// What one run measured. A figure that does not exist for a load or a lane is absent; zero is a figure.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Figures {
+    /// How long the load ran, in seconds.
+    pub seconds: f64,
+    /// What succeeded: connections, requests, datagrams answered or streams, as the load counts.
+    pub done: u64,
+    /// Payload that arrived, in bytes, both directions.
+    pub bytes: u64,
+    /// What failed, by kind in a few words (`reset`, `timeout`, `refused`, `lost`).
+    pub errors: BTreeMap<String, u64>,
+    /// How long one took, from when it was due.
+    pub latency: Option<Latency>,
+    /// CPU time of all that the run set in motion: client, forwarder, server, and the kernel's work for them.
+    pub cpu: Option<Cpu>,
+    /// CPU time of the whole machine that was not idle, in seconds.
+    pub machine_cpu: Option<f64>,
+    /// CPU time of the forwarder's processes, in seconds; absent where no process touches the traffic.
+    pub forwarder_cpu: Option<Cpu>,
+    /// The most memory that the forwarder's processes held, in bytes (proportional set size).
+    pub forwarder_memory: Option<u64>,
+    /// What the kernel's memory grew by meanwhile, in bytes (slab, sockets, BPF maps and page tables of the machine).
+    pub kernel_memory: Option<i64>,
+    /// Packets that entered or left the gateway.
+    pub packets: Option<u64>,
+    /// TCP segments that client, gateway and server sent again.
+    pub retransmits: Option<u64>,
+    /// The most entries in the gateway's conntrack table.
+    pub conntrack: Option<u64>,
+    /// The most source ports of the gateway in use towards the server.
+    pub source_ports: Option<u64>,
+    /// CPUs that others kept busy just before; more than a tenth makes times doubtful.
+    pub background: f64,
+}
+
+/// CPU time in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cpu {
+    /// Of programs.
+    pub user: f64,
+    /// Of the kernel, softirq included.
+    pub kernel: f64,
+}
+
+impl Cpu {
+    /// Both.
+    pub fn total(self) -> f64 {
+        self.user + self.kernel
+    }
+}
+
+/// How long requests took, in microseconds. Without coordinated omission: of a load with a rate, the time counts from when a
+/// request was due, not from when it could be sent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Half took at most this.
+    pub p50: f64,
+    /// 90 of 100.
+    pub p90: f64,
+    /// 99 of 100.
+    pub p99: f64,
+    /// 999 of 1000.
+    pub p999: f64,
+    /// The longest.
+    pub max: f64,
+    /// The distribution for drawing: upper bound in microseconds, and how many of all took at most that, growing.
+    pub steps: Vec<(f64, u64)>,
+}
+
+/// What the CPUs did in one interval.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Moment {
+    /// Its end, in seconds from the start of the load.
+    pub at: f64,
+    /// Of all CPUs (1.0 is one CPU): programs.
+    pub user: f64,
+    /// The kernel, on behalf of programs.
+    pub kernel: f64,
+    /// The kernel, on behalf of packets (softirq and interrupts).
+    pub softirq: f64,
+    /// The forwarder's processes, all of their time.
+    pub forwarder: f64,
+}
