@@ -118,12 +118,25 @@ pub fn write_ip<P: Packet, const LINK: u32>(
     packet: P,
     ipv4: bool,
     tuple: &Tuple,
+    what: (u8, u8, u8),
+    length: u16,
+) -> bool {
+    write_ip_at(packet, LINK, ipv4, tuple, what, length)
+}
+
+/// The same anywhere in the packet.
+#[inline(always)]
+pub fn write_ip_at<P: Packet>(
+    packet: P,
+    at: u32,
+    ipv4: bool,
+    tuple: &Tuple,
     (protocol, lives, class): (u8, u8, u8),
     length: u16,
 ) -> bool {
     if ipv4 {
-        let Some(ip) = packet.window::<20>(LINK) else { return false };
-        let length = (length + IPV4_HEADER as u16).to_be();
+        let Some(ip) = packet.window::<20>(at) else { return false };
+        let length = length.wrapping_add(IPV4_HEADER as u16).to_be();
         let first = (0x4500 | u16::from(class)).to_be();
         let whole = 0x4000_u16.to_be();
         let lives = (u16::from(lives) << 8 | u16::from(protocol)).to_be();
@@ -143,7 +156,7 @@ pub fn write_ip<P: Packet, const LINK: u32>(
         ip.set::<u32, 12>(tuple.source.last_word());
         ip.set::<u32, 16>(tuple.destination.last_word());
     } else {
-        let Some(ip) = packet.window::<40>(LINK) else { return false };
+        let Some(ip) = packet.window::<40>(at) else { return false };
         ip.set::<u32, 0>((0x6000_0000 | u32::from(class) << 20).to_be());
         ip.set::<u16, 4>(length.to_be());
         ip.set::<u8, 6>(protocol);

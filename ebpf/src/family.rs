@@ -2,7 +2,7 @@
 //!
 //! Deliberately absent: options, extension headers and fragments, which do not cross; UDP without a checksum, which IPv6
 //! forbids. A packet that crosses to IPv4 is never fragmented on the way (RFC 7915 5.1 allows it for small ones): IPv6
-//! senders learn the path's MTU.
+//! senders learn the path's MTU, if it is not below the 1280 bytes that they may rely on.
 
 use portway_datapath::checksum::Difference;
 use portway_datapath::tcp::{self, flags};

@@ -4,11 +4,13 @@
 //! An error quotes a packet of the side that it is sent to, as that packet left this host. Swapped, the quoted tuple is
 //! that of the packets which come from where the error comes from, and so it leads to the flow.
 //!
-//! Deliberately absent: other ICMP, which is the host's own; errors about fragments other than the first, which quote no
-//! ports.
+//! Deliberately absent: other ICMP, which is the host's own; errors from one family to the other ([`crate::crossing`]);
+//! errors about fragments other than the first, which quote no ports.
 
 use core::sync::atomic::Ordering::Relaxed;
 
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
 use portway_datapath::abi::{Address, Drop, Tuple, state};
 use portway_datapath::checksum::Difference;
 use portway_datapath::cookie::moved;
@@ -17,6 +19,7 @@ use portway_datapath::table::Memory;
 
 use crate::carry::{Hook, is_over, swapped, ticks};
 use crate::count;
+use crate::crossing::{LONGEST, cross};
 use crate::memory::{self, Maps};
 use crate::packet::Packet;
 use crate::parse::{Headers, IPV6_HEADER, TCP, UDP, family};
@@ -25,12 +28,12 @@ use crate::skb::Skb;
 use crate::way::{Way, way};
 
 /// The protocols' numbers.
-const ICMP: u8 = 1;
+pub const ICMP: u8 = 1;
 /// See [`ICMP`].
-const ICMPV6: u8 = 58;
+pub const ICMPV6: u8 = 58;
 
 /// The length of the ICMP header in front of the quoted packet.
-const HEADER: u32 = 8;
+pub const HEADER: u32 = 8;
 
 /// Headers, options, and the quoted ones.
 const REACH: u32 = 60 + HEADER + 60 + 20;
@@ -39,34 +42,35 @@ const REACH: u32 = 60 + HEADER + 60 + 20;
 const OFFSET: u16 = 0x1fff_u16.to_be();
 
 /// An ICMP error that came in.
-struct Error {
-    headers: Headers,
+pub struct Error {
+    /// Its own headers.
+    pub headers: Headers,
     /// What is quoted.
-    quoted: Tuple,
+    pub quoted: Tuple,
     /// Where it begins.
-    inner: u32,
+    pub inner: u32,
     /// Where its transport's header begins.
-    inner_transport: u32,
+    pub inner_transport: u32,
     /// What the quoted sequence number is less than the one that was sent: of a connection that a SYN cookie opened, in an
     /// error to its backend, which believes no other (RFC 5927 4.1).
-    shift: u32,
+    pub shift: u32,
 }
+
+/// One for each processor: too large for the stack.
+#[map(name = "erring")]
+static ERROR: PerCpuArray<Error> = PerCpuArray::with_max_entries(1, 0);
 
 /// What becomes of a packet that is neither TCP nor UDP.
 #[inline(never)]
 pub fn error<const LINK: u32>(packet: Skb) -> i32 {
     packet.reach(LINK + REACH);
-    let Some(maps) = Maps::open() else { return Skb::PASS };
-    let mut error = Error {
-        headers: Headers::new(),
-        quoted: Headers::new().tuple,
-        inner: 0,
-        inner_transport: 0,
-        shift: 0,
-    };
+    let (Some(maps), Some(error)) = (Maps::open(), ERROR.get_ptr_mut(0)) else { return Skb::PASS };
+    // SAFETY: this processor's; programs of both hooks do not interrupt each other.
+    let error: &mut Error = unsafe { &mut *error };
+    error.shift = 0;
     let read = match family::<Skb, LINK>(packet) {
-        Some(true) => read_ipv4::<LINK>(packet, &mut error),
-        Some(false) => read_ipv6::<LINK>(packet, &mut error),
+        Some(true) => read_ipv4::<LINK>(packet, error),
+        Some(false) => read_ipv6::<LINK>(packet, error),
         None => None,
     };
     if read.is_none() {
@@ -95,18 +99,25 @@ pub fn error<const LINK: u32>(packet: Skb) -> i32 {
     if !way(packet, maps.config(), record, found.direction, now, &mut out) {
         return drop(Drop::NoRoute);
     }
-    if error.headers.length > out.mtu {
-        return drop(Drop::TooBig);
-    }
     // What is quoted is what the side that the error goes to has sent.
     let sent = record.tuple(match found.direction {
         Direction::Forth => Direction::Back,
         Direction::Back => Direction::Forth,
     });
     if sent.source.is_ipv4() != error.headers.ipv4 {
-        return drop(Drop::IcmpError);
+        if LONGEST > out.mtu {
+            return drop(Drop::TooBig);
+        }
+        if !cross::<LINK>(packet, error, &sent, out.mtu) {
+            return drop(Drop::IcmpError);
+        }
+        error.headers.ipv4 = !error.headers.ipv4;
+        return packet.send::<LINK>(&error.headers, &out);
     }
-    if !write::<LINK>(packet, &error, &sent) {
+    if error.headers.length > out.mtu {
+        return drop(Drop::TooBig);
+    }
+    if !write::<LINK>(packet, error, &sent) {
         return drop(Drop::IcmpError);
     }
     packet.send::<LINK>(&error.headers, &out)

@@ -13,6 +13,7 @@ mod careful;
 mod carry;
 mod cookie;
 mod count;
+mod crossing;
 mod family;
 mod fast;
 mod flood;

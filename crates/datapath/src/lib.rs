@@ -16,6 +16,7 @@ pub mod checksum;
 pub mod cookie;
 pub mod free;
 pub mod hash;
+pub mod icmp;
 pub mod jhash;
 pub mod record;
 pub mod sweep;

@@ -123,8 +123,7 @@ claims! {
     mtu {
         tcp_before_the_server: nftables ebpf xdp proxy;
         tcp_behind_the_client: nftables ebpf xdp proxy;
-        // Of ebpf too, once it translates ICMP errors from one family to the other.
-        tcp_across_families: proxy;
+        tcp_across_families: ebpf xdp proxy;
         udp_before_the_server: nftables ebpf xdp;
         udp_behind_the_client: nftables ebpf xdp;
     }

@@ -279,6 +279,20 @@ impl Packet {
         packet
     }
 
+    /// What an error about a flow between the families leaves as, which says `said` there: type, code and second word. It
+    /// quotes eight bytes behind the header of the packet as its sender sent it, without what of that header is not known.
+    pub fn crossed_error(&self, ends: &Ends, forth: bool, said: (u8, u8, u32)) -> Self {
+        let mut packet = self.carried(ends, forth);
+        let Body::Error { kind, code, rest, quoted, bytes } = &mut packet.body else { return packet };
+        (*kind, *code, *rest) = said;
+        for ip in [&mut packet.ip, &mut quoted.ip] {
+            ip.options.clear();
+            (ip.id, ip.label, ip.dont_fragment) = (0, 0, true);
+        }
+        *bytes = if quoted.ip.source.is_ipv4() { 20 } else { 40 } + 8;
+        packet
+    }
+
     /// With the client's address and port as TCP option 254 behind the other options, if there is room.
     pub fn told(mut self, client: SocketAddr) -> Self {
         let Body::Tcp { options, payload, .. } = &mut self.body else { return self };
