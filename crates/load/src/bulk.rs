@@ -1,0 +1,200 @@
+//! Streams without an end, to the target or from it.
+//!
+//! What counts are bytes that the kernel took (up) or gave (down) within the time. What it holds in its buffers is as much
+//! at both ends of the time, so it cancels out. Streams end by a reset, which throws away what is still on its way: the next
+//! run begins on an idle path.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
+
+use crate::context::{Context, Shared, Tally};
+use crate::outcome::{ErrorKind, nanoseconds};
+use crate::plan::{Direction, Length, Plan};
+use crate::socket::Route;
+use crate::stamp::{Stamp, Wish, filler};
+
+/// Bytes per system call, as iperf3 has it, and calls per turn.
+const PIECE: usize = 128 << 10;
+const CALLS: usize = 8;
+/// How often it is looked for what takes too long, and how long a stream rests that failed, in nanoseconds.
+const TICK: u64 = 50_000_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Resting,
+    Connecting,
+    Flowing,
+}
+
+struct Stream {
+    socket: Option<OwnedFd>,
+    generation: u32,
+    stage: Stage,
+    since: u64,
+}
+
+/// The streams of a thread.
+struct Bulk<'a> {
+    context: Context<'a>,
+    direction: Direction,
+    streams: Vec<Stream>,
+    route: Route,
+    stamp: [u8; Stamp::LEN],
+    piece: Box<[u8]>,
+    /// What counts, from and to (ns).
+    from: u64,
+    until: u64,
+}
+
+/// Runs thread `index` to the end of the load.
+pub(crate) fn drive(
+    plan: &Plan,
+    direction: Direction,
+    shared: &Shared,
+    index: u32,
+    streams: u32,
+) -> Result<Tally, Errno> {
+    let wish = if direction == Direction::Up { Wish::Sink } else { Wish::Source };
+    let from = nanoseconds(plan.warm_up);
+    let length = match plan.length {
+        Length::Time(time) => nanoseconds(time),
+        Length::Count(_) => 0,
+    };
+    let stream = |_| Stream { socket: None, generation: 0, stage: Stage::Resting, since: 0 };
+    let mut bulk = Bulk {
+        context: Context::new(shared)?,
+        direction,
+        streams: (0..streams).map(stream).collect(),
+        route: Route::new(plan.target, &plan.from, index),
+        stamp: Stamp { wish, close: false, len: 0, id: 0 }.encode(),
+        piece: filler(PIECE).into_boxed_slice(),
+        from,
+        until: from.saturating_add(length),
+    };
+    (0..streams).for_each(|key| bulk.connect(key));
+    let mut tick = TICK;
+    while shared.now() < bulk.until && !shared.stop.load(Relaxed) {
+        bulk.context.wait(tick.min(bulk.until))?;
+        while let Some((key, generation, flags)) = bulk.context.event() {
+            bulk.ready(key, generation, flags);
+        }
+        let now = shared.now();
+        if now >= tick {
+            tick = now + TICK;
+            bulk.look(now, nanoseconds(plan.connect_timeout));
+        }
+    }
+    Ok(bulk.end())
+}
+
+impl Bulk<'_> {
+    fn connect(&mut self, key: u32) {
+        let stream = &mut self.streams[key as usize];
+        stream.generation = stream.generation.wrapping_add(1);
+        stream.stage = Stage::Connecting;
+        stream.since = self.context.shared.now();
+        let made = self.route.stream().and_then(|socket| {
+            self.context.watch(&socket, key, stream.generation, EventFlags::OUT)?;
+            Ok(socket)
+        });
+        match made {
+            Ok(socket) => stream.socket = Some(socket),
+            Err(error) => self.fail(key, ErrorKind::of(error)),
+        }
+    }
+
+    fn fail(&mut self, key: u32, kind: ErrorKind) {
+        let stream = &mut self.streams[key as usize];
+        stream.socket = None;
+        stream.stage = Stage::Resting;
+        stream.since = self.context.shared.now();
+        if (self.from..self.until).contains(&stream.since) {
+            self.context.failed(kind);
+        }
+    }
+
+    fn ready(&mut self, key: u32, generation: u32, flags: EventFlags) {
+        let stream = &mut self.streams[key as usize];
+        let Some(socket) = stream.socket.as_ref().filter(|_| stream.generation == generation) else { return };
+        if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
+            let kind = match sockopt::socket_error(socket) {
+                Ok(Err(Errno::TIMEDOUT)) if stream.stage == Stage::Connecting => ErrorKind::ConnectTimeout,
+                Ok(Err(error)) | Err(error) => ErrorKind::of(error),
+                Ok(Ok(())) => ErrorKind::ClosedEarly,
+            };
+            return self.fail(key, kind);
+        }
+        if stream.stage == Stage::Connecting {
+            let interest = if self.direction == Direction::Up { EventFlags::OUT } else { EventFlags::IN };
+            let begun = send(socket, &self.stamp, SendFlags::NOSIGNAL)
+                .and_then(|_| self.context.rewatch(socket, key, generation, interest));
+            match begun {
+                Ok(()) => stream.stage = Stage::Flowing,
+                Err(error) => self.fail(key, ErrorKind::of(error)),
+            }
+            return;
+        }
+        let mut moved = 0;
+        let mut failed = None;
+        for _ in 0..CALLS {
+            let result = match self.direction {
+                Direction::Up => send(socket, &self.piece, SendFlags::NOSIGNAL),
+                Direction::Down => {
+                    recv(socket, &mut *self.piece, RecvFlags::empty()).map(|(length, _)| length)
+                }
+            };
+            match result {
+                Ok(0) => failed = Some(ErrorKind::ClosedEarly),
+                Ok(length) => {
+                    moved += length as u64;
+                    if length == self.piece.len() {
+                        continue;
+                    }
+                }
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => failed = Some(ErrorKind::of(error)),
+            }
+            break;
+        }
+        if (self.from..self.until).contains(&self.context.shared.now()) {
+            match self.direction {
+                Direction::Up => self.context.tally.sent += moved,
+                Direction::Down => self.context.tally.received += moved,
+            }
+        }
+        if let Some(kind) = failed {
+            self.fail(key, kind);
+        }
+    }
+
+    /// Begins again what failed, and ends what is not being connected in time.
+    fn look(&mut self, now: u64, connect_timeout: u64) {
+        for key in 0..self.streams.len() as u32 {
+            let Stream { stage, since, .. } = self.streams[key as usize];
+            match stage {
+                Stage::Resting => self.connect(key),
+                Stage::Connecting if now.saturating_sub(since) > connect_timeout => {
+                    self.fail(key, ErrorKind::ConnectTimeout);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn end(mut self) -> Tally {
+        self.context.tally.last = self.context.shared.now();
+        for stream in &self.streams {
+            let Some(socket) = &stream.socket else { continue };
+            self.context.tally.done += u64::from(stream.stage == Stage::Flowing);
+            // A socket that refuses this is closed all the same.
+            _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+        }
+        self.context.publish();
+        self.context.tally
+    }
+}
