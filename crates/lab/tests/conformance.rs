@@ -134,8 +134,7 @@ claims! {
     }
     fragment {
         whole: nftables ebpf xdp proxy;
-        // Over XDP twelve datagrams of 9 KB at a time are not all answered yet; why is not known.
-        interleaved: nftables ebpf proxy;
+        interleaved: nftables ebpf xdp proxy;
         host_keeps_its_own: nftables ebpf xdp proxy;
     }
     host {
