@@ -90,9 +90,13 @@ impl Topology {
                 ));
             }
         }
-        for host in clients.iter().chain(&servers).chain([&gateway]) {
-            // The link is up a moment after it was set up, and an IPv6 address may be used only then.
-            wait_for("links", || !host.run("ip -6 address show tentative").contains("inet6 fd"));
+        for (host, links) in clients.iter().chain(&servers).map(|host| (host, 1)).chain([(&gateway, 2)]) {
+            // A link is up a moment after it was set up, and only then has its link-local address, without which a host does
+            // not solicit neighbours for what it sends from an address of a route ([`Self::crowd`]; ndisc_solicit,
+            // net/ipv6/ndisc.c).
+            wait_for("links", || {
+                host.run("ip -6 -oneline address show scope link -tentative").lines().count() >= links
+            });
         }
         Self { clients, gateway, servers, _switches: switches }
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portway_core::balance;
 use portway_core::engine::Engine;
@@ -51,9 +51,18 @@ fn echoes(stream: &mut TcpStream) -> io::Result<()> {
     stream.read_exact(&mut [0; 11])
 }
 
-/// Who answers a client that sends from this address; port 0 is any.
+/// Who answers a client that sends from this address; port 0 is any. Where the last socket of that address is not gone yet
+/// (a program that another test is starting has its descriptor until it is executed), it tries again.
 fn ask(from: SocketAddr, to: SocketAddr) -> io::Result<SocketAddr> {
-    let socket = UdpSocket::bind(from)?;
+    let start = Instant::now();
+    let socket = loop {
+        match UdpSocket::bind(from) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse && start.elapsed() < PATIENCE => {
+                std::thread::yield_now();
+            }
+            bound => break bound?,
+        }
+    };
     socket.connect(to)?;
     ask_again(&socket)
 }
