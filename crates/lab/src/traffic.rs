@@ -25,8 +25,15 @@ const UDP_BUFFER: usize = 4 << 20;
 pub struct Server {
     peers: Arc<Mutex<Vec<SocketAddr>>>,
     stop: Arc<AtomicBool>,
-    listener: Option<TcpListener>,
+    open: Open,
     thread: Option<JoinHandle<()>>,
+}
+
+/// The socket that a server is reached by.
+#[derive(Debug)]
+enum Open {
+    Tcp(TcpListener),
+    Udp(UdpSocket),
 }
 
 impl Server {
@@ -34,7 +41,7 @@ impl Server {
     pub fn tcp(ns: &Namespace, on: &str, serve: impl Fn(TcpStream) + Clone + Send + 'static) -> Self {
         let listener = ns.listen(on);
         let accepting = listener.try_clone().expect("a descriptor is free");
-        Self::run(Some(listener), move |peers, stop| {
+        Self::run(Open::Tcp(listener), move |peers, stop| {
             while let Ok((stream, peer)) = accepting.accept() {
                 if stop.load(Ordering::Relaxed) {
                     return;
@@ -76,7 +83,7 @@ impl Server {
         let listener = ns.listen(on);
         let accepting = listener.try_clone().expect("a descriptor is free");
         let line = format!("{name}\n");
-        Self::run(Some(listener), move |peers, stop| {
+        Self::run(Open::Tcp(listener), move |peers, stop| {
             while let Ok((mut stream, peer)) = accepting.accept() {
                 if stop.load(Ordering::Relaxed) {
                     return;
@@ -99,11 +106,12 @@ impl Server {
 
     fn udp(socket: UdpSocket, name: Option<String>) -> Self {
         set_socket_recv_buffer_size_force(&socket, UDP_BUFFER).expect("root may have any buffer");
-        Self::run(None, move |peers, stop| serve_udp(&socket, name.as_deref(), &peers, &stop))
+        let serving = socket.try_clone().expect("a descriptor is free");
+        Self::run(Open::Udp(socket), move |peers, stop| serve_udp(&serving, name.as_deref(), &peers, &stop))
     }
 
     fn run(
-        listener: Option<TcpListener>,
+        open: Open,
         serve: impl FnOnce(Arc<Mutex<Vec<SocketAddr>>>, Arc<AtomicBool>) + Send + 'static,
     ) -> Self {
         let (peers, stop) = (Arc::<Mutex<Vec<SocketAddr>>>::default(), Arc::<AtomicBool>::default());
@@ -111,7 +119,7 @@ impl Server {
             let (peers, stop) = (peers.clone(), stop.clone());
             move || serve(peers, stop)
         });
-        Self { peers, stop, listener, thread: Some(thread) }
+        Self { peers, stop, open, thread: Some(thread) }
     }
 
     /// The addresses that traffic came from, oldest first.
@@ -135,12 +143,21 @@ fn serve_udp(socket: &UdpSocket, name: Option<&str>, peers: &Mutex<Vec<SocketAdd
     }
 }
 
+/// Has nothing reach a UDP socket any more, so that from now on its host refuses what is sent there. Closing it is not
+/// enough for that: when another test of this process is starting a program, the program has the descriptor too until it
+/// is executed, and what comes meanwhile is taken in silence. So the socket is connected to itself. Where its own address
+/// has gone, nothing reaches it anyway.
+pub fn hang_up(socket: &UdpSocket) {
+    let _ = socket.local_addr().and_then(|own| socket.connect(own));
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(listener) = &self.listener {
+        match &self.open {
             // Wakes accept(), which then fails with EINVAL (Linux).
-            let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+            Open::Tcp(listener) => _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both),
+            Open::Udp(socket) => hang_up(socket),
         }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::hops::FAR_SERVER4;
 use crate::raw::{IcmpError, Raw};
 use crate::topology::{LAN4, LAN6};
-use crate::traffic::{Server, tcp_works};
+use crate::traffic::{Server, hang_up, tcp_works};
 use crate::{Engine, Portway, Topology};
 
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -31,7 +31,7 @@ pub fn unreachable_both_ways(engine: Engine) {
         client.send(b"hello").expect("sent");
         let (_, peer) = server.recv_from(&mut [0; 8]).expect("it arrives");
         net.server().enter(|| server.connect(peer)).expect("a socket address");
-        drop(client);
+        hang_up(&client);
         refused(&server, &format!("the server {backend} is told"));
     }
 }
