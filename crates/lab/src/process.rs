@@ -16,7 +16,7 @@ use crate::netns::PATIENCE;
 use crate::{Namespace, Scratch};
 
 /// Where the programs come from: the Debian package, where its name differs from the program's.
-const PACKAGES: [(&str, &str); 22] = [
+const PACKAGES: [(&str, &str); 24] = [
     ("ab", "apache2-utils"),
     ("conntrack", "conntrack"),
     ("dig", "bind9-dnsutils"),
@@ -26,6 +26,7 @@ const PACKAGES: [(&str, &str); 22] = [
     ("in.tftpd", "tftpd-hpa"),
     ("ip", "iproute2"),
     ("iptables", "iptables"),
+    ("iptables-restore", "iptables"),
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
@@ -39,6 +40,7 @@ const PACKAGES: [(&str, &str); 22] = [
     ("sshd", "openssh-server"),
     ("sysctl", "procps"),
     ("tftp", "tftp-hpa"),
+    ("unshare", "util-linux"),
 ];
 
 /// The full path of a program: from PATH, or the sbin directories that a user's PATH lacks.
@@ -46,18 +48,23 @@ const PACKAGES: [(&str, &str); 22] = [
 /// # Panics
 /// When it is not installed, naming the Debian package.
 pub fn find(program: &Path) -> PathBuf {
-    if program.is_absolute() {
-        assert!(program.exists(), "{} does not exist", program.display());
-        return program.to_owned();
+    locate(program).unwrap_or_else(|| panic!("{}", advice(&program.display().to_string())))
+}
+
+/// The same, where not being installed is an outcome.
+pub fn locate(program: &Path) -> Option<PathBuf> {
+    if program.components().count() > 1 {
+        return program.is_file().then(|| program.to_owned());
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    let found = std::env::split_paths(&path).chain(sbin).map(|dir| dir.join(program)).find(|p| p.is_file());
-    found.unwrap_or_else(|| {
-        let name = program.display().to_string();
-        let package = PACKAGES.iter().find(|(p, _)| *p == name).map_or(name.as_str(), |(_, package)| package);
-        panic!("{name} is not installed: apt-get install {package}")
-    })
+    std::env::split_paths(&path).chain(sbin).map(|dir| dir.join(program)).find(|path| path.is_file())
+}
+
+/// What to say of a program that is not installed: the Debian package that has it.
+pub fn advice(program: &str) -> String {
+    let package = PACKAGES.iter().find(|(name, _)| *name == program).map_or(program, |(_, package)| package);
+    format!("{program} is not installed: apt-get install {package}")
 }
 
 /// A command for an installed program.

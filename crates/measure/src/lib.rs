@@ -1,6 +1,22 @@
 //! `portway lab`: ways to forward side by side under the same loads, and what each costs.
 //!
+//! Two halves of one program: the command ([`run`]), and the stage ([`perform`]), the same program started again in namespaces
+//! that end with it. What was found is a [`record`], from which everything else is made.
+//!
 //! Deliberately absent: the loads themselves (`portway-load`) and network namespaces (`portway-lab`).
 
+pub mod event;
+mod ground;
+pub mod host;
+pub mod lane;
+pub mod load;
+mod meter;
+pub mod options;
+pub mod perform;
+mod progress;
 pub mod record;
+pub mod run;
+mod schedule;
+pub mod stage;
 pub mod stats;
+pub mod table;

@@ -7,6 +7,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use portway_core::config::value::parse_duration;
 use portway_core::flow::{Network, Place};
 use portway_core::ruleset::EngineKind;
+use portway_measure::options::Peer;
 
 use crate::state_dir;
 
@@ -173,6 +174,13 @@ pub(super) enum Command {
         portway toa --status\n  \
         portway toa --clear")]
     Toa(Toa),
+    /// Compare ways to forward on this host: client, gateway and server in network namespaces, the same loads for all
+    #[command(after_help = "Examples:\n  \
+        sudo portway lab\n  \
+        sudo portway lab --only nft,portway-nftables,connections --rounds 10\n  \
+        sudo portway lab --peer 'mine=/usr/local/bin/relay {listen} {target}'\n\n\
+        Killed at any point, it leaves nothing behind: all of it lives in namespaces that end with the command.")]
+    Lab(Lab),
     /// Remove what a killed daemon left: kernel rules, their flows, host settings, files
     Clear {
         #[command(flatten)]
@@ -213,6 +221,35 @@ pub(super) struct Toa {
     pub(super) clear: bool,
     #[command(flatten)]
     pub(super) output: Output,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Lab {
+    /// Only these lanes, with what they are compared with, and only these loads (`--list` has the names)
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub(super) only: Vec<String>,
+    /// A forwarder of your own: {listen} and {target} are address:port; {listen_host}, {listen_port}, {target_host} and
+    /// {target_port} are there too (may be given often)
+    #[arg(long = "peer", value_name = "NAME=COMMAND")]
+    pub(super) peers: Vec<Peer>,
+    /// Half a minute: everything works, the figures are rough
+    #[arg(long, conflicts_with = "long")]
+    pub(super) quick: bool,
+    /// All loads, long runs, the series: most of an hour
+    #[arg(long)]
+    pub(super) long: bool,
+    /// Rounds; each runs every lane under every load once [default: 3, quick 1, long 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) rounds: Option<u32>,
+    /// Where the reports go [default: portway-lab-DATE]
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
+    /// Say which lanes and loads there are
+    #[arg(long)]
+    pub(super) list: bool,
+    /// This process is the stage of a lab
+    #[arg(long, hide = true)]
+    pub(super) on_stage: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -6,6 +6,7 @@ mod args;
 mod check;
 mod conns;
 mod diff;
+mod lab;
 mod orders;
 mod plan;
 mod probe;
@@ -101,6 +102,7 @@ fn run(command: Command) -> Result<(), Failure> {
             other => Err(unexpected(other)),
         },
         Command::Toa(words) => toa::run(&words),
+        Command::Lab(words) => lab::run(words),
         Command::Clear { state } => {
             daemon::clear(&state.dir(), &host::probe::caps())?;
             report::say("cleared");

@@ -1,0 +1,163 @@
+//! What a run costs: figures of the machine, of processes and of network namespaces before and after it, and some meanwhile.
+//!
+//! Packets in the kernel are handled in the context of the process that sent them or by the softirq threads. So the CPU time of
+//! the client, the server, the forwarder and those threads is all of a run's work, whatever else the machine does meanwhile.
+//! A kernel that counts interrupts apart from processes (CONFIG_IRQ_TIME_ACCOUNTING) takes their time out of that; there the
+//! machine's count of it is used instead.
+//!
+//! Deliberately absent: the load itself, which says what was done and how long it took.
+
+mod cpu;
+mod network;
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use portway_lab::Process;
+
+use crate::lane::setup::Lane;
+use crate::load::Outcome;
+use crate::record::{Figures, Moment};
+use cpu::{Machine, Spent};
+use network::Counters;
+
+/// How often the CPUs are looked at during a run.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// At every how many of these the memory of processes is: that takes longer.
+const MEMORY_EVERY: u32 = 4;
+
+/// All that is read before a run and after it.
+struct Reading {
+    client: Spent,
+    servers: Spent,
+    forwarder: Spent,
+    softirq: Spent,
+    machine: Machine,
+    counters: Counters,
+    kernel_memory: i64,
+}
+
+impl Reading {
+    fn take(lane: &Lane) -> Self {
+        Self {
+            client: Spent::by_ended_children(),
+            servers: lane.servers().iter().map(group).sum(),
+            forwarder: lane.forwarder().map(group).sum(),
+            softirq: Spent::by_softirq(),
+            machine: Machine::now(),
+            counters: Counters::of(lane),
+            kernel_memory: kernel_memory(),
+        }
+    }
+}
+
+fn group(process: &Process) -> Spent {
+    Spent::by_group(process.id())
+}
+
+/// What is seen during a run.
+#[derive(Default)]
+struct Seen {
+    moments: Vec<Moment>,
+    memory: Option<u64>,
+    conntrack: Option<u64>,
+}
+
+/// Runs a load and says what it did and what it cost.
+pub fn measure(lane: &Lane, load: impl FnOnce() -> Outcome) -> (Figures, Vec<Moment>) {
+    let background = background();
+    let over = AtomicBool::new(false);
+    let before = Reading::take(lane);
+    let (outcome, after, seen) = thread::scope(|scope| {
+        // It ends before the scope does even when the load panics.
+        let end = Ends(&over);
+        let watch = scope.spawn(|| lane.net.gateway.enter(|| watch(lane, &over)));
+        let outcome = load();
+        let after = Reading::take(lane);
+        drop(end);
+        (outcome, after, watch.join().unwrap_or_default())
+    });
+    let forwarder = (after.forwarder - before.forwarder).cpu();
+    let parts = [
+        after.client - before.client,
+        after.servers - before.servers,
+        after.forwarder - before.forwarder,
+        after.softirq - before.softirq,
+    ];
+    let figures = Figures {
+        seconds: outcome.seconds,
+        done: outcome.done,
+        bytes: outcome.bytes,
+        errors: outcome.errors,
+        latency: outcome.latency,
+        cpu: Some(cpu::sum(parts.map(Spent::cpu))),
+        machine_cpu: Some(after.machine.busy() - before.machine.busy()),
+        forwarder_cpu: lane.scheme.is_relay().then_some(forwarder),
+        forwarder_memory: seen.memory,
+        kernel_memory: Some(after.kernel_memory - before.kernel_memory),
+        packets: Some(after.counters.packets - before.counters.packets),
+        retransmits: Some(after.counters.retransmits - before.counters.retransmits),
+        conntrack: seen.conntrack,
+        source_ports: network::source_ports(lane),
+        background,
+    };
+    (figures, seen.moments)
+}
+
+/// Says that the load is over.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Looks every now and then, in the gateway's namespace, until the load is over.
+fn watch(lane: &Lane, over: &AtomicBool) -> Seen {
+    let forwarder = || lane.forwarder().map(group).sum::<Spent>();
+    let mut seen = Seen::default();
+    let start = Instant::now();
+    let mut last = (start, Machine::now(), forwarder());
+    for nth in 0_u32.. {
+        if nth % MEMORY_EVERY == 0 {
+            let held: u64 = lane.forwarder().map(|process| cpu::group_memory(process.id())).sum();
+            seen.memory = seen.memory.max((held > 0).then_some(held));
+        }
+        seen.conntrack = seen.conntrack.max(network::conntrack());
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        thread::sleep(INTERVAL);
+        let now = (Instant::now(), Machine::now(), forwarder());
+        let share = |seconds: f64| seconds / (now.0 - last.0).as_secs_f64();
+        seen.moments.push(Moment {
+            at: (now.0 - start).as_secs_f64(),
+            user: share(now.1.user - last.1.user),
+            kernel: share(now.1.kernel - last.1.kernel),
+            softirq: share(now.1.interrupts - last.1.interrupts),
+            forwarder: share((now.2 - last.2).cpu().total()),
+        });
+        last = now;
+    }
+    seen
+}
+
+/// How many CPUs others keep busy while no load runs.
+fn background() -> f64 {
+    let (before, start) = (Machine::now(), Instant::now());
+    thread::sleep(Duration::from_millis(150));
+    (Machine::now().busy() - before.busy()) / start.elapsed().as_secs_f64()
+}
+
+/// Memory that the kernel uses for itself, in bytes: slab, vmalloc (BPF maps), page tables, stacks, per-CPU areas
+/// (Documentation/filesystems/proc.rst). What sockets hold in whole pages is in none of these.
+fn kernel_memory() -> i64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = |line: &str| line.split_whitespace().nth(1)?.parse::<i64>().ok();
+    let names = ["Slab:", "VmallocUsed:", "PageTables:", "KernelStack:", "Percpu:"];
+    text.lines().filter(|line| names.iter().any(|name| line.starts_with(name))).filter_map(kib).sum::<i64>()
+        * 1024
+}

@@ -1,0 +1,116 @@
+//! Figures of network namespaces: packets, segments sent again, tracked flows, source ports.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use portway_lab::{Engine, Namespace};
+
+use crate::lane::Scheme;
+use crate::lane::setup::Lane;
+use crate::record::Kind;
+
+/// Counters that only grow.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Packets that entered or left the gateway.
+    pub packets: u64,
+    /// TCP segments that client, gateway and server sent again.
+    pub retransmits: u64,
+}
+
+impl Counters {
+    /// Until now.
+    pub fn of(lane: &Lane) -> Self {
+        let hosts = [lane.net.client(), &lane.net.gateway, lane.net.server()];
+        Self {
+            packets: packets(&read(&lane.net.gateway, "dev")),
+            retransmits: hosts.map(|host| resent(&read(host, "snmp"))).iter().sum(),
+        }
+    }
+}
+
+fn read(host: &Namespace, file: &str) -> String {
+    host.enter(|| fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default())
+}
+
+/// Packets of all interfaces but the loopback, received and sent: the second and tenth figure of /proc/net/dev.
+fn packets(text: &str) -> u64 {
+    let lines = text.lines().filter_map(|line| line.split_once(':')).filter(|(name, _)| name.trim() != "lo");
+    let both = |figures: &str| {
+        let figures: Vec<u64> = figures.split_whitespace().filter_map(|figure| figure.parse().ok()).collect();
+        figures.get(1).unwrap_or(&0) + figures.get(9).unwrap_or(&0)
+    };
+    lines.map(|(_, figures)| both(figures)).sum()
+}
+
+/// `Tcp: RetransSegs` of /proc/net/snmp, which has a line of names and one of figures.
+fn resent(text: &str) -> u64 {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp:"));
+    let (Some(names), Some(figures)) = (lines.next(), lines.next()) else { return 0 };
+    let mut both = names.split_whitespace().zip(figures.split_whitespace());
+    both.find(|(name, _)| *name == "RetransSegs").and_then(|(_, figure)| figure.parse().ok()).unwrap_or(0)
+}
+
+/// Entries in the conntrack table of the thread's namespace; none without conntrack in the kernel.
+pub fn conntrack() -> Option<u64> {
+    fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").ok()?.trim().parse().ok()
+}
+
+/// Source ports of the gateway that are in use towards the server now, also by connections that have ended and wait.
+pub fn source_ports(lane: &Lane) -> Option<u64> {
+    match &lane.scheme {
+        Scheme::Portway(Engine::Ebpf | Engine::Xdp) => None,
+        Scheme::Portway(Engine::Nftables) => Some(translated(&read(&lane.net.gateway, "nf_conntrack"))),
+        scheme => match scheme.kind() {
+            Kind::Routing => None,
+            Kind::Kernel => Some(translated(&read(&lane.net.gateway, "nf_conntrack"))),
+            Kind::Program | Kind::Portway => Some(connected(&read(&lane.net.gateway, "tcp"))),
+        },
+    }
+}
+
+/// Different ports that answers of the server come to, in a table of conntrack: each entry has the addresses of both
+/// directions, and the port that the second one's `dport` says is the source port.
+fn translated(table: &str) -> u64 {
+    let port = |line: &str| {
+        let answers = line.split(" src=").nth(2)?.to_owned();
+        answers.split_whitespace().find_map(|word| word.strip_prefix("dport=")?.parse::<u16>().ok())
+    };
+    table.lines().filter_map(port).collect::<BTreeSet<u16>>().len() as u64
+}
+
+/// Different local ports of sockets that are connected to the server (/proc/net/tcp: addresses in hexadecimal, in the host's
+/// byte order).
+fn connected(table: &str) -> u64 {
+    let server = format!("{:08X}:", u32::from_ne_bytes([10, 2, 0, 10]));
+    let port = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        let (local, remote) = (words.next()?, words.next()?);
+        remote.starts_with(&server).then(|| local.rsplit(':').next().map(str::to_owned))?
+    };
+    table.lines().skip(1).filter_map(port).collect::<BTreeSet<String>>().len() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_of_both_directions_count_and_the_loopback_does_not() {
+        let text = "Inter-|   Receive\n face |bytes\n    lo: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n   lan: 1000 5 0 0 0 0 0 0 900 7 0 0 0 0 0 0\n";
+        assert_eq!(packets(text), 12);
+    }
+
+    #[test]
+    fn segments_sent_again_are_found_by_name() {
+        assert_eq!(resent("Ip: A B\nIp: 1 2\nTcp: OutSegs RetransSegs InErrs\nTcp: 7 3 1\n"), 3);
+    }
+
+    #[test]
+    fn a_source_port_is_where_answers_go() {
+        let table = "ipv4 2 tcp 6 117 TIME_WAIT src=10.1.0.10 dst=10.1.0.1 sport=40000 dport=8888 src=10.2.0.10 dst=10.2.0.1 sport=80 dport=40001 [ASSURED] mark=0 use=1\n";
+        assert_eq!(translated(&(table.to_owned() + table)), 1);
+        let table = "  sl  local_address rem_address   st\n   0: 0100010A:22B8 00000000:0000 0A\n   1: 0100020A:9C41 0A00020A:0050 06\n";
+        assert_eq!(connected(table), 1);
+    }
+}

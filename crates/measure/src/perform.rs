@@ -1,0 +1,144 @@
+//! What is done on the stage: lanes are set up, loads run, everything is told as events.
+//!
+//! The fixtures that build networks and start programs panic when something is wrong, with a sentence that says what. Here that
+//! sentence becomes an event: a lane that cannot be set up does not take part, whatever the reason, unless nothing can be told
+//! without it. Deliberately absent: any cleaning up ([`crate::stage`] says why) and any writing to files that stay.
+
+use std::io::{self, BufRead};
+use std::panic::{self, AssertUnwindSafe};
+use std::process::ExitCode;
+use std::thread;
+
+use crate::event::Event;
+use crate::lane::Scheme;
+use crate::lane::setup::Lane;
+use crate::options::Options;
+use crate::record::{Kind, LeftOut, Run};
+use crate::schedule::{self, Step};
+use crate::{ground, host, meter};
+
+/// The stage, from its orders on standard input to its end.
+pub fn main() -> ExitCode {
+    let mut orders = String::new();
+    let read = io::stdin().lock().read_line(&mut orders);
+    let options = match read
+        .map_err(|e| e.to_string())
+        .and_then(|_| serde_json::from_str(&orders).map_err(|e| e.to_string()))
+    {
+        Ok(options) => options,
+        Err(error) => return failed(&format!("the stage got no orders: {error}")),
+    };
+    thread::spawn(|| {
+        // Nothing more comes. The end of the pipe is the end of the command, and so of this process and of its namespaces.
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        std::process::exit(1);
+    });
+    if let Err(reason) = ground::lay() {
+        return failed(&reason);
+    }
+    portway_lab::process::raise_descriptor_limit();
+    // What a panic says is told as an event.
+    panic::set_hook(Box::new(|_| ()));
+    match caught(|| perform(&options)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(reason)) | Err(reason) => failed(&reason),
+    }
+}
+
+fn failed(reason: &str) -> ExitCode {
+    tell(&Event::Failed(reason.to_owned()));
+    ExitCode::FAILURE
+}
+
+/// Tells the command. When it does not listen any more it is gone, and so is this process in a moment.
+fn tell(event: &Event) {
+    let _ = event.write(io::stdout().lock());
+}
+
+fn leave_out(name: &str, why: &str) {
+    tell(&Event::LeftOut(LeftOut { name: name.to_owned(), why: why.trim_end().to_owned() }));
+}
+
+/// Runs something that may panic, and says what it said then.
+fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    panic::catch_unwind(AssertUnwindSafe(work)).map_err(|said| {
+        let text = said.downcast_ref::<String>().cloned();
+        text.or_else(|| said.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_else(|| "a panic".to_owned())
+    })
+}
+
+fn perform(options: &Options) -> Result<(), String> {
+    tell(&Event::Host(host::describe()));
+    let schemes: Vec<Scheme> = options.lanes().into_iter().filter(|scheme| is_there(scheme)).collect();
+    let loads = options.loads();
+    for load in &loads {
+        for scheme in &schemes {
+            if let Err(why) = load.suits(scheme) {
+                leave_out(&format!("{} under {}", scheme.name(), load.name()), &why);
+            }
+        }
+    }
+    let steps = schedule::rounds(&schemes, &loads, options.rounds(), options.scale);
+    let work: f64 = steps.iter().map(Step::takes).sum();
+    tell(&Event::Plan { seconds: work + schedule::SET_UP * schemes.len() as f64 });
+    let mut lanes = Vec::new();
+    for scheme in &schemes {
+        tell(&Event::Begins { what: format!("setting up {}", scheme.name()) });
+        lanes.push(set_up(scheme)?);
+        tell(&Event::Passed { seconds: schedule::SET_UP });
+    }
+    // A pair that has failed once is not tried again.
+    let mut broken = Vec::new();
+    for step in &steps {
+        let name = schemes[step.lane].name();
+        if let Some(lane) = &lanes[step.lane]
+            && !broken.contains(&(step.lane, step.load))
+        {
+            let what = match step.round {
+                0 => format!("warming up: {name}, {}", step.load.name()),
+                round => format!("round {round} of {}: {name}, {}", options.rounds(), step.load.name()),
+            };
+            tell(&Event::Begins { what });
+            match caught(|| meter::measure(lane, || step.load.run(lane, step.seconds))) {
+                Ok(_) if step.round == 0 => (),
+                Ok((figures, moments)) => tell(&Event::Run(Run {
+                    lane: name,
+                    load: step.load.name().to_owned(),
+                    round: step.round,
+                    at: None,
+                    figures,
+                    moments,
+                })),
+                Err(why) => {
+                    leave_out(&format!("{name} under {}", step.load.name()), &why);
+                    broken.push((step.lane, step.load));
+                }
+            }
+        }
+        tell(&Event::Passed { seconds: step.takes() });
+    }
+    tell(&Event::Done);
+    // Not by hand: what took seconds to set up takes as many to take down, and the kernel does it anyway.
+    std::process::exit(0);
+}
+
+/// Whether this host can have a lane; if not, that is told.
+fn is_there(scheme: &Scheme) -> bool {
+    scheme.available().inspect_err(|why| leave_out(&scheme.name(), why)).is_ok()
+}
+
+/// A lane, or none if it could not be set up, which is told. Without a zero line there is nothing to compare with.
+fn set_up(scheme: &Scheme) -> Result<Option<Lane>, String> {
+    match caught(|| Lane::set_up(scheme, 0)) {
+        Ok(lane) => {
+            tell(&Event::Lane(lane.described()));
+            Ok(Some(lane))
+        }
+        Err(why) if scheme.kind() == Kind::Routing => Err(why),
+        Err(why) => {
+            leave_out(&scheme.name(), &why);
+            Ok(None)
+        }
+    }
+}

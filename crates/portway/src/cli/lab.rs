@@ -1,0 +1,58 @@
+//! `portway lab`: arguments in, the lab's reports out. What it does is `portway-measure`'s.
+
+use portway_measure::lane::Scheme;
+use portway_measure::load::Load;
+use portway_measure::options::{Options, Scale};
+use portway_measure::run::{self, Ending};
+use portway_measure::{perform, table};
+
+use super::args::Lab;
+use super::{Failure, report};
+
+/// The words that make this program the stage of a lab.
+const ON_STAGE: [&str; 2] = ["lab", "--on-stage"];
+
+pub(super) fn run(words: Lab) -> Result<(), Failure> {
+    if words.on_stage {
+        let ending = perform::main();
+        return if ending == std::process::ExitCode::SUCCESS { Ok(()) } else { Err(Failure::Said) };
+    }
+    if words.list {
+        list();
+        return Ok(());
+    }
+    let scale = match (words.quick, words.long) {
+        (true, _) => Scale::Quick,
+        (_, true) => Scale::Long,
+        _ => Scale::Usual,
+    };
+    let options = Options { only: words.only, scale, rounds: words.rounds, peers: words.peers };
+    let (record, ending) = run::run(&options, &ON_STAGE, env!("CARGO_PKG_VERSION"))?;
+    if record.runs.is_empty()
+        && let Ending::Failed(reason) = ending
+    {
+        return Err(Failure::Say(reason));
+    }
+    let out = words.out.unwrap_or_else(|| run::default_out(&record));
+    run::write(&record, &out)?;
+    report::say(&table::render(&record));
+    report::say(&format!("written to {}", out.display()));
+    match ending {
+        Ending::Complete => Ok(()),
+        Ending::Interrupted => Err("interrupted; what was measured until then is written".into()),
+        Ending::Failed(reason) => Err(Failure::Say(reason)),
+    }
+}
+
+/// Says which lanes and loads there are.
+fn list() {
+    report::say("lanes");
+    for scheme in Scheme::ALL {
+        let why = scheme.available().err().map(|why| format!(" (not here: {why})")).unwrap_or_default();
+        report::say(&format!("  {:<18} {}{why}", scheme.name(), scheme.title()));
+    }
+    report::say("loads");
+    for load in Load::ALL {
+        report::say(&format!("  {:<18} {}", load.name(), load.title()));
+    }
+}
