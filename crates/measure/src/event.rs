@@ -35,7 +35,7 @@ pub enum Event {
     /// A lane or a load does not take part.
     LeftOut(LeftOut),
     /// A run was measured.
-    Run(Run),
+    Run(Box<Run>),
     /// All is measured.
     Done,
     /// The stage cannot go on.

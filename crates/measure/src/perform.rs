@@ -70,7 +70,7 @@ fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 
 fn perform(options: &Options) -> Result<(), String> {
     tell(&Event::Host(host::describe()));
-    let schemes: Vec<Scheme> = options.lanes().into_iter().filter(|scheme| is_there(scheme)).collect();
+    let schemes: Vec<Scheme> = options.lanes().into_iter().filter(is_there).collect();
     let loads = options.loads();
     for load in &loads {
         for scheme in &schemes {
@@ -102,14 +102,14 @@ fn perform(options: &Options) -> Result<(), String> {
             tell(&Event::Begins { what });
             match caught(|| meter::measure(lane, || step.load.run(lane, step.seconds))) {
                 Ok(_) if step.round == 0 => (),
-                Ok((figures, moments)) => tell(&Event::Run(Run {
+                Ok((figures, moments)) => tell(&Event::Run(Box::new(Run {
                     lane: name,
                     load: step.load.name().to_owned(),
                     round: step.round,
                     at: None,
                     figures,
                     moments,
-                })),
+                }))),
                 Err(why) => {
                     leave_out(&format!("{name} under {}", step.load.name()), &why);
                     broken.push((step.lane, step.load));

@@ -30,7 +30,7 @@ pub enum Ending {
 }
 
 enum News {
-    Event(Box<Event>),
+    Event(Event),
     Signal,
     StageEnded,
 }
@@ -66,7 +66,7 @@ pub fn run(options: &Options, words: &[&str], portway: &str) -> Result<(Record, 
     let by_signal = tell.clone();
     thread::spawn(move || signals.forever().for_each(|_| _ = by_signal.send(News::Signal)));
     thread::spawn(move || {
-        events.for_each(|event| _ = tell.send(News::Event(Box::new(event))));
+        events.for_each(|event| _ = tell.send(News::Event(event)));
         let _ = tell.send(News::StageEnded);
     });
     let mut ending = listen(&news, &mut record);
@@ -91,7 +91,7 @@ fn listen(news: &Receiver<News>, record: &mut Record) -> Ending {
     let mut progress = Progress::new();
     loop {
         let event = match news.recv() {
-            Ok(News::Event(event)) => *event,
+            Ok(News::Event(event)) => event,
             Ok(News::Signal) => return Ending::Interrupted,
             Ok(News::StageEnded) | Err(_) => {
                 return Ending::Failed("the stage has ended before its time".to_owned());
@@ -102,7 +102,7 @@ fn listen(news: &Receiver<News>, record: &mut Record) -> Ending {
             Event::Host(host) => record.host = host,
             Event::Lane(lane) => record.lanes.push(lane),
             Event::LeftOut(left_out) => record.left_out.push(left_out),
-            Event::Run(run) => record.runs.push(run),
+            Event::Run(run) => record.runs.push(*run),
             Event::Plan { .. } | Event::Begins { .. } | Event::Passed { .. } => (),
             Event::Done => return Ending::Complete,
             Event::Failed(reason) => return Ending::Failed(reason),
