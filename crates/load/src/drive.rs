@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::context::{Context, Shared, Tally};
 use crate::outcome::{ErrorKind, nanoseconds};
-use crate::pace::{Next, Pace};
+use crate::pace::{GRACE, Next, Pace};
 use crate::plan::Plan;
 
 /// How often it is looked for what takes too long, and whether to stop, in nanoseconds.
@@ -123,7 +123,7 @@ pub(crate) fn drive(
     let end = hub.pace.end;
     // Answers that were asked for in time are awaited where the schedule or a count says how many there are to be.
     let give_up = end.map_or(u64::MAX, |end| {
-        let longest = nanoseconds(plan.connect_timeout + plan.timeout) + 2 * TICK;
+        let longest = nanoseconds(plan.connect_timeout + plan.timeout) + GRACE + 2 * TICK;
         if hub.pace.is_open() { end.saturating_add(longest) } else { end }
     });
     let mut tick = TICK;

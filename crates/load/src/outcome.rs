@@ -60,7 +60,7 @@ pub enum ErrorKind {
     NoPort,
     /// No way there: no route, or a router said so.
     Unreachable,
-    /// Due by the rate, but all connections were busy until the end.
+    /// Due by the rate, but all connections were busy until a second after the end.
     NotSent,
     /// Anything else that the kernel said.
     Other,

@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::outcome::nanoseconds;
 use crate::plan::{Length, Plan};
 
+/// How long after the end what was due before may still begin, in nanoseconds. What cannot even then was too much.
+pub(crate) const GRACE: u64 = 1_000_000_000;
+
 /// The requests of one thread, one after the other.
 pub(crate) struct Pace<'a> {
     /// Nanoseconds between two that are due, and until the first; `None` in a closed loop.
@@ -67,7 +70,8 @@ impl<'a> Pace<'a> {
     /// What to do at `now`, when there is a free place. Asking twice begins two.
     pub(crate) fn next(&mut self, now: u64) -> Next {
         let due = self.due().unwrap_or(now);
-        if self.end.is_some_and(|end| due >= end || now >= end) {
+        let grace = if self.is_open() { GRACE } else { 0 };
+        if self.end.is_some_and(|end| due >= end || now >= end.saturating_add(grace)) {
             return Next::Over;
         }
         if due > now {

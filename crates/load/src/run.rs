@@ -1,5 +1,6 @@
 //! Running a plan: its threads, what is told while they run, and their figures as one.
 
+use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::{self, ScopedJoinHandle};
@@ -70,6 +71,13 @@ pub enum Error {
         /// The hard limit.
         most: u64,
     },
+    /// A source address that is none of this host's.
+    Source {
+        /// The address.
+        address: IpAddr,
+        /// What the kernel said.
+        reason: io::Error,
+    },
     /// What the kernel said.
     System(io::Error),
 }
@@ -81,6 +89,7 @@ impl fmt::Display for Error {
             Self::Files { need, most } => {
                 write!(f, "{need} descriptors are needed, and the limit is {most} (ulimit -Hn)")
             }
+            Self::Source { address, reason } => write!(f, "from {address}: {reason}"),
             Self::System(error) => error.fmt(f),
         }
     }
@@ -102,6 +111,11 @@ impl From<Errno> for Error {
 pub fn run(plan: &Plan, stop: &Stop, mut progress: impl FnMut(&Progress)) -> Result<Outcome, Error> {
     plan.check().map_err(Error::Plan)?;
     allow_files(u64::from(plan.concurrency) + OTHER_FILES)?;
+    for address in &plan.from {
+        // Asked here, since later the kernel says the same of an address that has no port left.
+        let bound = UdpSocket::bind((*address, 0));
+        bound.map_err(|reason| Error::Source { address: *address, reason })?;
+    }
     let threads = plan.threads.min(plan.concurrency);
     let left = match plan.length {
         Length::Count(count) => count,

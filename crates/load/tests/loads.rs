@@ -1,6 +1,7 @@
 //! Every load against the generator's own server: what is asked for is done, and counted rightly.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::thread;
 use std::time::Duration;
 
 use portway_load::{
@@ -121,24 +122,21 @@ fn idle_connections_are_held() {
 
 #[test]
 fn source_addresses_are_taken_in_turn() {
-    let (_server, target) = server("127.0.0.1:0");
-    let mut plan = plan(target, Load::Idle);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let mut plan = plan(listener.local_addr().expect("it is bound"), Load::Idle);
     plan.concurrency = 12;
     plan.from = (2..5).map(|last| IpAddr::from([127, 0, 0, last])).collect();
-    let sockets = || std::fs::read_to_string("/proc/net/tcp").expect("/proc is mounted");
-    let mut seen = [0; 3];
-    run(&plan, &Stop::new(), |_| {
-        let list = sockets();
-        for (count, last) in seen.iter_mut().zip(2..5) {
-            // Little-endian, as the kernel prints it on the machines that this runs on.
-            let local = format!("{last:02X}00007F:");
-            let remote = format!("0100007F:{:04X}", target.port());
-            let ours = |line: &&str| line.contains(&format!(": {local}")) && line.contains(&remote);
-            *count = list.lines().filter(ours).count().max(*count);
-        }
-    })
-    .expect("it runs");
-    assert_eq!(seen, [4, 4, 4]);
+    let clients = thread::spawn(move || {
+        let peers = (0..12).map(|_| listener.accept().expect("it listens"));
+        let mut peers: Vec<_> = peers.collect();
+        // They are held until all have come.
+        peers.drain(..).map(|(_, peer)| peer.ip()).collect::<Vec<_>>()
+    });
+    run(&plan, &Stop::new(), |_| {}).expect("it runs");
+    let clients = clients.join().expect("all have come");
+    for from in &plan.from {
+        assert_eq!(clients.iter().filter(|client| *client == from).count(), 4, "{from}: {clients:?}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use portway_core::flow::{Network, Place};
 use portway_core::ruleset::EngineKind;
 use portway_measure::options::Peer;
 
+use super::bench::words::Bench;
 use crate::state_dir;
 
 /// Forward ports: one rule, carried by the cheapest engine that can serve it.
@@ -181,6 +182,19 @@ pub(super) enum Command {
         sudo portway lab --peer 'mine=/usr/local/bin/relay {listen} {target}'\n\n\
         Killed at any point, it leaves nothing behind: all of it lives in namespaces that end with the command.")]
     Lab(Lab),
+    /// Load a host, this one or another, and say what became of it; needs no privilege
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+        portway bench http http://192.0.2.1/ --rate 5000 --concurrency 500\n  \
+        portway bench http 192.0.2.1:80 --requests 100000 --concurrency 1000\n  \
+        portway bench serve 192.0.2.1:9000\n  \
+        portway bench tcp 192.0.2.1:9000 --keepalive\n  \
+        portway bench udp 192.0.2.1:9000 --size 1200 --rate 20000\n  \
+        portway bench bulk 192.0.2.1:9000 --down --streams 4\n  \
+        portway bench idle 192.0.2.1:9000 --connections 10000"
+    )]
+    Bench(Bench),
     /// Remove what a killed daemon left: kernel rules, their flows, host settings, files
     Clear {
         #[command(flatten)]
@@ -317,7 +331,7 @@ fn network(word: &str) -> Result<Network, String> {
     place.map(|place| place.network).ok_or_else(|| "write 192.0.2.10, 192.0.2.0/24 or fd00::/64".to_owned())
 }
 
-fn duration(word: &str) -> Result<Duration, String> {
+pub(super) fn duration(word: &str) -> Result<Duration, String> {
     parse_duration(word).map_err(|error| format!("{error}: a whole number and a unit, 500ms, 2s, 5m, 1h, 1d"))
 }
 

@@ -3,6 +3,7 @@
 //! Exit status: 0 done, 1 refused or failed (said on standard error), 2 the command line itself is wrong.
 
 mod args;
+mod bench;
 mod check;
 mod conns;
 mod diff;
@@ -103,6 +104,7 @@ fn run(command: Command) -> Result<(), Failure> {
         },
         Command::Toa(words) => toa::run(&words),
         Command::Lab(words) => lab::run(words),
+        Command::Bench(words) => bench::run(&words),
         Command::Clear { state } => {
             daemon::clear(&state.dir(), &host::probe::caps())?;
             report::say("cleared");
