@@ -134,7 +134,7 @@ fn port(transport: &[u8], at: usize) -> Option<u16> {
 #[derive(Debug)]
 pub struct Raw {
     sends: OwnedFd,
-    sees: OwnedFd,
+    sees: Option<OwnedFd>,
 }
 
 impl Raw {
@@ -154,14 +154,19 @@ impl Raw {
         Self::new(ns, ipproto::ICMP)
     }
 
+    /// One that sees nothing, in the network namespace of the calling thread: the kernel copies no packet for it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self { sends: socket(ipproto::RAW)?, sees: None })
+    }
+
     fn new(ns: &Namespace, sees: Protocol) -> Self {
         let made = ns.enter(|| {
-            let raw = |protocol| {
-                socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol))
-            };
-            let (sends, sees) = (raw(ipproto::RAW)?, raw(sees)?);
+            let (only_sends, sees) = (Self::open()?, socket(sees)?);
             sockopt::set_socket_timeout(&sees, Timeout::Recv, Some(Duration::from_millis(100)))?;
-            Ok::<_, rustix::io::Errno>(Self { sends, sees })
+            Ok::<_, io::Error>(Self { sees: Some(sees), ..only_sends })
         });
         made.unwrap_or_else(|e| panic!("raw sockets in {}: {e}", ns.name()))
     }
@@ -187,8 +192,9 @@ impl Raw {
 
     fn first<T>(&self, limit: Duration, parse: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
         let (start, mut packet) = (Instant::now(), [0_u8; 2048]);
+        let sees = self.sees.as_ref()?;
         while start.elapsed() < limit {
-            if let Ok((length, _)) = recv(&self.sees, &mut packet, RecvFlags::empty())
+            if let Ok((length, _)) = recv(sees, &mut packet, RecvFlags::empty())
                 && let Some(found) = parse(&packet[..length])
             {
                 return Some(found);
@@ -196,6 +202,10 @@ impl Raw {
         }
         None
     }
+}
+
+fn socket(protocol: Protocol) -> io::Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol))?)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Here is which there are, what they are compared with and whether this host can have them. How one is set up is in
 //! [`setup`].
 
+pub mod files;
 pub mod setup;
 
 use std::fs;

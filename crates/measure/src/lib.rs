@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: the loads themselves (`portway-load`) and network namespaces (`portway-lab`).
 
+pub mod actor;
 pub mod event;
 mod ground;
 pub mod host;

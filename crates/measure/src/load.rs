@@ -1,54 +1,78 @@
-//! The loads: what is asked of every lane, and for how long.
+//! The loads: what is asked of every lane, how much of it and for how long.
 //!
-//! Here is which there are. Deliberately absent: what runs meanwhile beside the load ([`crate::meter`]).
+//! Here is which there are and what each asks. Deliberately absent: how they run ([`crate::actor`]), and what it costs
+//! ([`crate::meter`]).
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::time::Duration;
 
-use portway_lab::{Scratch, process};
-use serde_json::Value;
+use rustix::process::{Resource, getrlimit};
 
+use crate::actor::{self, Asked, Call};
 use crate::lane::Scheme;
-use crate::lane::setup::{BULK, Lane, WEB};
+use crate::lane::setup::{self, Forward, Lane, POOL, TCP, UDP};
 use crate::options::Scale;
-use crate::record::Latency;
+use crate::record::{Figures, Kind};
 
 /// A load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
     /// A new connection for every request, 64 at a time.
     Connections,
+    /// Requests over 64 connections that stay.
+    Keepalive,
     /// One stream from the client.
     BulkUp,
     /// One stream to the client.
     BulkDown,
+    /// Datagrams of 64 bytes there and back, 64 on their way.
+    UdpSmall,
+    /// Datagrams of 1400 bytes.
+    UdpLarge,
+    /// Connections that are held.
+    Idle,
+    /// New connections at a rate to two backends, one of which dies and comes back.
+    Churn,
+    /// New connections at a rate beside a flood of SYNs.
+    Flood,
+    /// As the published experiment has it: a new connection for every request, 100,000 requests, 10,000 at a time.
+    Article,
 }
 
-/// What became of a load.
-#[derive(Clone, Debug, Default)]
-pub struct Outcome {
-    /// How long it ran, in seconds.
-    pub seconds: f64,
-    /// What succeeded.
-    pub done: u64,
-    /// Payload that arrived, in bytes.
-    pub bytes: u64,
-    /// What failed, by kind.
-    pub errors: BTreeMap<String, u64>,
-    /// How long one took.
-    pub latency: Option<Latency>,
-}
+/// Bytes of the page that is asked for, the article's: nginx's own page with its headers is about as long.
+pub const PAGE: u64 = 130;
+/// Descriptors that a process has for other things than connections.
+const OTHER_FILES: u64 = 500;
+/// At a time, in the article.
+const ARTICLE_AT_A_TIME: u64 = 10_000;
 
 impl Load {
     /// All, in the order in which they run.
-    pub const ALL: [Self; 3] = [Self::Connections, Self::BulkUp, Self::BulkDown];
+    pub const ALL: [Self; 10] = [
+        Self::Connections,
+        Self::Keepalive,
+        Self::BulkUp,
+        Self::BulkDown,
+        Self::UdpSmall,
+        Self::UdpLarge,
+        Self::Idle,
+        Self::Churn,
+        Self::Flood,
+        Self::Article,
+    ];
 
     /// The name by which it is known.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Connections => "connections",
+            Self::Keepalive => "keepalive",
             Self::BulkUp => "bulk-up",
             Self::BulkDown => "bulk-down",
+            Self::UdpSmall => "udp-small",
+            Self::UdpLarge => "udp-large",
+            Self::Idle => "idle",
+            Self::Churn => "churn",
+            Self::Flood => "flood",
+            Self::Article => "article",
         }
     }
 
@@ -56,96 +80,169 @@ impl Load {
     pub const fn title(self) -> &'static str {
         match self {
             Self::Connections => "a new connection for every request, 64 at a time",
+            Self::Keepalive => "requests over 64 connections that stay",
             Self::BulkUp => "one stream from the client",
             Self::BulkDown => "one stream to the client",
+            Self::UdpSmall => "datagrams of 64 bytes there and back, 64 on their way",
+            Self::UdpLarge => "datagrams of 1400 bytes there and back, 64 on their way",
+            Self::Idle => "connections that are held (1000; quick 200, long 4000)",
+            Self::Churn => "1000 new connections a second to two backends, one of which dies and comes back",
+            Self::Flood => "1000 new connections a second beside 20,000 SYNs of nobody's",
+            Self::Article => "100,000 requests, each on a new connection, 10,000 at a time",
         }
     }
 
     /// Whether it runs when nothing is said but how much time there is.
     pub fn is_in(self, scale: Scale) -> bool {
-        scale != Scale::Quick || self != Self::BulkDown
+        match scale {
+            Scale::Quick => matches!(self, Self::Connections | Self::BulkUp | Self::UdpSmall | Self::Idle),
+            Scale::Usual => !matches!(self, Self::UdpLarge | Self::Churn | Self::Flood | Self::Article),
+            Scale::Long => true,
+        }
+    }
+
+    /// How many of the rounds it takes part in: what is the same every time, or takes long, need not be in each.
+    pub fn rounds(self, rounds: u32) -> u32 {
+        if matches!(self, Self::Idle | Self::Churn | Self::Flood | Self::Article) {
+            rounds.div_ceil(3)
+        } else {
+            rounds
+        }
+    }
+
+    /// How many seconds a run takes.
+    pub fn seconds(self, scale: Scale) -> f64 {
+        let usual = match scale {
+            Scale::Quick => 0.4,
+            Scale::Usual => 1.0,
+            Scale::Long => 3.0,
+        };
+        match self {
+            // Health checks take their time.
+            Self::Churn => f64::max(usual * 2.0, 3.0),
+            // So many requests; about so long.
+            Self::Article => 12.0,
+            _ => usual,
+        }
+    }
+
+    /// Whether a short run goes before the rounds: not where no run is short, nor where nothing becomes warm.
+    pub fn is_warmed_up(self) -> bool {
+        !matches!(self, Self::Article | Self::Churn | Self::Idle)
     }
 
     /// Whether it can be asked of a lane.
     ///
     /// # Errors
     /// Why not, as a sentence without a full stop.
-    pub fn suits(self, scheme: &Scheme) -> Result<(), String> {
+    pub fn suits(self, scheme: &Scheme) -> Result<(), &'static str> {
+        let udp = matches!(self, Self::UdpSmall | Self::UdpLarge);
         match (self, scheme) {
-            (Self::Connections, Scheme::HaproxySplice) => Err("splicing matters to streams only".to_owned()),
+            (Self::BulkUp | Self::BulkDown, Scheme::HaproxySplice) => Ok(()),
+            (_, Scheme::HaproxySplice) => Err("splicing matters to streams only"),
+            (Self::Churn, scheme) if scheme.kind() == Kind::Routing => Err("routes choose no backend"),
+            (Self::Churn, Scheme::Realm | Scheme::Socat | Scheme::Peer(_)) => {
+                Err("it is set up with one backend")
+            }
+            (Self::Article, Scheme::Socat) => Err("10,000 processes at a time are another experiment"),
+            (_, scheme) if udp && !scheme.takes_udp() => Err("it does not forward UDP"),
             _ => Ok(()),
         }
     }
 
-    /// How many seconds a run takes.
-    pub fn seconds(self, scale: Scale) -> f64 {
-        match scale {
-            Scale::Quick => 1.0,
-            Scale::Usual => 1.0,
-            Scale::Long => 3.0,
+    /// What is not as it is described, because of this host.
+    pub fn caveat(self) -> Option<String> {
+        let less = at_a_time();
+        let article = self == Self::Article && less < ARTICLE_AT_A_TIME;
+        article.then(|| {
+            format!(
+                "{less} at a time instead of 10,000: a process may have no more than {} files open here",
+                open_files()
+            )
+        })
+    }
+
+    /// Which listener of the gateway it calls.
+    fn forward(self) -> Forward {
+        match self {
+            Self::UdpSmall | Self::UdpLarge => UDP,
+            Self::Churn => POOL,
+            _ => TCP,
         }
     }
 
-    /// Runs it.
+    /// What the client is to do.
+    fn call(self, lane: &Lane, seconds: f64, scale: Scale) -> Call {
+        let (host, port) = lane.address(self.forward());
+        let call = Call { target: setup::address(host, port), seconds, ..Call::default() };
+        match self {
+            Self::Connections => call,
+            Self::Keepalive => Call { asked: Asked::Keepalive, ..call },
+            Self::BulkUp => Call { asked: Asked::Up, concurrency: 1, ..call },
+            Self::BulkDown => Call { asked: Asked::Down, concurrency: 1, ..call },
+            Self::UdpSmall => Call { asked: Asked::Udp { size: 64 }, ..call },
+            Self::UdpLarge => Call { asked: Asked::Udp { size: 1400 }, ..call },
+            Self::Idle => {
+                let concurrency = match scale {
+                    Scale::Quick => 200,
+                    Scale::Usual => 1000,
+                    Scale::Long => 4000,
+                };
+                Call { asked: Asked::Idle, concurrency, ..call }
+            }
+            Self::Churn | Self::Flood => Call { rate: Some(1000.0), ..call },
+            Self::Article => {
+                Call { count: Some(100_000), concurrency: at_a_time().min(ARTICLE_AT_A_TIME) as u32, ..call }
+            }
+        }
+    }
+
+    /// Runs it and says what became of it.
     ///
     /// # Panics
     /// When the generator fails.
-    pub fn run(self, lane: &Lane, seconds: f64) -> Outcome {
+    pub fn run(self, lane: &Lane, seconds: f64, scale: Scale) -> Figures {
+        let call = self.call(lane, seconds, scale);
         match self {
-            Self::Connections => connections(lane, seconds),
-            Self::BulkUp => bulk(lane, seconds, &[]),
-            Self::BulkDown => bulk(lane, seconds, &["-R"]),
+            Self::Churn => {
+                lane.with_churn(Duration::from_secs_f64(seconds), || actor::call(lane.net.client(), &call))
+            }
+            Self::Flood => {
+                let (host, port) = lane.address(TCP);
+                actor::flooded(&lane.net, setup::address(host, port), || {
+                    actor::call(lane.net.client(), &call)
+                })
+            }
+            // The article turns SYN cookies off on all three hosts.
+            Self::Article => {
+                lane.with_sysctl("net.ipv4.tcp_syncookies", "0", || actor::call(lane.net.client(), &call))
+            }
+            _ => actor::call(lane.net.client(), &call),
         }
     }
 }
 
-/// By ab.
-fn connections(lane: &Lane, seconds: f64) -> Outcome {
-    let files = Scratch::new();
-    let percentiles = files.join("percentiles");
-    let (address, port) = lane.address(WEB);
-    let mut ab = lane.net.client().command("ab");
-    // The bound on requests is never reached; ab wants one, and after -t.
-    ab.args(["-q", "-t", &seconds.ceil().to_string(), "-n", "500000", "-c", "64", "-s", "10", "-e"]);
-    let report = process::run(ab.arg(&percentiles).arg(format!("http://{address}:{port}/page")));
-    let table = fs::read_to_string(&percentiles).unwrap_or_default();
-    let percentile = |of: &str| {
-        let line = table.lines().find_map(|line| line.strip_prefix(of)?.strip_prefix(','));
-        line.and_then(|ms| ms.parse::<f64>().ok()).unwrap_or_default() * 1e3
-    };
-    let failed = field(&report, "Failed requests:") as u64;
-    Outcome {
-        seconds: field(&report, "Time taken for tests:"),
-        done: field(&report, "Complete requests:") as u64 - failed,
-        bytes: field(&report, "Total transferred:") as u64,
-        errors: if failed > 0 { BTreeMap::from([("failed".to_owned(), failed)]) } else { BTreeMap::new() },
-        latency: Some(Latency {
-            p50: percentile("50"),
-            p90: percentile("90"),
-            p99: percentile("99"),
-            ..Latency::default()
-        }),
-    }
+/// How many connections a proxy can hold in one process, with a descriptor on either side of each.
+pub fn at_a_time() -> u64 {
+    open_files().saturating_sub(OTHER_FILES) / 2
 }
 
-/// By iperf3.
-fn bulk(lane: &Lane, seconds: f64, more: &[&str]) -> Outcome {
-    let (address, port) = lane.address(BULK);
-    let mut iperf = lane.net.client().command("iperf3");
-    iperf.args(["-c", address, "-p", &port.to_string(), "-J", "-t", &seconds.ceil().to_string()]).args(more);
-    let report = process::run(&mut iperf);
-    let report: Value = serde_json::from_str(&report).unwrap_or_default();
-    let received = &report["end"]["sum_received"];
-    Outcome {
-        seconds: received["seconds"].as_f64().unwrap_or_default(),
-        done: 1,
-        bytes: received["bytes"].as_f64().unwrap_or_default() as u64,
-        ..Outcome::default()
-    }
+fn open_files() -> u64 {
+    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
 }
 
-fn field(report: &str, name: &str) -> f64 {
-    let line = report.lines().find_map(|line| line.strip_prefix(name));
-    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    number.unwrap_or_else(|| panic!("ab printed no {name:?}:\n{report}"))
+#[cfg(test)]
+mod tests {
+    use portway_lab::Engine;
+
+    use super::*;
+
+    #[test]
+    fn every_load_has_a_lane_and_every_engine_has_every_load() {
+        for load in Load::ALL {
+            for engine in [Engine::Nftables, Engine::Ebpf, Engine::Xdp, Engine::Proxy] {
+                assert_eq!(load.suits(&Scheme::Portway(engine)), Ok(()), "{}", load.name());
+            }
+        }
+    }
 }

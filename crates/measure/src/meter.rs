@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use portway_lab::Process;
 
 use crate::lane::setup::Lane;
-use crate::load::Outcome;
 use crate::record::{Figures, Moment};
 use cpu::{Machine, Spent};
 use network::Counters;
@@ -43,7 +42,7 @@ impl Reading {
     fn take(lane: &Lane) -> Self {
         Self {
             client: Spent::by_ended_children(),
-            servers: lane.servers().iter().map(group).sum(),
+            servers: lane.servers().into_iter().map(Spent::by_group).sum(),
             forwarder: lane.forwarder().map(group).sum(),
             softirq: Spent::by_softirq(),
             machine: Machine::now(),
@@ -62,12 +61,14 @@ fn group(process: &Process) -> Spent {
 struct Seen {
     moments: Vec<Moment>,
     memory: Option<u64>,
+    kernel_memory: i64,
     conntrack: Option<u64>,
 }
 
 /// Runs a load and says what it did and what it cost.
-pub fn measure(lane: &Lane, load: impl FnOnce() -> Outcome) -> (Figures, Vec<Moment>) {
+pub fn measure(lane: &Lane, load: impl FnOnce() -> Figures) -> (Figures, Vec<Moment>) {
     let background = background();
+    let memory_before = forwarder_memory(lane);
     let over = AtomicBool::new(false);
     let before = Reading::take(lane);
     let (outcome, after, seen) = thread::scope(|scope| {
@@ -87,23 +88,26 @@ pub fn measure(lane: &Lane, load: impl FnOnce() -> Outcome) -> (Figures, Vec<Mom
         after.softirq - before.softirq,
     ];
     let figures = Figures {
-        seconds: outcome.seconds,
-        done: outcome.done,
-        bytes: outcome.bytes,
-        errors: outcome.errors,
-        latency: outcome.latency,
         cpu: Some(cpu::sum(parts.map(Spent::cpu))),
         machine_cpu: Some(after.machine.busy() - before.machine.busy()),
         forwarder_cpu: lane.scheme.is_relay().then_some(forwarder),
         forwarder_memory: seen.memory,
-        kernel_memory: Some(after.kernel_memory - before.kernel_memory),
+        forwarder_memory_before: memory_before,
+        kernel_memory: Some(seen.kernel_memory - before.kernel_memory),
         packets: Some(after.counters.packets - before.counters.packets),
         retransmits: Some(after.counters.retransmits - before.counters.retransmits),
         conntrack: seen.conntrack,
         source_ports: network::source_ports(lane),
         background,
+        ..outcome
     };
     (figures, seen.moments)
+}
+
+/// What the processes at the gateway hold; none where there is none.
+fn forwarder_memory(lane: &Lane) -> Option<u64> {
+    let held: u64 = lane.forwarder().map(|process| cpu::group_memory(process.id())).sum();
+    (held > 0).then_some(held)
 }
 
 /// Says that the load is over.
@@ -123,9 +127,9 @@ fn watch(lane: &Lane, over: &AtomicBool) -> Seen {
     let mut last = (start, Machine::now(), forwarder());
     for nth in 0_u32.. {
         if nth % MEMORY_EVERY == 0 {
-            let held: u64 = lane.forwarder().map(|process| cpu::group_memory(process.id())).sum();
-            seen.memory = seen.memory.max((held > 0).then_some(held));
+            seen.memory = seen.memory.max(forwarder_memory(lane));
         }
+        seen.kernel_memory = seen.kernel_memory.max(kernel_memory());
         seen.conntrack = seen.conntrack.max(network::conntrack());
         if over.load(Ordering::Relaxed) {
             break;

@@ -6,19 +6,25 @@
 
 use std::io::{self, BufRead};
 use std::panic::{self, AssertUnwindSafe};
-use std::process::ExitCode;
 use std::thread;
 
 use crate::event::Event;
 use crate::lane::Scheme;
-use crate::lane::setup::Lane;
+use crate::lane::setup::{Lane, Setting};
 use crate::options::Options;
 use crate::record::{Kind, LeftOut, Run};
 use crate::schedule::{self, Step};
 use crate::{ground, host, meter};
 
+/// The stage could not go on, and has told why.
+#[derive(Clone, Copy, Debug)]
+pub struct Told;
+
 /// The stage, from its orders on standard input to its end.
-pub fn main() -> ExitCode {
+///
+/// # Errors
+/// It could not go on; why is told as an event.
+pub fn main() -> Result<(), Told> {
     let mut orders = String::new();
     let read = io::stdin().lock().read_line(&mut orders);
     let options = match read
@@ -40,14 +46,14 @@ pub fn main() -> ExitCode {
     // What a panic says is told as an event.
     panic::set_hook(Box::new(|_| ()));
     match caught(|| perform(&options)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Ok(())) => Ok(()),
         Ok(Err(reason)) | Err(reason) => failed(&reason),
     }
 }
 
-fn failed(reason: &str) -> ExitCode {
+fn failed(reason: &str) -> Result<(), Told> {
     tell(&Event::Failed(reason.to_owned()));
-    ExitCode::FAILURE
+    Err(Told)
 }
 
 /// Tells the command. When it does not listen any more it is gone, and so is this process in a moment.
@@ -73,9 +79,12 @@ fn perform(options: &Options) -> Result<(), String> {
     let schemes: Vec<Scheme> = options.lanes().into_iter().filter(is_there).collect();
     let loads = options.loads();
     for load in &loads {
+        if let Some(why) = load.caveat() {
+            leave_out(load.name(), &why);
+        }
         for scheme in &schemes {
             if let Err(why) = load.suits(scheme) {
-                leave_out(&format!("{} under {}", scheme.name(), load.name()), &why);
+                leave_out(&format!("{} under {}", scheme.name(), load.name()), why);
             }
         }
     }
@@ -100,7 +109,7 @@ fn perform(options: &Options) -> Result<(), String> {
                 round => format!("round {round} of {}: {name}, {}", options.rounds(), step.load.name()),
             };
             tell(&Event::Begins { what });
-            match caught(|| meter::measure(lane, || step.load.run(lane, step.seconds))) {
+            match caught(|| meter::measure(lane, || step.load.run(lane, step.seconds, options.scale))) {
                 Ok(_) if step.round == 0 => (),
                 Ok((figures, moments)) => tell(&Event::Run(Box::new(Run {
                     lane: name,
@@ -130,7 +139,7 @@ fn is_there(scheme: &Scheme) -> bool {
 
 /// A lane, or none if it could not be set up, which is told. Without a zero line there is nothing to compare with.
 fn set_up(scheme: &Scheme) -> Result<Option<Lane>, String> {
-    match caught(|| Lane::set_up(scheme, 0)) {
+    match caught(|| Lane::set_up(scheme, Setting::default())) {
         Ok(lane) => {
             tell(&Event::Lane(lane.described()));
             Ok(Some(lane))

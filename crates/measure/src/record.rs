@@ -152,7 +152,9 @@ pub struct Figures {
     pub forwarder_cpu: Option<Cpu>,
     /// The most memory that the forwarder's processes held, in bytes (proportional set size).
     pub forwarder_memory: Option<u64>,
-    /// What the kernel's memory grew by meanwhile, in bytes (slab, sockets, BPF maps and page tables of the machine).
+    /// What they held just before, so that the difference is the load's.
+    pub forwarder_memory_before: Option<u64>,
+    /// What the kernel's memory grew by meanwhile, at most, in bytes (slab, sockets, BPF maps and page tables of the machine).
     pub kernel_memory: Option<i64>,
     /// Packets that entered or left the gateway.
     pub packets: Option<u64>,

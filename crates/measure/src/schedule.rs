@@ -44,7 +44,8 @@ pub fn rounds(lanes: &[Scheme], loads: &[Load], rounds: u32, scale: Scale) -> Ve
                 let lane = (place + round as usize) % lanes.len();
                 let seconds = load.seconds(scale);
                 let seconds = if round == 0 { seconds.min(WARM_UP) } else { seconds };
-                if load.suits(&lanes[lane]).is_ok() {
+                let takes_part = if round == 0 { load.is_warmed_up() } else { round <= load.rounds(rounds) };
+                if takes_part && load.suits(&lanes[lane]).is_ok() {
                     steps.push(Step { lane, load: *load, round, seconds });
                 }
             }

@@ -1,25 +1,29 @@
 //! A lane in its place: client, gateway and server in network namespaces, servers that answer, and the forwarder.
 //!
-//! Every forwarder has the same listeners at the gateway, one for each of [`FORWARDS`], and is set up once for all rounds.
-//! Fairness is in the configurations, which the record shows: proxies have as many threads as the machine has CPUs, queues are
-//! long enough for the loads, and no time limit ends a connection during a run.
+//! Every forwarder has the same listeners at the gateway, and is set up once for all rounds. Deliberately absent: the text of
+//! the configurations ([`super::files`]).
 
-use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use std::{fs, thread};
 
-use portway_lab::{Engine, Portway, Process, Scratch, Topology, peer, process, wire};
+use portway_lab::netns::wait_for;
+use portway_lab::{Portway, Process, Scratch, Topology, peer, process, wire};
 
-use super::Scheme;
+use super::{Scheme, files};
+use crate::actor;
 use crate::record::{self, Kind};
 
 /// Where Debian's nginx has its stream module.
 pub const STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
 /// The gateway's address towards the client, and the server's.
-const GATEWAY: &str = "10.1.0.1";
-const SERVER: &str = "10.2.0.10";
+pub(super) const GATEWAY: &str = "10.1.0.1";
+pub(super) const SERVER: &str = "10.2.0.10";
 /// The gateway's address towards the server.
-const SOURCE: &str = "10.2.0.1";
+pub(super) const SOURCE: &str = "10.2.0.1";
 
 /// A listener at the gateway and where it leads at the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,17 +36,30 @@ pub struct Forward {
     pub udp: bool,
 }
 
-/// Requests.
-pub const WEB: Forward = Forward { listen: 8888, target: 80, udp: false };
-/// Streams.
-pub const BULK: Forward = Forward { listen: 5201, target: 5201, udp: false };
-/// All of them.
-pub const FORWARDS: [Forward; 2] = [WEB, BULK];
+/// Requests, streams and idle connections.
+pub const TCP: Forward = Forward { listen: 8888, target: 80, udp: false };
+/// Datagrams.
+pub const UDP: Forward = Forward { listen: 8888, target: 80, udp: true };
+/// The two that every lane has.
+pub(super) const FORWARDS: [Forward; 2] = [TCP, UDP];
+/// New connections to a pool of backends, where there is one.
+pub const POOL: Forward = Forward { listen: 8889, target: 81, udp: false };
 
 impl Forward {
-    fn protocol(self) -> &'static str {
+    pub(super) fn protocol(self) -> &'static str {
         if self.udp { "udp" } else { "tcp" }
     }
+}
+
+/// What a lane has besides the two forwards that every load uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Setting {
+    /// So many rules that no traffic uses.
+    pub rules: u32,
+    /// A pool of so many backends.
+    pub backends: u8,
+    /// Whether the health of the pool is watched, by those who can.
+    pub checked: bool,
 }
 
 /// A forwarder in its place, ready for traffic.
@@ -54,40 +71,50 @@ pub struct Lane {
     configuration: String,
     portway: Option<Portway>,
     programs: Vec<Process>,
-    servers: Vec<Process>,
-    _files: Scratch,
+    server: Process,
+    /// Those of the pool, each a process where they are to die.
+    backends: Mutex<Vec<Process>>,
     // Dropped last: the processes live in it.
     /// The hosts.
     pub net: Topology,
 }
 
 impl Lane {
-    /// Sets it up, with so many rules besides those that are used.
+    /// Sets it up.
     ///
     /// # Panics
     /// When something does not start, with what it printed.
-    pub fn set_up(scheme: &Scheme, rules: u32) -> Self {
+    pub fn set_up(scheme: &Scheme, setting: Setting) -> Self {
         let net = Topology::new();
-        let files = Scratch::new();
-        files.write("page", "x".repeat(130));
-        let servers = vec![
-            peer::nginx(net.server(), &format!("{SERVER}:{}", WEB.target), files.path()),
-            peer::iperf3(net.server(), BULK.target),
-        ];
         // Many short connections from one client address: give it all the ports there are.
         for host in [net.client(), &net.gateway] {
             host.sysctl("net.ipv4.ip_local_port_range", "1024 65535");
         }
+        for nth in 1..setting.backends {
+            net.server().ip(&format!("address add {}/24 dev eth0", backend(nth)));
+        }
+        // Rules of other addresses are only rules if the addresses are the gateway's.
+        for nth in 0..setting.rules.div_ceil(RULES_EACH) {
+            net.gateway.ip(&format!("address add {}/32 dev lan", other_address(nth)));
+        }
+        let server = actor::serve(net.server(), &[address(SERVER, TCP.target)]);
+        let all: Vec<SocketAddr> =
+            (0..setting.backends).map(|nth| address(&backend(nth), POOL.target)).collect();
+        let apart = if setting.checked { 1 } else { all.len().max(1) };
+        let backends: Vec<Process> = all.chunks(apart).map(|some| actor::serve(net.server(), some)).collect();
+        let server = server.until_tcp(net.server(), TCP.target);
+        let pool = (!backends.is_empty()).then_some(POOL.target);
+        wait_for("the backends", || pool.is_none_or(|port| net.server().has_tcp(port)));
         let mut lane = Self {
             scheme: scheme.clone(),
             configuration: String::new(),
             portway: None,
             programs: Vec::new(),
-            servers,
-            _files: files,
+            server,
+            backends: Mutex::new(backends),
             net,
         };
-        lane.install(rules);
+        lane.install(setting);
         lane
     }
 
@@ -116,9 +143,10 @@ impl Lane {
         self.portway.iter().map(Portway::process).chain(&self.programs)
     }
 
-    /// The processes at the server.
-    pub fn servers(&self) -> &[Process] {
-        &self.servers
+    /// The process groups at the server.
+    pub fn servers(&self) -> Vec<u32> {
+        let backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        [self.server.id()].into_iter().chain(backends.iter().map(Process::id)).collect()
     }
 
     /// The Portway that forwards, if one does.
@@ -126,7 +154,38 @@ impl Lane {
         self.portway.as_ref()
     }
 
-    fn install(&mut self, rules: u32) {
+    /// Runs a load of that length during whose second third the first backend of the pool is dead.
+    ///
+    /// # Panics
+    /// When the load does.
+    pub fn with_churn<T: Send>(&self, length: Duration, load: impl FnOnce() -> T + Send) -> T {
+        let backends = || self.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        thread::scope(|scope| {
+            let load = scope.spawn(load);
+            thread::sleep(length / 3);
+            drop(backends().remove(0));
+            thread::sleep(length / 3);
+            // On this thread, with which it dies, and which lives on.
+            backends().insert(0, actor::serve(self.net.server(), &[address(SERVER, POOL.target)]));
+            load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Runs something with a setting of all three hosts, and puts it back.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn with_sysctl<T>(&self, key: &str, value: &str, work: impl FnOnce() -> T) -> T {
+        let hosts = [self.net.client(), &self.net.gateway, self.net.server()];
+        let path = format!("/proc/sys/{}", key.replace('.', "/"));
+        let before = hosts.map(|host| host.enter(|| fs::read_to_string(&path).unwrap_or_default()));
+        hosts.iter().for_each(|host| host.sysctl(key, value));
+        let done = work();
+        hosts.iter().zip(before).for_each(|(host, before)| host.sysctl(key, before.trim()));
+        done
+    }
+
+    fn install(&mut self, setting: Setting) {
         let gateway = &self.net.gateway;
         if matches!(self.scheme.kind(), Kind::Routing | Kind::Kernel) {
             gateway.sysctl("net.ipv4.ip_forward", "1");
@@ -142,30 +201,35 @@ impl Lane {
                 }
             }
             Scheme::Iptables => {
-                let script = iptables(rules);
+                let script = files::iptables(setting);
                 process::feed(&mut gateway.command("iptables-restore"), &script);
                 self.configuration += &shortened(&script);
             }
             Scheme::Nft => {
-                let script = if rules == 0 { nft() } else { nft_map(rules) };
+                let script = files::nft(setting);
                 gateway.nft(&script);
                 self.configuration += &shortened(&script);
             }
             Scheme::Ipvs => {
-                let script = ipvs();
+                let script = files::ipvs(setting);
                 gateway.shell(&script);
-                self.configuration += &script;
+                self.configuration += &shortened(&script);
             }
-            Scheme::Haproxy => self.haproxy(""),
-            Scheme::HaproxySplice => self.haproxy(" option splice-request\n option splice-response\n"),
+            Scheme::Haproxy => self.haproxy(setting, ""),
+            Scheme::HaproxySplice => {
+                self.haproxy(setting, " option splice-request\n option splice-response\n");
+            }
             Scheme::NginxStream => {
-                let contexts = nginx_stream();
-                self.programs.push(peer::nginx_raw(gateway, &contexts, WEB.listen));
-                self.configuration = contexts;
+                let contexts = files::nginx_stream(setting);
+                self.programs.push(peer::nginx_raw(gateway, &contexts, TCP.listen));
+                self.configuration = shortened(&contexts);
             }
             Scheme::Realm => self.each(true, |forward| {
-                let udp = if forward.udp { " -u -t" } else { "" };
-                format!("realm -l {GATEWAY}:{} -r {SERVER}:{}{udp}", forward.listen, forward.target)
+                let udp = if forward.udp { " --udp --tcp=false" } else { "" };
+                format!(
+                    "realm --listen {GATEWAY}:{} --remote {SERVER}:{}{udp}",
+                    forward.listen, forward.target
+                )
             }),
             Scheme::Socat => self.each(false, |forward| {
                 format!(
@@ -180,7 +244,7 @@ impl Lane {
                 });
             }
             Scheme::Portway(engine) => {
-                let file = portway(*engine, rules);
+                let file = files::portway(*engine, setting);
                 self.portway = Some(Portway::start(gateway, &file));
                 self.configuration = shortened(&portway_lab::engine::attached(&file));
             }
@@ -202,137 +266,40 @@ impl Lane {
         }
     }
 
-    fn haproxy(&mut self, options: &str) {
+    fn haproxy(&mut self, setting: Setting, options: &str) {
         let files = Scratch::new();
-        let mut text = format!(
-            "global\n nbthread {}\n maxconn 9000\ndefaults\n mode tcp\n{options} timeout connect 5s\n timeout client 1h\n \
-             timeout server 1h\n",
-            cpus()
-        );
-        for forward in FORWARDS.into_iter().filter(|forward| !forward.udp) {
-            let (listen, target) = (forward.listen, forward.target);
-            let _ = writeln!(
-                text,
-                "listen port{listen}\n bind {GATEWAY}:{listen} backlog 4096\n server s {SERVER}:{target}"
-            );
-        }
+        let text = files::haproxy(setting, options);
         let file = files.write("haproxy.cfg", &text);
         let process = Process::start(self.net.gateway.command("haproxy").args(["-db", "-f"]).arg(file));
-        self.programs.push(process.until_tcp(&self.net.gateway, WEB.listen).keep(files));
-        self.configuration = text;
+        self.programs.push(process.until_tcp(&self.net.gateway, TCP.listen).keep(files));
+        self.configuration = shortened(&text);
     }
 }
 
-fn cpus() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+/// A backend's address.
+pub(super) fn backend(nth: u8) -> String {
+    format!("10.2.0.{}", 10 + nth)
 }
 
-/// Addresses and ports of rules that no traffic uses: other addresses of the gateway's network, a full range of ports each.
-fn others(count: u32) -> impl Iterator<Item = (String, u16)> {
-    (0..count).map(|nth| (format!("10.1.{}.1", 1 + nth / 50_000), 10_000 + (nth % 50_000) as u16))
+/// A socket address.
+///
+/// # Panics
+/// When it is none.
+pub fn address(host: &str, port: u16) -> SocketAddr {
+    let host: IpAddr = host.parse().unwrap_or_else(|_| panic!("{host} is no address"));
+    (host, port).into()
 }
 
-fn iptables(rules: u32) -> String {
-    let mut script = String::from("*nat\n");
-    for (address, port) in others(rules) {
-        let _ = writeln!(
-            script,
-            "-A PREROUTING -d {address} -p tcp --dport {port} -j DNAT --to-destination {SERVER}:80"
-        );
-    }
-    for forward in FORWARDS {
-        let (protocol, listen, target) = (forward.protocol(), forward.listen, forward.target);
-        let _ = writeln!(
-            script,
-            "-A PREROUTING -d {GATEWAY} -p {protocol} --dport {listen} -j DNAT --to-destination {SERVER}:{target}"
-        );
-    }
-    for protocol in ["tcp", "udp"] {
-        let _ = writeln!(script, "-A POSTROUTING -d {SERVER} -p {protocol} -j SNAT --to-source {SOURCE}");
-    }
-    script + "COMMIT\n"
+/// How many of the rules that no traffic uses are on one address of the gateway.
+const RULES_EACH: u32 = 50_000;
+
+fn other_address(nth: u32) -> String {
+    format!("10.1.{}.1", 1 + nth)
 }
 
-fn nft() -> String {
-    let mut script =
-        String::from("table ip lab {\n chain pre {\n  type nat hook prerouting priority -100;\n");
-    for forward in FORWARDS {
-        let (protocol, listen, target) = (forward.protocol(), forward.listen, forward.target);
-        let _ = writeln!(script, "  ip daddr {GATEWAY} {protocol} dport {listen} dnat to {SERVER}:{target}");
-    }
-    script + &nft_end()
-}
-
-/// One rule and a map, as one writes many rules by hand.
-fn nft_map(rules: u32) -> String {
-    let mut script = String::from(
-        "table ip lab {\n map targets {\n  type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service\n  elements = {\n",
-    );
-    for (address, port) in others(rules) {
-        let _ = writeln!(script, "   {address} . tcp . {port} : {SERVER} . 80,");
-    }
-    for forward in FORWARDS {
-        let (protocol, listen, target) = (forward.protocol(), forward.listen, forward.target);
-        let _ = writeln!(script, "   {GATEWAY} . {protocol} . {listen} : {SERVER} . {target},");
-    }
-    script += "  }\n }\n chain pre {\n  type nat hook prerouting priority -100;\n  \
-               dnat ip to ip daddr . meta l4proto . th dport map @targets\n";
-    script + &nft_end()
-}
-
-fn nft_end() -> String {
-    format!(
-        " }}\n chain post {{\n  type nat hook postrouting priority 100;\n  ip daddr {SERVER} masquerade\n }}\n}}\n"
-    )
-}
-
-/// IPVS translates the destination (`-m`); the source is SNAT's, which sees packets of IPVS only if they are in conntrack.
-fn ipvs() -> String {
-    let mut script = String::from("sysctl -qw net.ipv4.vs.conntrack=1\n");
-    for forward in FORWARDS {
-        let flag = if forward.udp { 'u' } else { 't' };
-        let _ = writeln!(script, "ipvsadm -A -{flag} {GATEWAY}:{} -s rr", forward.listen);
-        let _ = writeln!(
-            script,
-            "ipvsadm -a -{flag} {GATEWAY}:{} -r {SERVER}:{} -m",
-            forward.listen, forward.target
-        );
-    }
-    script
-        + &format!(
-            "iptables -t nat -A POSTROUTING -m ipvs --vaddr {GATEWAY}/32 -j SNAT --to-source {SOURCE}\n"
-        )
-}
-
-fn nginx_stream() -> String {
-    let mut text = format!(
-        "load_module {STREAM_MODULE};\nworker_processes {};\nevents {{ worker_connections 19000; }}\nstream {{\n",
-        cpus()
-    );
-    for forward in FORWARDS {
-        let kind = if forward.udp { "udp reuseport" } else { "backlog=4096 reuseport" };
-        let (listen, target) = (forward.listen, forward.target);
-        let _ = writeln!(
-            text,
-            " server {{ listen {GATEWAY}:{listen} {kind}; proxy_pass {SERVER}:{target}; proxy_timeout 1h; }}"
-        );
-    }
-    text + "}\n"
-}
-
-fn portway(engine: Engine, rules: u32) -> String {
-    // The client has all the ports there are, and each waits a minute at the server before it may come again: the engine gets
-    // nearly as many for its one address, as conntrack has. Some are left to the host itself.
-    let mut file =
-        if engine.is_ebpf() { "[ebpf]\nsource-ports = '1024-64000'\n".to_owned() } else { String::new() };
-    for (address, port) in others(rules) {
-        file += &engine.forward(&format!("{address}:{port}"), &format!("{SERVER}:80"));
-    }
-    for forward in FORWARDS {
-        let listen = format!("{}/{GATEWAY}:{}", forward.protocol(), forward.listen);
-        file += &engine.forward(&listen, &format!("{SERVER}:{}", forward.target));
-    }
-    file
+/// Addresses and ports of rules that no traffic uses.
+pub(super) fn others(count: u32) -> impl Iterator<Item = (String, u16)> {
+    (0..count).map(|nth| (other_address(nth / RULES_EACH), 10_000 + (nth % RULES_EACH) as u16))
 }
 
 /// A configuration for the reader: of very many lines the first and the last.
@@ -352,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_long_configuration_keeps_its_ends() {
-        let text = shortened(&iptables(1000));
+        let text = shortened(&files::iptables(Setting { rules: 1000, ..Setting::default() }));
         assert!(text.starts_with("*nat\n") && text.ends_with("COMMIT\n"), "{text}");
         assert!(text.lines().count() == 41, "{text}");
     }

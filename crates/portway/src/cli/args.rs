@@ -264,6 +264,9 @@ pub(super) struct Lab {
     /// This process is the stage of a lab
     #[arg(long, hide = true)]
     pub(super) on_stage: bool,
+    /// This process is an actor on a stage
+    #[arg(long, hide = true, value_name = "PART")]
+    pub(super) act: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]

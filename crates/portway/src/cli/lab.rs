@@ -4,7 +4,7 @@ use portway_measure::lane::Scheme;
 use portway_measure::load::Load;
 use portway_measure::options::{Options, Scale};
 use portway_measure::run::{self, Ending};
-use portway_measure::{perform, table};
+use portway_measure::{actor, perform, table};
 
 use super::args::Lab;
 use super::{Failure, report};
@@ -14,8 +14,10 @@ const ON_STAGE: [&str; 2] = ["lab", "--on-stage"];
 
 pub(super) fn run(words: Lab) -> Result<(), Failure> {
     if words.on_stage {
-        let ending = perform::main();
-        return if ending == std::process::ExitCode::SUCCESS { Ok(()) } else { Err(Failure::Said) };
+        return perform::main().map_err(|perform::Told| Failure::Said);
+    }
+    if let Some(part) = &words.act {
+        return actor::main(part).map_err(Failure::Say);
     }
     if words.list {
         list();

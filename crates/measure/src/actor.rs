@@ -1,0 +1,215 @@
+//! Who acts in a lane: a client, a server, a flood. Each is a process of its own, this program started again in a host's
+//! namespace, so that its CPU time and its limits are its own.
+//!
+//! Orders are an argument (JSON), what became of them is JSON on standard output. Deliberately absent: the loads themselves,
+//! which are `portway-load`'s.
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use portway_lab::raw::{Raw, Segment};
+use portway_lab::topology::CLIENT4;
+use portway_lab::{Namespace, Process, Topology, portway, process};
+use portway_load::{Direction, Exchange, Length, Plan, ServeOptions, Server, Stop};
+use serde::{Deserialize, Serialize};
+
+use crate::load::PAGE;
+use crate::record::{Figures, Latency};
+
+/// The words that make this program an actor; its part follows.
+pub const WORDS: [&str; 2] = ["lab", "--act"];
+
+/// What an actor is to be.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Part {
+    /// A server on some addresses, TCP and UDP.
+    Serve(Vec<SocketAddr>),
+    /// A client.
+    Call(Call),
+    /// SYNs from nobody.
+    Flood(SocketAddr),
+}
+
+/// What a client is to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Call {
+    /// Whom it calls.
+    pub target: SocketAddr,
+    /// What it asks.
+    pub asked: Asked,
+    /// How many at a time.
+    pub concurrency: u32,
+    /// How many a second, if not as fast as answers come.
+    pub rate: Option<f64>,
+    /// How many in all, if not as many as there is time for.
+    pub count: Option<u64>,
+    /// How long.
+    pub seconds: f64,
+}
+
+impl Default for Call {
+    /// A new connection for every request, 64 at a time.
+    fn default() -> Self {
+        let target = (Ipv4Addr::UNSPECIFIED, 0).into();
+        Self { target, asked: Asked::Connections, concurrency: 64, rate: None, count: None, seconds: 1.0 }
+    }
+}
+
+/// What a client asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Asked {
+    /// A page, on a connection of its own.
+    Connections,
+    /// Pages, on connections that stay.
+    Keepalive,
+    /// To take a stream.
+    Up,
+    /// For a stream.
+    Down,
+    /// To send datagrams back.
+    Udp {
+        /// Bytes of each.
+        size: usize,
+    },
+    /// Nothing.
+    Idle,
+}
+
+/// SYNs a second of a flood.
+const FLOOD: u64 = 20_000;
+
+/// A server on these addresses, which begins to be one. It dies with the thread that calls this.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn serve(host: &Namespace, on: &[SocketAddr]) -> Process {
+    Process::start(&mut command(host, &Part::Serve(on.to_vec())))
+}
+
+/// A client does what it is told: what became of it.
+///
+/// # Panics
+/// When it could not do it at all, with what it said.
+pub fn call(host: &Namespace, call: &Call) -> Figures {
+    let said = process::run(&mut command(host, &Part::Call(call.clone())));
+    serde_json::from_str(&said)
+        .unwrap_or_else(|error| panic!("what the client said is no outcome ({error}): {said}"))
+}
+
+/// The same while SYNs from nobody arrive there.
+///
+/// # Panics
+/// When the flood does not begin.
+pub fn flooded(net: &Topology, on: SocketAddr, load: impl FnOnce() -> Figures) -> Figures {
+    // Answers go to the client's host, which has no such address and forwards nothing: they end there in silence. If they found
+    // no way the gateway would not even begin to answer.
+    net.gateway.ip(&format!("route replace 198.18.0.0/15 via {CLIENT4} dev lan"));
+    let flood = Process::start(&mut command(net.client(), &Part::Flood(on)));
+    let figures = load();
+    drop(flood);
+    figures
+}
+
+fn command(host: &Namespace, part: &Part) -> std::process::Command {
+    let mut command = host.command(portway::binary());
+    command.args(WORDS).arg(serde_json::to_string(part).unwrap_or_default());
+    command
+}
+
+/// An actor, from its part to its end; what became of it is on standard output.
+///
+/// # Errors
+/// Why it could not act.
+pub fn main(part: &str) -> Result<(), String> {
+    let part = serde_json::from_str::<Part>(part).map_err(|error| error.to_string())?;
+    let said = act(part)?;
+    writeln!(io::stdout(), "{said}").map_err(|error| error.to_string())
+}
+
+fn act(part: Part) -> Result<String, String> {
+    match part {
+        Part::Serve(on) => {
+            let options = ServeOptions { listen: on, page: PAGE, threads: 1 };
+            let _server = Server::start(&options).map_err(|error| error.to_string())?;
+            // Until it is killed.
+            loop {
+                thread::park();
+            }
+        }
+        Part::Call(call) => {
+            let outcome =
+                portway_load::run(&call.plan(), &Stop::new(), |_| ()).map_err(|error| error.to_string())?;
+            serde_json::to_string(&figures(outcome)).map_err(|error| error.to_string())
+        }
+        Part::Flood(on) => match on {
+            SocketAddr::V4(on) => flood(on).map_err(|error| format!("flood {on}: {error}")),
+            SocketAddr::V6(_) => Err("a flood is IPv4".to_owned()),
+        },
+    }
+}
+
+impl Call {
+    fn plan(&self) -> Plan {
+        let page = || Exchange::get(self.target.ip().to_string(), "/");
+        let load = match self.asked {
+            Asked::Connections => portway_load::Load::Connections(page()),
+            Asked::Keepalive => portway_load::Load::Keepalive(page()),
+            Asked::Up => portway_load::Load::Bulk(Direction::Up),
+            Asked::Down => portway_load::Load::Bulk(Direction::Down),
+            Asked::Udp { size } => portway_load::Load::Udp { size, fresh: false },
+            Asked::Idle => portway_load::Load::Idle,
+        };
+        let length = self.count.map_or(Length::Time(Duration::from_secs_f64(self.seconds)), Length::Count);
+        // Warming up is a run of its own: CPU time is that of a whole process.
+        let plan = Plan {
+            concurrency: self.concurrency,
+            rate: self.rate,
+            length,
+            warm_up: Duration::ZERO,
+            ..Plan::new(self.target, load)
+        };
+        // What waits for a dead backend must not outlive the run by much.
+        if self.rate.is_some() {
+            Plan { timeout: Duration::from_secs(1), connect_timeout: Duration::from_secs(1), ..plan }
+        } else {
+            plan
+        }
+    }
+}
+
+fn figures(outcome: portway_load::Outcome) -> Figures {
+    let latency = |latency: portway_load::Latency| Latency {
+        p50: latency.p50,
+        p90: latency.p90,
+        p99: latency.p99,
+        p999: latency.p999,
+        max: latency.max,
+        steps: latency.steps,
+    };
+    Figures {
+        seconds: outcome.seconds,
+        done: outcome.done,
+        bytes: outcome.sent + outcome.received,
+        errors: outcome.errors.iter().map(|(kind, count)| (kind.to_string(), count)).collect(),
+        latency: outcome.latency.map(latency),
+        ..Figures::default()
+    }
+}
+
+/// SYNs from ever new addresses of 198.18.0.0/15 (RFC 2544: never a true client's), until it is killed.
+fn flood(on: std::net::SocketAddrV4) -> io::Result<String> {
+    let raw = Raw::open()?;
+    let start = Instant::now();
+    for nth in 0_u64.. {
+        while nth > FLOOD * start.elapsed().as_millis() as u64 / 1000 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let from = Ipv4Addr::from_bits(u32::from_be_bytes([198, 18, 0, 1]) + (nth % 100_000) as u32);
+        let source = std::net::SocketAddrV4::new(from, 1024 + (nth % 30_000) as u16);
+        // A full queue of the interface loses some, as a flood's do.
+        let _ = raw.send(&Segment::syn(source, on));
+    }
+    Ok(String::new())
+}

@@ -1,0 +1,212 @@
+//! The configurations of the forwarders, as text, which is also how the record shows them.
+//!
+//! Fairness is here: proxies have as many threads as the machine has CPUs, queues are long enough for the loads, no time limit
+//! ends a connection during a run, and a pool is watched as closely by each forwarder that can watch one. Pure.
+
+use std::fmt::Write;
+
+use portway_lab::Engine;
+
+use super::setup::{
+    FORWARDS, Forward, GATEWAY, POOL, SERVER, SOURCE, STREAM_MODULE, Setting, backend, others,
+};
+use crate::load;
+
+impl Setting {
+    /// The backends of the pool, address and port; none without a pool.
+    fn pool(self) -> Vec<String> {
+        (0..self.backends).map(|nth| format!("{}:{}", backend(nth), POOL.target)).collect()
+    }
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// iptables-restore.
+pub fn iptables(setting: Setting) -> String {
+    let mut script = String::from("*nat\n");
+    for (address, port) in others(setting.rules) {
+        let _ = writeln!(
+            script,
+            "-A PREROUTING -d {address} -p tcp --dport {port} -j DNAT --to-destination {SERVER}:80"
+        );
+    }
+    for forward in FORWARDS {
+        let (protocol, listen, target) = (forward.protocol(), forward.listen, forward.target);
+        let _ = writeln!(
+            script,
+            "-A PREROUTING -d {GATEWAY} -p {protocol} --dport {listen} -j DNAT --to-destination {SERVER}:{target}"
+        );
+    }
+    let pool = setting.pool();
+    for (nth, target) in pool.iter().enumerate() {
+        // Of what the rules before have let pass, one in as many as are left.
+        let left = pool.len() - nth;
+        let share = if left > 1 {
+            format!("-m statistic --mode nth --every {left} --packet 0 ")
+        } else {
+            String::new()
+        };
+        let _ = writeln!(
+            script,
+            "-A PREROUTING -d {GATEWAY} -p tcp --dport {} {share}-j DNAT --to-destination {target}",
+            POOL.listen
+        );
+    }
+    for protocol in ["tcp", "udp"] {
+        let _ = writeln!(script, "-A POSTROUTING -o wan -p {protocol} -j SNAT --to-source {SOURCE}");
+    }
+    script + "COMMIT\n"
+}
+
+/// nft. Many rules are one rule and a map, as one writes them by hand.
+pub fn nft(setting: Setting) -> String {
+    let mut script = String::from("table ip lab {\n");
+    let each = |forward: Forward| (forward.protocol(), forward.listen, forward.target);
+    if setting.rules > 0 {
+        script += " map targets {\n  type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service\n  elements = {\n";
+        for (address, port) in others(setting.rules) {
+            let _ = writeln!(script, "   {address} . tcp . {port} : {SERVER} . 80,");
+        }
+        for (protocol, listen, target) in FORWARDS.map(each) {
+            let _ = writeln!(script, "   {GATEWAY} . {protocol} . {listen} : {SERVER} . {target},");
+        }
+        script += "  }\n }\n";
+    }
+    script += " chain pre {\n  type nat hook prerouting priority -100;\n";
+    if setting.rules > 0 {
+        script += "  dnat ip to ip daddr . meta l4proto . th dport map @targets\n";
+    } else {
+        for (protocol, listen, target) in FORWARDS.map(each) {
+            let _ =
+                writeln!(script, "  ip daddr {GATEWAY} {protocol} dport {listen} dnat to {SERVER}:{target}");
+        }
+    }
+    if setting.backends > 0 {
+        let members: Vec<String> =
+            (0..setting.backends).map(|nth| format!("{nth} : {}", backend(nth))).collect();
+        let _ = writeln!(
+            script,
+            "  ip daddr {GATEWAY} tcp dport {} dnat to numgen inc mod {} map {{ {} }}:{}",
+            POOL.listen,
+            setting.backends,
+            members.join(", "),
+            POOL.target
+        );
+    }
+    script
+        + " }\n chain post {\n  type nat hook postrouting priority 100;\n  oifname \"wan\" masquerade\n }\n}\n"
+}
+
+/// A script. IPVS translates the destination (`-m`); the source is SNAT's, which sees packets of IPVS only if they are in
+/// conntrack.
+pub fn ipvs(setting: Setting) -> String {
+    let mut script = String::from("sysctl -qw net.ipv4.vs.conntrack=1\n");
+    for forward in FORWARDS {
+        let flag = if forward.udp { 'u' } else { 't' };
+        let _ = writeln!(script, "ipvsadm -A -{flag} {GATEWAY}:{} -s rr", forward.listen);
+        let _ = writeln!(
+            script,
+            "ipvsadm -a -{flag} {GATEWAY}:{} -r {SERVER}:{} -m",
+            forward.listen, forward.target
+        );
+    }
+    if setting.rules > 0 {
+        script += "ipvsadm -R <<END\n";
+        for (address, port) in others(setting.rules) {
+            let _ =
+                writeln!(script, "-A -t {address}:{port} -s rr\n-a -t {address}:{port} -r {SERVER}:80 -m");
+        }
+        script += "END\n";
+    }
+    let pool = setting.pool();
+    if !pool.is_empty() {
+        let _ = writeln!(script, "ipvsadm -A -t {GATEWAY}:{} -s rr", POOL.listen);
+    }
+    for target in pool {
+        let _ = writeln!(script, "ipvsadm -a -t {GATEWAY}:{} -r {target} -m", POOL.listen);
+    }
+    script + &format!("iptables -t nat -A POSTROUTING -o wan -m ipvs --ipvs -j SNAT --to-source {SOURCE}\n")
+}
+
+/// haproxy.cfg.
+pub fn haproxy(setting: Setting, options: &str) -> String {
+    let mut text = format!(
+        "global\n nbthread {}\n maxconn {}\ndefaults\n mode tcp\n{options} timeout connect 5s\n timeout client 1h\n \
+         timeout server 1h\n",
+        cpus(),
+        load::at_a_time()
+    );
+    let listen = |port: u16| format!("listen port{port}\n bind {GATEWAY}:{port} backlog 4096\n");
+    for forward in FORWARDS.into_iter().filter(|forward| !forward.udp) {
+        text += &format!("{} server s {SERVER}:{}\n", listen(forward.listen), forward.target);
+    }
+    for (address, port) in others(setting.rules) {
+        let _ = writeln!(text, "listen {address}-{port}\n bind {address}:{port}\n server s {SERVER}:80");
+    }
+    let pool = setting.pool();
+    if !pool.is_empty() {
+        text += &listen(POOL.listen);
+        text += " option redispatch 1\n";
+    }
+    let check =
+        if setting.checked { " check inter 250ms fastinter 100ms downinter 100ms fall 2 rise 1" } else { "" };
+    for (nth, target) in pool.iter().enumerate() {
+        let _ = writeln!(text, " server s{nth} {target}{check}");
+    }
+    text
+}
+
+/// nginx.conf. Its checks are passive.
+pub fn nginx_stream(setting: Setting) -> String {
+    let mut text = format!(
+        "load_module {STREAM_MODULE};\nworker_processes {};\nevents {{ worker_connections 19000; }}\nstream {{\n proxy_timeout 1h;\n",
+        cpus()
+    );
+    for forward in FORWARDS {
+        let kind = if forward.udp { "udp reuseport" } else { "backlog=4096 reuseport" };
+        let (listen, target) = (forward.listen, forward.target);
+        let _ =
+            writeln!(text, " server {{ listen {GATEWAY}:{listen} {kind}; proxy_pass {SERVER}:{target}; }}");
+    }
+    for (address, port) in others(setting.rules) {
+        let _ = writeln!(text, " server {{ listen {address}:{port}; proxy_pass {SERVER}:80; }}");
+    }
+    let pool = setting.pool();
+    if !pool.is_empty() {
+        text += " upstream pool {\n";
+        for target in &pool {
+            let _ = writeln!(text, "  server {target} max_fails=1 fail_timeout=1s;");
+        }
+        let _ = writeln!(
+            text,
+            " }}\n server {{ listen {GATEWAY}:{} backlog=4096 reuseport; proxy_pass pool; }}",
+            POOL.listen
+        );
+    }
+    text + "}\n"
+}
+
+/// Portway's file.
+pub fn portway(engine: Engine, setting: Setting) -> String {
+    // The client has all the ports there are, and each waits a minute at the server before it may come again: the engine gets
+    // nearly as many for its one address, as conntrack has. Some are left to the host itself.
+    let mut file =
+        if engine.is_ebpf() { "[ebpf]\nsource-ports = '1024-64000'\n".to_owned() } else { String::new() };
+    for (address, port) in others(setting.rules) {
+        file += &engine.forward(&format!("{address}:{port}"), &format!("{SERVER}:80"));
+    }
+    for forward in FORWARDS {
+        let listen = format!("{}/{GATEWAY}:{}", forward.protocol(), forward.listen);
+        file += &engine.forward(&listen, &format!("{SERVER}:{}", forward.target));
+    }
+    let members: Vec<String> =
+        setting.pool().iter().map(|target| format!("{{ address = '{target}' }}")).collect();
+    if !members.is_empty() {
+        let check = "check = { type = 'tcp', interval = '250ms', interval-down = '100ms', timeout = '250ms', rise = 1, fall = 2 }";
+        let check = if setting.checked { check } else { "" };
+        file += &engine.pool(&format!("tcp/{GATEWAY}:{}", POOL.listen), &members, check);
+    }
+    file
+}
