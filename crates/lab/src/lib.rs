@@ -10,6 +10,7 @@
 pub mod cgroup;
 pub mod chance;
 pub mod client;
+mod counter;
 pub mod dns;
 pub mod engine;
 pub mod farm;

@@ -151,8 +151,7 @@ claims! {
     }
     time_wait {
         thousands: nftables ebpf xdp proxy;
-        // Of the proxy too, once it is known why it needed over 900 ms in one of a dozen runs.
-        same_port: nftables ebpf xdp;
+        same_port: nftables ebpf xdp proxy;
         same_port_of_others: nftables ebpf xdp proxy;
     }
     upgrade {
