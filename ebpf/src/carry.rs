@@ -24,6 +24,9 @@ pub trait Hook: Rewrite {
     /// The largest IP packet that this will be on the way.
     fn largest(self, headers: &Headers) -> u32;
 
+    /// Whether a packet of a flow has come to this host's link address.
+    fn is_for_host(self, record: &Record, direction: Direction) -> bool;
+
     /// Whether it can send what leaves by this way.
     fn can_send(self, way: &Way) -> bool;
 
@@ -147,7 +150,7 @@ pub fn on<P: Hook, const LINK: u32>(
     if packet.largest(headers) > out.mtu {
         return TOO_LARGE;
     }
-    if !packet.can_send(&out) {
+    if !packet.can_send(&out) || !packet.is_for_host(record, direction) {
         return P::PASS;
     }
     if new.source.is_ipv4() != headers.ipv4 {

@@ -9,15 +9,16 @@ use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use portway_datapath::abi::{Port, config_flags, port_flags, rule_flags};
+use portway_datapath::abi::{config_flags, port_flags, rule_flags};
 use portway_datapath::table::Memory;
 use portway_datapath::tcp;
 
 use crate::answer::{Shape, write};
 use crate::carry::swapped;
 use crate::cookie::segment;
+use crate::fast::port;
 use crate::listen::listener;
-use crate::maps::{INTERFACES, PORTS, RULES};
+use crate::maps::RULES;
 use crate::memory::{self, Maps};
 use crate::packet::Packet;
 use crate::parse::{Headers, Parsed, parse};
@@ -64,15 +65,13 @@ fn answer<const LINK: u32>(packet: Xdp) -> i32 {
         return Xdp::PASS;
     }
     let Some(rule) = flooded(packet, headers) else { return Xdp::PASS };
-    let Some(port) = port(packet) else { return Xdp::PASS };
+    let sends = port_flags::XDP | port_flags::XDP_TX;
+    let Some(port) = port(packet).filter(|port| port.flags & sends != 0) else { return Xdp::PASS };
     let Some(segment) = segment::<Xdp, LINK>(packet, headers) else { return Xdp::PASS };
     headers.tuple = swapped(&headers.tuple);
     let Some(link) = packet.window::<14>(0) else { return Xdp::PASS };
-    let (first, last) = (link.get::<u32, 6>(), link.get::<u16, 10>());
-    let own = port.link;
-    if link.get::<u32, 0>() != u32::from_ne_bytes([own[0], own[1], own[2], own[3]])
-        || link.get::<u16, 4>() != u16::from_ne_bytes([own[4], own[5]])
-    {
+    let (first, last, own) = (link.get::<u32, 6>(), link.get::<u16, 10>(), port.link);
+    if !packet.is_to(port) {
         return Xdp::PASS;
     }
     if !write::<Xdp, LINK>(packet, headers.ipv4, &headers.tuple, &segment) {
@@ -108,14 +107,4 @@ fn flooded(packet: Xdp, headers: &Headers) -> Option<u32> {
         return None;
     }
     Some(id)
-}
-
-/// The port that the packet came in by, if frames can be sent there.
-#[inline(always)]
-fn port(packet: Xdp) -> Option<Port> {
-    // SAFETY: the map's value.
-    let number = unsafe { *INTERFACES.get_ptr(&packet.interface())? };
-    let port = *PORTS.get(number)?;
-    let sends = port_flags::XDP | port_flags::XDP_TX;
-    (port.interface == packet.interface() && port.flags & sends != 0).then_some(port)
 }

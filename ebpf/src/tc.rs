@@ -3,7 +3,8 @@
 use aya_ebpf::bindings::bpf_redir_neigh;
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh};
 use core::sync::atomic::Ordering::Relaxed;
-use portway_datapath::abi::{Drop, port_flags};
+use portway_datapath::abi::{Drop, Record, port_flags};
+use portway_datapath::record::Direction;
 use portway_datapath::table::Memory;
 use portway_datapath::tcp::flags;
 
@@ -154,6 +155,12 @@ impl Hook for Skb {
             0 => headers.length,
             segment => headers.before_payload + segment,
         }
+    }
+
+    #[inline(always)]
+    fn is_for_host(self, _record: &Record, _direction: Direction) -> bool {
+        // The kernel has said so of every packet that gets here (`enter`).
+        true
     }
 
     #[inline(always)]

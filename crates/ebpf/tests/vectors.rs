@@ -513,6 +513,35 @@ fn fragments_are_carried_in_order_and_never_mangled() {
     }
 }
 
+/// At XDP nobody has compared the link address yet. Whether the flow's answers are known to leave by the port that the packet
+/// came in by or not: the program finds the port in another way then.
+#[test]
+fn frames_to_other_link_addresses_are_not_carried_at_xdp() {
+    let mut bench = Bench::new("");
+    let mut random = Random(12);
+    for round in 0..40_u16 {
+        let (ipv4, tcp) = KINDS[usize::from(round) % 4];
+        let ends = ends(ipv4, tcp, 52_000 + round);
+        begin(&mut bench, &mut random, &ends, tcp);
+        for answered in [tcp, true] {
+            let packet = any(&mut random, ipv4, tcp, flags::ACK).between(ends.arriving(true));
+            let packet = Packet { ip: reference::Ip { options: Vec::new(), ..packet.ip }, ..packet };
+            let mut frame = bench.arriving(true, &packet.bytes());
+            let ran = bench.run(Program::XdpEthernet, true, &frame);
+            assert_eq!(ran.result, XDP_REDIRECT, "answered: {answered}, {packet:?}");
+            for bit in 0..48 {
+                frame[bit / 8] ^= 1 << (bit % 8);
+                let ran = bench.run(Program::XdpEthernet, true, &frame);
+                assert_eq!((ran.result, ran.packet == frame), (XDP_PASS, true), "bit {bit} of {packet:?}");
+                frame[bit / 8] ^= 1 << (bit % 8);
+            }
+            let packet = any(&mut random, ipv4, tcp, flags::ACK).between(ends.arriving(false));
+            let frame = bench.arriving(false, &packet.bytes());
+            assert_eq!(bench.run(Program::TcEthernet, false, &frame).result, TC_REDIRECT);
+        }
+    }
+}
+
 /// Packets that are none of our business.
 fn foreign(random: &mut Random, bench: &Bench, ends: &Ends) -> Vec<u8> {
     let ipv4 = ends.client.is_ipv4();

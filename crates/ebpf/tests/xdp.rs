@@ -82,3 +82,48 @@ fn an_xdp_program_of_somebody_else_stays_and_tc_does_all_of_it() {
     lab.gateway.within(|| engine.clear()).unwrap();
     assert_eq!(xdp(&lab, "lan"), Some(before));
 }
+
+/// A switch that does not know where somebody is floods his frames, and who listens to everything gets them: the gateway must not
+/// be a second one that carries them.
+#[test]
+fn frames_to_other_link_addresses_are_not_carried() {
+    for attach in ["tc", "xdp"] {
+        let lab = Lab::new();
+        let _server = lab.serve(5353);
+        finish_checksums(&lab);
+        for end in [&lab.client, &lab.server] {
+            end.run("ethtool -K eth0 gro on");
+        }
+        lab.gateway.ip("link set lan promisc on");
+        let (mut engine, _) = lab.engine();
+        let file =
+            rule("dns", "udp/10.1.0.1:53", "10.2.0.2:5353") + &format!("[ebpf]\nattach = '{attach}'\n");
+        apply(&lab.gateway, &mut engine, &plan(&file)).unwrap();
+        let mut figures = || {
+            let snapshot = lab.gateway.within(|| engine.observer().unwrap().observe().unwrap());
+            snapshot.rules["dns"]
+        };
+        let socket = lab.bind("10.1.0.2:0", "10.1.0.1:53");
+        let ask = |word: &[u8]| {
+            socket.send(word).unwrap();
+            let mut bytes = [0; 100];
+            socket.recv(&mut bytes).map(|length| bytes[..length].to_vec())
+        };
+        for _ in 0..3 {
+            assert_eq!(ask(b"here").unwrap(), b"here");
+        }
+        let before = figures();
+        let right = lab.gateway.run("cat /sys/class/net/lan/address");
+        let neighbour = |link: &str| {
+            lab.client.ip(&format!("neighbour replace 10.1.0.1 lladdr {link} dev eth0 nud permanent"));
+        };
+        neighbour("02:09:09:09:09:09");
+        socket.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+        let answer = ask(b"elsewhere");
+        assert!(answer.is_err(), "{attach}: answered: {answer:?}");
+        assert_eq!(figures(), before, "{attach}: counted");
+        neighbour(right.trim());
+        assert_eq!(ask(b"here").unwrap(), b"here", "{attach}");
+        lab.gateway.within(|| engine.clear()).unwrap();
+    }
+}
