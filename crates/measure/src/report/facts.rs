@@ -1,0 +1,149 @@
+//! What a report says besides figures: on which machine, with what, what is missing, how to repeat it, how to read it.
+
+use super::document::{Block, Table};
+use super::words;
+use crate::record::{Mode, Record};
+use crate::rounds::QUIET;
+
+/// The heading of it all.
+pub fn title(record: &Record) -> String {
+    let day = record.started.get(..10).unwrap_or(&record.started);
+    format!("Ways to forward a port, and what each costs: {day}")
+}
+
+/// What comes first.
+pub fn head(record: &Record) -> Vec<Block> {
+    let host = &record.host;
+    let mut blocks = vec![Block::Heading(1, title(record))];
+    let machine =
+        host.hypervisor.as_ref().map_or(String::new(), |kind| format!(", a virtual machine ({kind})"));
+    blocks.push(Block::Paragraph(format!(
+        "{} lanes under {} loads on {} CPUs ({}), {} of memory, Linux {}{machine}. Measured by Portway {}, begun {}, in {}.",
+        record.lanes.len(),
+        record.loads().len(),
+        host.cpus,
+        host.cpu,
+        words::bytes(host.memory as f64),
+        host.kernel,
+        record.portway,
+        record.started,
+        words::duration(record.seconds),
+    )));
+    blocks.push(Block::Paragraph(match record.mode {
+        Mode::Time => "Figures are times of this machine. Client, gateway and server are network namespaces on it, so compare \
+                       the lanes with each other rather than their absolute figures with another machine's."
+            .to_owned(),
+        Mode::Exact => "Figures are instructions of an emulated machine, which counts them: they do not depend on the machine \
+                        below it or on what else runs there, and say nothing of caches."
+            .to_owned(),
+    }));
+    blocks.extend(warnings(record).into_iter().map(Block::Warning));
+    blocks
+}
+
+/// What a reader must know before believing a figure.
+fn warnings(record: &Record) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(busy) = record.background().filter(|_| record.is_disturbed()) {
+        warnings.push(format!(
+            "not a quiet machine. Others kept {} CPUs busy before the runs (middle half {} to {}; {QUIET} would be quiet). \
+             Rates and times suffer, CPU time per connection suffers less.",
+            words::figure(busy.median),
+            words::figure(busy.low),
+            words::figure(busy.high),
+        ));
+    }
+    let rounds = record.runs.iter().map(|run| run.round).collect::<std::collections::BTreeSet<_>>().len();
+    if rounds < record.least_rounds() {
+        warnings.push(format!(
+            "{rounds} rounds decide nothing. It takes {}, and five to compare runs.",
+            record.least_rounds()
+        ));
+    }
+    if record.runs.is_empty() {
+        warnings.push("nothing was measured.".to_owned());
+    }
+    warnings
+}
+
+/// What comes last but for the advice.
+pub fn tail(record: &Record) -> Vec<Block> {
+    let mut blocks = vec![Block::Heading(2, "What was compared, and on what".to_owned())];
+    let mut lanes = Table::new("Lanes", &["lane", "what it is", "adds to"]);
+    for lane in &record.lanes {
+        let base = lane.base.clone().unwrap_or_else(|| "nothing: a base".to_owned());
+        lanes.rows.push(vec![lane.name.clone(), lane.title.clone(), base]);
+    }
+    blocks.push(Block::Table(lanes));
+    for lane in record.lanes.iter().filter(|lane| !lane.configuration.is_empty()) {
+        let code = Block::Code(lane.configuration.clone());
+        blocks.push(Block::Details(format!("Configuration of {}", lane.name), vec![code]));
+    }
+    if !record.left_out.is_empty() {
+        blocks.push(Block::Heading(3, "Left out".to_owned()));
+        let item = |left: &crate::record::LeftOut| format!("{}: {}.", left.name, left.why);
+        blocks.push(Block::List(record.left_out.iter().map(item).collect()));
+    }
+    blocks.push(Block::Heading(3, "Machine".to_owned()));
+    let mut facts = Table::new("Programs and settings", &["what", "as it was"]);
+    let mut fact = |name: &str, value: String| facts.rows.push(vec![name.to_owned(), value]);
+    fact("kernel", record.host.kernel.clone());
+    fact("processor", format!("{}, {} of them", record.host.cpu, record.host.cpus));
+    for (name, value) in record.host.programs.iter().chain(&record.host.settings) {
+        fact(name, value.clone());
+    }
+    blocks.push(Block::Table(facts));
+    blocks.push(Block::Heading(2, "How to repeat it".to_owned()));
+    blocks.push(Block::Code(record.command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")));
+    blocks.push(Block::Paragraph(
+        "It needs root and the programs above. All of it happens in namespaces that end with it.".to_owned(),
+    ));
+    blocks.push(Block::Heading(2, "How to read it".to_owned()));
+    blocks.push(Block::List(reading(record)));
+    blocks
+}
+
+fn reading(record: &Record) -> Vec<String> {
+    let base = "What a lane adds is the difference to its base lane in the same round: the same hosts and wires without a \
+                forwarder.";
+    let mut items = vec![
+        "Each lane runs in every round, so that a machine that slows down slows all of them. A figure is the median of the \
+         rounds; brackets, and whiskers in plots, hold their middle half (quartiles after Hyndman and Fan 1996, type 7)."
+            .to_owned(),
+        base.to_owned(),
+        "CPU is that of client, forwarder and server with the kernel's work for them. Kernel is system time and softirq, \
+         programs is user time."
+            .to_owned(),
+        "Too wide to tell: the middle half reaches over the figure in question. Rounds that stand out (further than one and a \
+         half widths of the middle half outside it; Tukey 1977) are shown and named, not dropped."
+            .to_owned(),
+        "Times count from when a request was due, so that a forwarder that stalls does not hide it (no coordinated omission)."
+            .to_owned(),
+        "GB are 10^9 bytes of payload, KiB and MiB are 1024 and 1024 squared bytes.".to_owned(),
+    ];
+    if record.mode == Mode::Exact {
+        items.push("One nanosecond of the emulated machine's clock is one instruction.".to_owned());
+    }
+    items
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |each: char| each.is_ascii_alphanumeric() || "-_./:=,@%+".contains(each);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_can_be_typed_again() {
+        assert_eq!(quoted("--rounds=5"), "--rounds=5");
+        assert_eq!(quoted("x=socat {listen} it's"), r"'x=socat {listen} it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}

@@ -1,0 +1,145 @@
+//! The sections of a report that hold figures.
+
+use super::document::{Block, NOTHING, Table};
+use super::{figures, tables, words};
+use crate::quantity::{Part, Percentile, Quantity};
+use crate::record::Record;
+use crate::subject;
+use crate::targets::TARGETS;
+
+/// The few figures that most want, of all lanes.
+pub fn glance(record: &Record) -> Vec<Block> {
+    let (time, bulk) =
+        (subject::Unit::Connection.cost(record.mode), subject::Unit::Gigabyte.cost(record.mode));
+    let mut table = Table::new(
+        "Median of the rounds, in brackets their middle half",
+        &[
+            "lane",
+            &format!("added CPU per new connection, {time}"),
+            &format!("added CPU per GB up, {bulk}"),
+            &format!("added CPU per GB down, {bulk}"),
+            "p99 of a new connection, ms",
+            "throughput up, Gbit/s",
+            "forwarder's memory, MiB",
+        ],
+    );
+    for lane in &record.lanes {
+        let added = |load| words::spread(&record.added(lane, load, None, Quantity::Cpu(Part::Total)));
+        let plain = |load, quantity| words::spread(&record.rounds(&lane.name, load, None, quantity));
+        table.rows.push(vec![
+            lane.name.clone(),
+            added("connections"),
+            added("bulk-up"),
+            added("bulk-down"),
+            plain("connections", Quantity::Percentile(Percentile::P99)),
+            plain("bulk-up", Quantity::Throughput),
+            plain("connections", Quantity::ForwarderMemory),
+        ]);
+    }
+    let table = table.compact();
+    if table.head.len() < 2 {
+        return Vec::new();
+    }
+    vec![Block::Heading(2, "At a glance".to_owned()), Block::Table(table)]
+}
+
+/// All about a load.
+pub fn load(record: &Record, name: &str) -> Vec<Block> {
+    let load = subject::subject(name);
+    let mut blocks = vec![Block::Heading(2, load.title.to_owned())];
+    let bases: Vec<String> = record
+        .lanes
+        .iter()
+        .filter(|lane| lane.base.is_none())
+        .filter_map(|lane| {
+            let cost = record.rounds(&lane.name, name, None, Quantity::Cpu(Part::Total)).summary()?.median;
+            Some(format!("{} {} {}", lane.name, words::figure(cost), load.unit.cost(record.mode)))
+        })
+        .collect();
+    let mut text = if load.what.is_empty() { String::new() } else { words::sentence(load.what) };
+    if !bases.is_empty() && !figures::is_held(&load) {
+        text += &format!(" Without a forwarder a {} costs: {}.", load.unit.word(), bases.join(", "));
+    }
+    if !text.is_empty() {
+        blocks.push(Block::Paragraph(text.trim().to_owned()));
+    }
+    let (drawings, table) = if figures::is_held(&load) {
+        (Vec::from_iter(figures::held_memory(record, name)), tables::held(record, name))
+    } else {
+        (figures::added_cost(record, name), tables::cost(record, name))
+    };
+    blocks.push(if drawings.is_empty() { Block::Table(table) } else { Block::Figure(drawings, table) });
+    if let Some(drawing) = figures::latency(record, name) {
+        blocks.push(Block::Figure(vec![drawing], tables::latency(record, name)));
+    }
+    if let Some(drawing) = figures::cpu_over_time(record, name) {
+        blocks.push(Block::Figure(vec![drawing], tables::cpu(record, name)));
+    }
+    let rest = tables::rest(record, name);
+    if rest.head.len() > 1 {
+        blocks.push(Block::Table(rest));
+    }
+    blocks
+}
+
+/// Cost along what grows.
+pub fn series(record: &Record) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    for (of, load) in record.series() {
+        if let Some(drawing) = figures::series(record, of, load) {
+            blocks.push(Block::Heading(3, format!("{} by {of}", subject::subject(load).title)));
+            blocks.push(Block::Figure(vec![drawing], tables::series(record, of, load)));
+        }
+    }
+    if !blocks.is_empty() {
+        blocks.insert(0, Block::Heading(2, "What grows with what".to_owned()));
+    }
+    blocks
+}
+
+/// What Portway promises, and whether this run shows it.
+pub fn targets(record: &Record) -> Vec<Block> {
+    let mut table = Table::new(
+        "Ratios within rounds: the median, in brackets the middle half",
+        &["what", "ratio", "at most", "verdict"],
+    );
+    for target in TARGETS {
+        let ratio = target.ratio(record);
+        if !ratio.is_empty() {
+            let verdict = target.verdict(record).words().to_owned();
+            table.rows.push(vec![target.title(), words::spread(&ratio), words::figure(target.most), verdict]);
+        }
+    }
+    if table.rows.is_empty() {
+        return Vec::new();
+    }
+    vec![Block::Heading(2, "What Portway promises".to_owned()), Block::Table(table)]
+}
+
+/// The rounds that stand out.
+pub fn outliers(record: &Record) -> Vec<Block> {
+    let mut items = Vec::new();
+    for load in record.loads() {
+        let unit = subject::subject(load).unit;
+        let quantity = Quantity::Cpu(Part::Total);
+        for lane in &record.lanes {
+            let rounds = record.rounds(&lane.name, load, None, quantity);
+            for (round, figure) in rounds.outliers() {
+                let middle =
+                    rounds.summary().map_or(NOTHING.to_owned(), |middle| words::figure(middle.median));
+                items.push(format!(
+                    "{}, {load}, round {}: {} {} per {}, where the median is {middle}.",
+                    lane.name,
+                    round,
+                    words::figure(figure),
+                    unit.cost(record.mode),
+                    unit.word(),
+                ));
+            }
+        }
+    }
+    if items.is_empty() {
+        return Vec::new();
+    }
+    vec![Block::Heading(2, "Rounds that stand out".to_owned()), Block::List(items)]
+}

@@ -1,0 +1,142 @@
+//! Whole reports of made records: files that are there, pages that are well-formed and fetch nothing, figures that are the
+//! ones that went in.
+
+mod made;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use portway_measure::record::{Figures, Record};
+use portway_measure::report;
+
+fn scratch(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&dir);
+    dir
+}
+
+/// The page, read by a parser of XML: what is well-formed to it is to a browser.
+fn parsed(html: &str) -> roxmltree::Document<'_> {
+    let options = roxmltree::ParsingOptions { allow_dtd: true, ..Default::default() };
+    roxmltree::Document::parse_with_options(html, options).expect("the page is well-formed")
+}
+
+#[test]
+fn everything_is_written() {
+    let record = made::record(5, 0.02, 1);
+    let dir = scratch("everything");
+    let written = report::write_all(&record, &dir).unwrap();
+    let back: Record = serde_json::from_slice(&std::fs::read(&written.record).unwrap()).unwrap();
+    assert!(back == record, "what was read is not what was written");
+    let files = |suffix: &str| {
+        let files = std::fs::read_dir(dir.join("plots")).unwrap().map(|each| each.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|of| of == suffix)).collect::<Vec<_>>()
+    };
+    assert_eq!((files("svg").len(), files("png").len()), (written.plots, written.plots));
+    for svg in files("svg") {
+        let text = std::fs::read_to_string(&svg).unwrap();
+        assert!(roxmltree::Document::parse(&text).is_ok(), "{}", svg.display());
+        let name = svg.file_name().unwrap().to_str().unwrap();
+        let markdown = std::fs::read_to_string(&written.markdown).unwrap();
+        assert!(markdown.contains(&format!("(plots/{name})")), "{name} is not in the Markdown");
+    }
+    for png in files("png") {
+        assert!(std::fs::read(&png).unwrap().starts_with(b"\x89PNG"), "{}", png.display());
+    }
+}
+
+#[test]
+fn the_page_is_well_formed_and_fetches_nothing() {
+    let html = report::html(&made::record(5, 0.02, 1));
+    let page = parsed(&html);
+    let mut ids = BTreeSet::new();
+    for node in page.descendants().filter(|node| node.is_element()) {
+        for attribute in node.attributes() {
+            let value = attribute.value();
+            match attribute.name() {
+                "href" => assert!(value.starts_with('#'), "a link leads out: {value}"),
+                "src" | "srcset" | "action" | "data" => {
+                    panic!("{} refers to {value}", node.tag_name().name())
+                }
+                "fill" | "style" if value.contains("url(") => assert!(value.contains("url(#"), "{value}"),
+                "id" => assert!(ids.insert(value.to_owned()), "the id {value} is there twice"),
+                name => assert!(!name.starts_with("on"), "a script: {name}"),
+            }
+        }
+        assert!(
+            !["script", "link", "iframe", "img", "object", "embed", "base"].contains(&node.tag_name().name())
+        );
+    }
+    for node in page.descendants() {
+        let attribute = |name: &str| node.attribute(name).unwrap_or("").to_owned();
+        for id in attribute("aria-labelledby").split_whitespace() {
+            assert!(ids.contains(id), "{id} labels and is not there");
+        }
+        if let Some(id) = attribute("href").strip_prefix('#') {
+            assert!(ids.contains(id), "{id} is linked and is not there");
+        }
+    }
+    let style: String =
+        page.descendants().filter(|node| node.has_tag_name("style")).filter_map(|node| node.text()).collect();
+    assert!(!style.contains("url(") && !style.contains("@import"), "the style fetches");
+    assert!(style.contains("prefers-color-scheme:dark"));
+}
+
+#[test]
+fn each_drawing_has_words_and_a_table_beside_it() {
+    let html = report::html(&made::record(5, 0.02, 1));
+    let page = parsed(&html);
+    let mut drawings = 0;
+    for svg in page.descendants().filter(|node| node.tag_name().name() == "svg") {
+        drawings += 1;
+        assert_eq!(svg.attribute("role"), Some("img"));
+        let words = svg.children().find(|node| node.tag_name().name() == "desc").and_then(|node| node.text());
+        assert!(words.is_some_and(|words| words.len() > 40), "{words:?}");
+        let pair = svg.ancestors().find(|node| node.attribute("class") == Some("pair")).unwrap();
+        assert!(pair.descendants().any(|node| node.has_tag_name("table")));
+    }
+    assert!(drawings >= 6, "{drawings}");
+    let levels: Vec<u32> = page
+        .descendants()
+        .filter_map(|node| node.tag_name().name().strip_prefix('h').and_then(|level| level.parse().ok()))
+        .collect();
+    assert_eq!(levels.first(), Some(&1));
+    assert!(
+        levels.windows(2).all(|pair| pair[1] <= pair[0] + 1),
+        "a level of headings is left out: {levels:?}"
+    );
+}
+
+#[test]
+fn names_from_outside_stay_text() {
+    let mut record = made::record(1, 0.0, 1);
+    let evil = "</svg><script>alert(1)</script>\u{0}|`";
+    record.lanes[2].name = evil.into();
+    record.host.cpu = evil.into();
+    record.left_out[0].why = evil.into();
+    record.runs.iter_mut().filter(|run| run.lane == "nft").for_each(|run| run.lane = evil.into());
+    let html = report::html(&record);
+    assert!(parsed(&html).descendants().all(|node| node.tag_name().name() != "script"));
+    report::write_all(&record, &scratch("outside")).unwrap();
+}
+
+#[test]
+fn a_record_without_figures_makes_a_report_without_them() {
+    let mut record = made::record(3, 0.02, 1);
+    for (place, run) in record.runs.iter_mut().enumerate() {
+        match place % 4 {
+            0 => run.figures = Figures::default(),
+            1 => (run.figures.cpu, run.figures.latency) = (None, None),
+            2 => run.moments.clear(),
+            _ => (run.figures.seconds, run.figures.done) = (f64::NAN, 0),
+        }
+    }
+    let empty = Record { runs: Vec::new(), lanes: Vec::new(), ..record.clone() };
+    for record in [record, empty] {
+        let html = report::html(&record);
+        parsed(&html);
+        for text in [html, report::markdown(&record)] {
+            assert!(!text.contains("NaN") && !text.contains("inf "), "a figure that is no number");
+        }
+    }
+}
