@@ -25,5 +25,4 @@ mod schedule;
 pub mod stage;
 pub mod stats;
 pub mod subject;
-pub mod table;
 pub mod targets;

@@ -3,10 +3,10 @@
 //! Whatever ends a run, what was measured until then is a record that says what is missing. Deliberately absent: anything
 //! measured here.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::{Instant, SystemTime};
-use std::{fs, thread};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -114,16 +114,4 @@ fn listen(news: &Receiver<News>, record: &mut Record) -> Ending {
 pub fn default_out(record: &Record) -> PathBuf {
     let date: String = record.started.chars().filter(|c| *c != ':').take(15).collect();
     PathBuf::from(format!("portway-lab-{date}"))
-}
-
-/// Writes a record into a directory, which is made.
-///
-/// # Errors
-/// The file, and what the kernel says.
-pub fn write(record: &Record, out: &Path) -> Result<(), String> {
-    let file = out.join("record.json");
-    let said = |error: std::io::Error| format!("write {}: {error}", file.display());
-    fs::create_dir_all(out).map_err(said)?;
-    let text = serde_json::to_string_pretty(record).map_err(|error| error.to_string())?;
-    fs::write(&file, text + "\n").map_err(said)
 }

@@ -2,7 +2,7 @@
 
 use super::document::{Block, Table};
 use super::words;
-use crate::record::{Mode, Record};
+use crate::record::{LeftOut, Mode, Record};
 use crate::rounds::QUIET;
 
 /// The heading of it all.
@@ -37,12 +37,12 @@ pub fn head(record: &Record) -> Vec<Block> {
                         below it or on what else runs there, and say nothing of caches."
             .to_owned(),
     }));
-    blocks.extend(warnings(record).into_iter().map(Block::Warning));
+    blocks.extend(warnings(record));
     blocks
 }
 
 /// What a reader must know before believing a figure.
-fn warnings(record: &Record) -> Vec<String> {
+pub fn warnings(record: &Record) -> Vec<Block> {
     let mut warnings = Vec::new();
     if let Some(busy) = record.background().filter(|_| record.is_disturbed()) {
         warnings.push(format!(
@@ -63,7 +63,7 @@ fn warnings(record: &Record) -> Vec<String> {
     if record.runs.is_empty() {
         warnings.push("nothing was measured.".to_owned());
     }
-    warnings
+    warnings.into_iter().map(Block::Warning).collect()
 }
 
 /// What comes last but for the advice.
@@ -79,11 +79,7 @@ pub fn tail(record: &Record) -> Vec<Block> {
         let code = Block::Code(lane.configuration.clone());
         blocks.push(Block::Details(format!("Configuration of {}", lane.name), vec![code]));
     }
-    if !record.left_out.is_empty() {
-        blocks.push(Block::Heading(3, "Left out".to_owned()));
-        let item = |left: &crate::record::LeftOut| format!("{}: {}.", left.name, left.why);
-        blocks.push(Block::List(record.left_out.iter().map(item).collect()));
-    }
+    blocks.extend(left_out(record));
     blocks.push(Block::Heading(3, "Machine".to_owned()));
     let mut facts = Table::new("Programs and settings", &["what", "as it was"]);
     let mut fact = |name: &str, value: String| facts.rows.push(vec![name.to_owned(), value]);
@@ -101,6 +97,16 @@ pub fn tail(record: &Record) -> Vec<Block> {
     blocks.push(Block::Heading(2, "How to read it".to_owned()));
     blocks.push(Block::List(reading(record)));
     blocks
+}
+
+/// What is missing, and why.
+pub fn left_out(record: &Record) -> Vec<Block> {
+    let item = |left: &LeftOut| format!("{}: {}.", left.name, left.why);
+    let items: Vec<String> = record.left_out.iter().map(item).collect();
+    if items.is_empty() {
+        return Vec::new();
+    }
+    vec![Block::Heading(3, "Left out".to_owned()), Block::List(items)]
 }
 
 fn reading(record: &Record) -> Vec<String> {

@@ -82,7 +82,16 @@ pub fn write_all(record: &Record, dir: &Path) -> Result<Written, WriteError> {
     Ok(Written { html, markdown, record: record_at, plots: count })
 }
 
-/// The report as Markdown, which reads well in a terminal.
+/// What is said where the command was typed: the few figures that most want, and what follows.
+pub fn brief(record: &Record) -> String {
+    let mut blocks = facts::warnings(record);
+    blocks.extend(sections::glance(record));
+    blocks.extend(sections::targets(record));
+    blocks.extend(facts::left_out(record));
+    markdown::markdown(&blocks)
+}
+
+/// The report as Markdown.
 pub fn markdown(record: &Record) -> String {
     markdown::markdown(&document(record))
 }

@@ -4,7 +4,7 @@ use portway_measure::lane::Scheme;
 use portway_measure::load::Load;
 use portway_measure::options::{Options, Scale};
 use portway_measure::run::{self, Ending};
-use portway_measure::{actor, perform, table};
+use portway_measure::{actor, perform, report as reports};
 
 use super::args::Lab;
 use super::{Failure, report};
@@ -36,9 +36,9 @@ pub(super) fn run(words: Lab) -> Result<(), Failure> {
         return Err(Failure::Say(reason));
     }
     let out = words.out.unwrap_or_else(|| run::default_out(&record));
-    run::write(&record, &out)?;
-    report::say(&table::render(&record));
-    report::say(&format!("written to {}", out.display()));
+    let written = reports::write_all(&record, &out)?;
+    report::say(&reports::brief(&record));
+    report::say(&format!("written: {}", written.html.display()));
     match ending {
         Ending::Complete => Ok(()),
         Ending::Interrupted => Err("interrupted; what was measured until then is written".into()),
