@@ -1,8 +1,9 @@
 //! Streams without an end, to the target or from it.
 //!
-//! What counts are bytes that the kernel took (up) or gave (down) within the time. What it holds in its buffers is as much
-//! at both ends of the time, so it cancels out. Streams end by a reset, which throws away what is still on its way: the next
-//! run begins on an idle path.
+//! What counts are bytes that have arrived within the time: down, those that were read here; up, those that the server says
+//! to have read (a report every 10 ms, so that both ends of the time are known to that), or, of a server that says nothing,
+//! those that the kernel took. Streams end by a reset, which throws away what is still on its way: the next run begins on an
+//! idle path.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,7 +17,7 @@ use crate::context::{Context, Shared, Tally};
 use crate::outcome::{ErrorKind, nanoseconds};
 use crate::plan::{Direction, Length, Plan};
 use crate::socket::Route;
-use crate::stamp::{Stamp, Wish, filler};
+use crate::stamp::{REPORT, Stamp, Wish, filler};
 
 /// Bytes per system call, as iperf3 has it, and calls per turn.
 const PIECE: usize = 128 << 10;
@@ -36,6 +37,10 @@ struct Stream {
     generation: u32,
     stage: Stage,
     since: u64,
+    /// The server's last report, the pieces of the next one, and what was counted by the kernel's word before the first.
+    reported: u64,
+    report: Vec<u8>,
+    taken: u64,
 }
 
 /// The streams of a thread.
@@ -65,7 +70,15 @@ pub(crate) fn drive(
         Length::Time(time) => nanoseconds(time),
         Length::Count(_) => 0,
     };
-    let stream = |_| Stream { socket: None, generation: 0, stage: Stage::Resting, since: 0 };
+    let stream = |_| Stream {
+        socket: None,
+        generation: 0,
+        stage: Stage::Resting,
+        since: 0,
+        reported: 0,
+        report: Vec::with_capacity(REPORT),
+        taken: 0,
+    };
     let mut bulk = Bulk {
         context: Context::new(shared)?,
         direction,
@@ -98,6 +111,8 @@ impl Bulk<'_> {
         stream.generation = stream.generation.wrapping_add(1);
         stream.stage = Stage::Connecting;
         stream.since = self.context.shared.now();
+        (stream.reported, stream.taken) = (0, 0);
+        stream.report.clear();
         let made = self.route.stream().and_then(|socket| {
             self.context.watch(&socket, key, stream.generation, EventFlags::OUT)?;
             Ok(socket)
@@ -130,7 +145,8 @@ impl Bulk<'_> {
             return self.fail(key, kind);
         }
         if stream.stage == Stage::Connecting {
-            let interest = if self.direction == Direction::Up { EventFlags::OUT } else { EventFlags::IN };
+            let up = self.direction == Direction::Up;
+            let interest = if up { EventFlags::OUT | EventFlags::IN } else { EventFlags::IN };
             let begun = send(socket, &self.stamp, SendFlags::NOSIGNAL)
                 .and_then(|_| self.context.rewatch(socket, key, generation, interest));
             match begun {
@@ -139,6 +155,18 @@ impl Bulk<'_> {
             }
             return;
         }
+        if self.direction == Direction::Up && flags.contains(EventFlags::IN) {
+            self.reports(key);
+        }
+        if self.direction == Direction::Down || flags.contains(EventFlags::OUT) {
+            self.flow(key);
+        }
+    }
+
+    /// Moves as much as there is, or as there is room for.
+    fn flow(&mut self, key: u32) {
+        let stream = &mut self.streams[key as usize];
+        let Some(socket) = &stream.socket else { return };
         let mut moved = 0;
         let mut failed = None;
         for _ in 0..CALLS {
@@ -163,13 +191,42 @@ impl Bulk<'_> {
         }
         if (self.from..self.until).contains(&self.context.shared.now()) {
             match self.direction {
-                Direction::Up => self.context.tally.sent += moved,
+                Direction::Up if stream.reported > 0 => {}
+                Direction::Up => {
+                    self.context.tally.sent += moved;
+                    stream.taken += moved;
+                }
                 Direction::Down => self.context.tally.received += moved,
             }
         }
         if let Some(kind) = failed {
             self.fail(key, kind);
         }
+    }
+
+    /// Takes the reports of a server that makes some: they count, and the kernel's word no longer does.
+    fn reports(&mut self, key: u32) {
+        let stream = &mut self.streams[key as usize];
+        let Some(socket) = &stream.socket else { return };
+        let mut bytes = [0; 64 * REPORT];
+        let length = match recv(socket, &mut bytes, RecvFlags::empty()) {
+            Ok((0, _)) => return self.fail(key, ErrorKind::ClosedEarly),
+            Ok((length, _)) => length,
+            Err(Errno::AGAIN | Errno::INTR) => return,
+            Err(error) => return self.fail(key, ErrorKind::of(error)),
+        };
+        stream.report.extend_from_slice(&bytes[..length]);
+        let Some(last) = stream.report.as_chunks::<REPORT>().0.last() else { return };
+        let come = u64::from_be_bytes(*last);
+        stream.report.drain(..stream.report.len() / REPORT * REPORT);
+        if come < stream.reported {
+            return self.fail(key, ErrorKind::WrongAnswer);
+        }
+        self.context.tally.sent -= std::mem::take(&mut stream.taken);
+        if (self.from..self.until).contains(&self.context.shared.now()) {
+            self.context.tally.sent += come - stream.reported;
+        }
+        stream.reported = come;
     }
 
     /// Begins again what failed, and ends what is not being connected in time.

@@ -10,8 +10,9 @@
 //! | 16 | 8 | the request's number, of the client's choice |
 //!
 //! An echo is returned with its stamp, so that any echo server will do (RFC 862), and an answer that was meant for another
-//! request is seen. A sink reads until the client ends the stream, a source writes until then (RFC 863 and 864 without
-//! the stamp). Pure.
+//! request is seen. A source writes until the client ends the connection, a sink reads until then (RFC 864 and 863 without
+//! the stamp); meanwhile the sink says every so often how many bytes of the stream have come, as 8 bytes, big-endian. What
+//! the sender's kernel took says less: it, and every proxy on the way, may hold megabytes that have not arrived. Pure.
 
 /// A stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,9 @@ impl Stamp {
         Some(Self { wish, close, len: number(8)?, id: number(16)? })
     }
 }
+
+/// What a sink says: the bytes that have come, its stamp not included.
+pub(crate) const REPORT: usize = 8;
 
 /// A message's bytes after its stamp: they repeat after 251 bytes, a prime, so that a shift shows.
 pub(crate) fn filler(len: usize) -> Vec<u8> {

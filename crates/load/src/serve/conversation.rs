@@ -2,11 +2,12 @@
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use crate::stamp::{Stamp, Wish, filler};
+use crate::stamp::{REPORT, Stamp, Wish, filler};
 
 /// The longest head of a request.
 const MOST_HEAD: usize = 16 << 10;
@@ -14,6 +15,9 @@ const MOST_HEADERS: usize = 64;
 /// Bytes of a page or stream sent per call, and calls in one turn.
 const PIECE: usize = 128 << 10;
 const CALLS: usize = 8;
+
+/// How often a sink says how much has come, at most.
+const REPORTS: Duration = Duration::from_millis(10);
 
 /// What pages and streams are made of.
 pub(super) struct Page {
@@ -45,8 +49,8 @@ enum Mode {
     Request,
     /// A message to return: bytes that are missing, and whether it ends then.
     Echo { left: u64, close: bool },
-    /// Nothing of interest.
-    Sink,
+    /// Bytes to count, how many have come, and when that was told last.
+    Sink { come: u64, told: Instant },
     /// Not read: there is a stream to send.
     Source,
 }
@@ -148,7 +152,8 @@ impl Conversation {
                 return Ok(());
             }
             match self.mode {
-                Mode::Sink | Mode::Source => return Ok(()),
+                Mode::Source => return Ok(()),
+                Mode::Sink { come, told } => return self.count(come + bytes.len() as u64, told),
                 Mode::Echo { left, close } => {
                     let here = left.min(bytes.len() as u64) as usize;
                     let (message, rest) = bytes.split_at_mut(here);
@@ -168,6 +173,21 @@ impl Conversation {
                 },
             }
         }
+        Ok(())
+    }
+
+    /// So much of a stream has come.
+    fn count(&mut self, come: u64, mut told: Instant) -> Result<(), Errno> {
+        if told.elapsed() >= REPORTS {
+            told = Instant::now();
+            match send(&self.socket, &come.to_be_bytes(), SendFlags::NOSIGNAL) {
+                Ok(sent) => self.pending.extend_from_slice(&come.to_be_bytes()[sent.min(REPORT)..]),
+                // A client that does not read them does not want them.
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.mode = Mode::Sink { come, told };
         Ok(())
     }
 
@@ -200,7 +220,7 @@ impl Conversation {
                     (Mode::Echo { left: stamp.len, close: stamp.close }, 0)
                 }
                 Wish::Echo => return Err(Errno::PROTO),
-                Wish::Sink => (Mode::Sink, Stamp::LEN),
+                Wish::Sink => (Mode::Sink { come: 0, told: Instant::now() }, Stamp::LEN),
                 Wish::Source => (Mode::Source, Stamp::LEN),
             };
             self.mode = mode;
