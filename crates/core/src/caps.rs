@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use crate::address::PortRange;
 use crate::ruleset::Helper;
 
 /// What the host offers to the engines.
@@ -16,6 +17,8 @@ pub struct Caps {
     pub ebpf: Result<Ebpf, String>,
     /// The addresses of this host, where they are known: what is sent to them never meets a program on an interface.
     pub addresses: BTreeSet<IpAddr>,
+    /// The ports that the kernel gives to connections of this host's own (`net.ipv4.ip_local_port_range`).
+    pub ephemeral_ports: PortRange,
     /// The lowest port that may be bound without CAP_NET_BIND_SERVICE; 0 when every port may.
     pub first_port: u16,
 }
@@ -35,12 +38,18 @@ pub struct Ebpf {
 }
 
 impl Caps {
+    /// [`Self::ephemeral_ports`] of a host where nobody has changed them (`inet_init_net` in the kernel's
+    /// `net/ipv4/af_inet.c`).
+    pub const EPHEMERAL_PORTS: PortRange =
+        PortRange::new(32_768, 60_999).expect("invariant: in order and not from 0");
+
     /// A host on which everything works.
     pub fn all() -> Self {
         Self {
             nftables: Ok(Nftables { helpers: [Helper::Ftp, Helper::Tftp, Helper::Sip].into() }),
             ebpf: Ok(Ebpf { tcx: true }),
             addresses: BTreeSet::new(),
+            ephemeral_ports: Self::EPHEMERAL_PORTS,
             first_port: 0,
         }
     }

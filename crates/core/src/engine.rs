@@ -67,6 +67,11 @@ pub trait Engine {
     /// The reader could not be made.
     fn observer(&mut self) -> Result<Box<dyn Observer>, EngineError>;
 
+    /// What the operator should know of what is in force, a sentence each; few, and known without looking.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Removes everything that the engine owns on this host and nothing else; ends the flows it carried.
     ///
     /// # Errors

@@ -377,3 +377,27 @@ fn every_rule_is_told() {
     let at: Vec<usize> = found.iter().map(|found| found.primary.span.start).collect();
     assert_eq!(at, [ruleset.rules[0].origin.rule.start, ruleset.rules[2].origin.rule.start]);
 }
+
+/// The engine's ports are kept free of the host's own connections, which need some too.
+#[test]
+fn source_ports_that_are_all_of_the_hosts_are_warned_of() {
+    let told = |engine: &str, ports: &str, own: (u16, u16)| {
+        let file = format!("[ebpf]\nsource-ports = '{ports}'\n[[rule]]\nengine = '{engine}'\n{PLAIN}\n");
+        let (ruleset, found) = portway_core::config::load(&file).whole();
+        let ruleset = ruleset.unwrap_or_else(|| panic!("{found:?}"));
+        let own = portway_core::address::PortRange::new(own.0, own.1).expect("in order");
+        let caps = Caps { ephemeral_ports: own, ..Caps::all() };
+        let assignment = portway_core::assign::assign(&ruleset, &caps).expect("can be served");
+        let found = portway_core::assign::warnings(&ruleset, &assignment, &caps);
+        assert!(found.iter().all(|found| !found.is_error()));
+        found.into_iter().map(|found| found.message).collect::<Vec<_>>()
+    };
+    let default = (32_768, 60_999);
+    assert_eq!(told("ebpf", "40000-65535", default), [""; 0]);
+    assert_eq!(told("ebpf", "32769-65535", default), [""; 0]);
+    assert_eq!(told("ebpf", "32768-60998", default), [""; 0]);
+    let found = told("ebpf", "32768-60999", default);
+    assert!(found[0].contains("source-ports = \"32768-60999\"") && found[0].contains("32768-60999 (net."));
+    assert_eq!(told("ebpf", "40000-65535", (50_000, 50_999)).len(), 1);
+    assert_eq!(told("nftables", "1024-65535", default), [""; 0], "nothing is kept for it");
+}

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use portway_core::engine::{Changed, EngineError};
 use portway_core::plan::ebpf::{Change, Plan, RulePlan};
-use portway_core::ruleset::{EbpfSettings, RuleName};
+use portway_core::ruleset::RuleName;
 use portway_datapath::sweep::sizes;
 
 use crate::config;
@@ -37,7 +37,6 @@ impl Held {
         self.looks += 1;
         self.host = Host::look(&mut self.route).map_err(|error| failure("list the interfaces", &error))?;
         self.load_programs(&plan.settings)?;
-        self.tell_size(&plan.settings);
         let mut prepared = Prepared {
             plan: plan.clone(),
             allocations: self.allocations.clone(),
@@ -76,15 +75,16 @@ impl Held {
         Ok(prepared)
     }
 
-    /// Says once that the file asks for a flow table of another size.
-    fn tell_size(&mut self, settings: &EbpfSettings) {
-        let (there, wanted) = (self.maps.flows.records.len() as u32, sizes(settings.max_flows).records);
-        if std::mem::replace(&mut self.size_told, wanted) != wanted && there != wanted {
-            (self.log)(&format!(
-                "ebpf: max-flows: the flow table stays at {there} flows until `portway clear`: one of {wanted} would begin \
+    /// What is to be said where the file asks for a flow table of another size than there is.
+    pub fn size_kept(&self) -> Option<String> {
+        let there = self.maps.flows.records.len() as u32;
+        let wanted = sizes(self.plan.settings.max_flows).records;
+        (there != wanted && !self.plan.is_empty()).then(|| {
+            format!(
+                "max-flows: the flow table stays at {there} flows until `portway clear`: one of {wanted} would begin \
                  without those that live"
-            ));
-        }
+            )
+        })
     }
 
     /// Whether there is room for all that listens, what leaves included.
@@ -161,10 +161,15 @@ impl Held {
         self.allocations = allocations;
         self.epoch += 1;
         self.rules.extend(states);
+        let told = self.size_kept();
         self.plan = plan;
+        if let Some(kept) = self.size_kept().filter(|kept| told.as_ref() != Some(kept)) {
+            (self.log)(&format!("ebpf: {kept}"));
+        }
         self.known = None;
         self.is_new = false;
         self.serve();
+        self.report_unreached(None);
         let removed = self.leaving.len();
         Ok(Changed { added, removed, adopted: std::mem::take(&mut self.adopted) })
     }
@@ -245,6 +250,7 @@ impl Held {
         }
         self.rules.extend(states);
         self.plan.rules.extend(change.changed.iter().map(|(name, rule)| (name.clone(), rule.clone())));
+        self.report_unreached(Some(&change.changed.keys().collect::<Vec<_>>()));
         Ok(())
     }
 }

@@ -197,6 +197,10 @@ impl Engine for EbpfEngine {
         Ok(Box::new(EbpfObserver(reader)))
     }
 
+    fn notes(&self) -> Vec<String> {
+        self.lock().as_ref().map_or_else(Vec::new, Held::notes)
+    }
+
     fn clear(&mut self) -> Result<(), EngineError> {
         self.prepared = None;
         self.threads = None;

@@ -58,8 +58,6 @@ pub struct Held {
     pub(crate) known: Option<Arc<Known>>,
     /// Counts how often the host was looked at for a plan: what somebody else saw before is old.
     pub(crate) looks: u64,
-    /// For which size of the flow table the file was last read.
-    pub(crate) size_told: u32,
 }
 
 impl Held {
@@ -112,7 +110,6 @@ impl Held {
             epoch: 0,
             known: None,
             looks: 0,
-            size_told: 0,
             listening,
             plan: Plan::default(),
             log,
@@ -131,9 +128,14 @@ impl Held {
     pub fn figures(&self) -> Figures {
         Figures {
             ports: self.plan.settings.source_ports,
-            unreachable: self.serving.unreachable.len() as u64,
+            unreachable: self.serving.unreached.len() as u64,
             interfaces: self.served() as u64,
         }
+    }
+
+    /// What the operator should know of what is in force.
+    pub fn notes(&self) -> Vec<String> {
+        self.size_kept().into_iter().chain(self.unreached()).map(|note| format!("ebpf: {note}")).collect()
     }
 
     /// In what the maps differ from a plan, read afresh; nothing when they do not.

@@ -41,6 +41,7 @@ mod words;
 mod write;
 
 pub use engine::EbpfEngine;
+pub use host::ephemeral_ports;
 pub use probe::{Interface, addresses, interfaces, probe};
 
 /// The programs that are attached to an interface by tcx, in the order in which they run, by the kernel's numbers.

@@ -18,6 +18,7 @@ use crate::host::Host;
 use crate::maps::{Maps, PORTS};
 use crate::object::Kind;
 use crate::refusal::refused;
+use crate::sources::Unreached;
 use crate::state;
 use crate::sys;
 use crate::value;
@@ -35,8 +36,8 @@ pub struct Serving {
     tried: BTreeMap<u32, Hooks>,
     /// What came of it.
     hooks: BTreeMap<u32, Hooks>,
-    /// Members that have no source address now: no route.
-    pub unreachable: BTreeSet<abi::Address>,
+    /// Addresses of members that nothing can be sent to.
+    pub unreached: BTreeMap<abi::Address, Unreached>,
     /// Whether the kernel has tcx.
     tcx: bool,
 }
@@ -57,7 +58,7 @@ impl Serving {
             locals: maps.locals.all()?.into_iter().collect(),
             tried: BTreeMap::new(),
             hooks: BTreeMap::new(),
-            unreachable: BTreeSet::new(),
+            unreached: BTreeMap::new(),
             tcx: has_tcx(),
         })
     }

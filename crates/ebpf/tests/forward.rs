@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use portway_core::engine::Engine;
 use portway_core::flow::{Flow, FlowFilter};
-use portway_core::plan::ebpf::Plan;
+use portway_core::plan::ebpf::{Change, Plan};
 use portway_ebpf::EbpfEngine;
 use support::{Lab, apply, attached, echo, plan, rule, wait_for};
 
@@ -263,5 +263,35 @@ fn the_source_address_follows_the_route() {
         log.lock().unwrap().iter().any(|line| line.contains("a route to 10.2.0.2 again"))
     });
     source();
+    lab.gateway.within(|| engine.clear()).unwrap();
+}
+
+/// Validation refuses an address of this host, but a name may become one later, and the host may get one.
+#[test]
+fn a_backend_that_is_this_host_is_told_of() {
+    let lab = Lab::new();
+    lab.serve(8080);
+    let (mut engine, log) = lab.engine();
+    let here = "rule web: the backend 10.2.0.2 is this host";
+    let said = |text: &str| log.lock().unwrap().iter().any(|line| line.contains(text));
+    apply(&lab.gateway, &mut engine, &plan(&web())).unwrap();
+    assert_eq!(engine.notes(), [""; 0]);
+    lab.gateway.ip("address add 10.2.0.2/32 dev lan");
+    wait_for("the report", || said(here));
+    assert!(engine.notes()[0].starts_with(&format!("ebpf: {here}")), "{:?}", engine.notes());
+    lab.gateway.ip("address del 10.2.0.2/32 dev lan");
+    wait_for("the way back", || said("10.2.0.2 is no longer this host"));
+    assert_eq!(engine.notes(), [""; 0]);
+
+    // As a name does: the members change, the host does not.
+    let other = "rule web: the backend 10.2.0.1 is this host";
+    assert!(!said(other));
+    let before = plan(&web());
+    let after = plan(&rule("web", "tcp/10.1.0.1:80", "10.2.0.1:8080"));
+    let change = Change { changed: after.rules, ..Change::default() };
+    assert_ne!(change.changed, before.rules);
+    lab.gateway.within(|| engine.adjust(&change)).unwrap();
+    assert!(said(other), "{log:?}");
+    assert_eq!(engine.notes().len(), 1, "{:?}", engine.notes());
     lab.gateway.within(|| engine.clear()).unwrap();
 }

@@ -213,6 +213,13 @@ where
         Ok(ended)
     }
 
+    /// What the operator should know of what is in force ([`Engine::notes`]).
+    pub fn notes(&self) -> Vec<String> {
+        let nftables = self.nftables.iter().flat_map(Engine::notes);
+        let ebpf = self.ebpf.iter().flat_map(Engine::notes);
+        nftables.chain(ebpf).chain(self.proxy.notes()).collect()
+    }
+
     /// Readers of every engine, or of one, for another thread.
     ///
     /// # Errors

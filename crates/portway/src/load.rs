@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
-use portway_core::assign::assign;
+use portway_core::assign::{assign, warnings};
 use portway_core::build::Built;
 use portway_core::caps::Caps;
 use portway_core::diagnostic::{Diagnostic, Source};
@@ -58,7 +58,16 @@ pub fn load(source: Source, caps: &Caps) -> Loaded {
 /// Assigns engines to what was built from `source`. Also where there are mistakes: what no engine can do with the rules
 /// that are there is told in the same run.
 pub fn finish(source: Source, mut built: Built, caps: &Caps) -> Loaded {
-    let assignment = assign(&built.ruleset, caps).map_err(|more| built.note(more)).ok();
+    let assignment = match assign(&built.ruleset, caps) {
+        Ok(assignment) => {
+            built.note(warnings(&built.ruleset, &assignment, caps));
+            Some(assignment)
+        }
+        Err(more) => {
+            built.note(more);
+            None
+        }
+    };
     let (ruleset, diagnostics) = built.whole();
     let candidate = ruleset.zip(assignment).map(|(ruleset, assignment)| Candidate { ruleset, assignment });
     Loaded { source, candidate, diagnostics }

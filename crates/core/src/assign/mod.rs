@@ -57,6 +57,26 @@ pub fn assign(ruleset: &Ruleset, caps: &Caps) -> Result<Assignment, Vec<Diagnost
     if mistakes.is_empty() { Ok(Assignment { rules }) } else { Err(mistakes) }
 }
 
+/// What works, and will yet surprise whoever runs it here.
+pub fn warnings(ruleset: &Ruleset, assignment: &Assignment, caps: &Caps) -> Vec<Diagnostic> {
+    let mut assigned = ruleset.rules.iter().zip(&assignment.rules);
+    let (taken, own) = (ruleset.ebpf.source_ports, caps.ephemeral_ports);
+    let takes_all = taken.first() <= own.first() && own.last() <= taken.last();
+    let first = assigned.find(|(_, assigned)| assigned.engine == EngineKind::Ebpf).filter(|_| takes_all);
+    let warning = first.map(|(rule, _)| {
+        Diagnostic::warning(
+            rule.origin.engine.clone().unwrap_or_else(|| rule.origin.rule.clone()),
+            format!(
+                "source-ports = \"{taken}\" of [ebpf] leaves this host no port for connections of its own, which the \
+                 kernel takes from {own} (net.ipv4.ip_local_port_range)"
+            ),
+        )
+        .label("the first rule of the engine")
+        .hint("leave out a part of these ports, or widen the kernel's range")
+    });
+    warning.into_iter().collect()
+}
+
 /// The engines that `auto` tries for a rule, in order.
 fn by_itself(rule: &Rule) -> impl Iterator<Item = EngineKind> {
     let asks = rule.client_address.is_some() || rule.syn_cookies.is_some() || rule.new_flow_rate.is_some();

@@ -82,7 +82,12 @@ pub fn other_bounds(engine: Engine) {
     let mut held = Held::open(net.client(), "10.1.0.1:8000");
     portway.reload(&file(&format!("max-flows = 2048\n{others}")));
     held.lives("with other ports and clocks in the file");
-    portway.reload(&file("max-flows = 4096"));
+    let said = portway.try_reload(&file("max-flows = 4096")).expect("reloads");
+    assert!(
+        said.contains("warning: ebpf: max-flows: the flow table stays at 2048"),
+        "the reload says so: {said}"
+    );
+    assert!(portway.status()["warnings"].to_string().contains("stays at 2048"), "and so does status");
     held.lives("with another size in the file");
     portway.kill9();
     portway.restart();

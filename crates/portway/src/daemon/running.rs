@@ -226,7 +226,9 @@ impl Running {
         };
         let worked = report.changed.iter().filter(|(_, changed)| changed.added + changed.removed > 0);
         lines.extend(worked.map(by_engine));
-        lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
+        let of_file = loaded.diagnostics.into_iter().map(|diagnostic| diagnostic.message);
+        let warnings = of_file.chain(self.warnings.iter().cloned()).chain(self.parts.controller.notes());
+        lines.extend(warnings.map(|warning| format!("warning: {warning}")));
         Ok(lines)
     }
 

@@ -1,5 +1,6 @@
 //! Probe: asks the host what it can do and fills in [`Caps`]. Leaves nothing behind.
 
+use portway_core::address::PortRange;
 use portway_core::caps::Caps;
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -32,7 +33,9 @@ pub fn caps() -> Caps {
     };
     // Not known is not ours: a backend that is this host is then found out when nothing arrives there.
     let addresses = portway_ebpf::addresses().unwrap_or_default();
-    Caps { nftables, ebpf, addresses, first_port }
+    let (first, last) = portway_ebpf::ephemeral_ports();
+    let ephemeral_ports = PortRange::new(first, last).unwrap_or(Caps::EPHEMERAL_PORTS);
+    Caps { nftables, ebpf, addresses, ephemeral_ports, first_port }
 }
 
 /// Which privileges the ebpf engine would miss, if any.

@@ -59,7 +59,13 @@ impl Running {
             engines: BTreeMap::new(),
             flow_table: None,
             source_ports: Vec::new(),
-            warnings: self.warnings.iter().chain(&self.stuck).cloned().collect(),
+            warnings: self
+                .warnings
+                .iter()
+                .chain(&self.stuck)
+                .cloned()
+                .chain(self.parts.controller.notes())
+                .collect(),
         };
         Ok(Reading {
             observers,
