@@ -30,6 +30,7 @@ pub mod scratch;
 mod sys;
 pub mod toa;
 pub mod topology;
+pub mod traces;
 pub mod traffic;
 pub mod wire;
 

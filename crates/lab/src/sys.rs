@@ -96,9 +96,36 @@ pub fn link(program: impl AsFd, interface: u32, attach_type: u32) -> io::Result<
     bpf(LINK_CREATE, &LinkCreate { prog_fd, target: interface, attach_type, flags: 0 })
 }
 
+/// What bpf(2) knows by a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Object {
+    /// PROG_GET_FD_BY_ID
+    Program = 13,
+    /// MAP_GET_FD_BY_ID
+    Map = 14,
+    /// LINK_GET_FD_BY_ID
+    Link = 30,
+}
+
+/// The same for these: the number first, then what concerns none of them.
+#[repr(C)]
+struct ById {
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
+/// Opens what has this number. Numbers go up and are used again only when all have been used.
+///
+/// # Errors
+/// What the kernel says: ENOENT when it is no longer there.
+pub fn open_by_id(object: Object, id: u32) -> io::Result<OwnedFd> {
+    bpf(object as i32, &ById { id, next_id: 0, open_flags: 0 })
+}
+
 /// A command of bpf(2) that gives a descriptor.
 fn bpf<T>(command: i32, attributes: &T) -> io::Result<OwnedFd> {
-    // SAFETY: `attributes` is valid for reads of the size given, and so is the memory that its pointers name: both callers
+    // SAFETY: `attributes` is valid for reads of the size given, and so is the memory that its pointers name, if it has any: the callers
     // hold it across the call. The kernel copies.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>() as u32)

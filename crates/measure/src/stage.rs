@@ -44,10 +44,11 @@ impl Stage {
             "--net",
             "--ipc",
             "--propagation",
-            "private",
+            "slave",
             "--fork",
             "--kill-child=KILL",
         ]);
+        // Slave: what the host unmounts meanwhile is not kept by the stage's copy, and nothing goes the other way.
         // Not /proc/self/exe, which would be unshare. A link to the very file that runs, wherever it lies, even if it has been
         // replaced since.
         command.arg("--").arg(format!("/proc/{}/exe", std::process::id())).args(words);

@@ -1,0 +1,168 @@
+//! What a program that lives in a PID namespace of its own has of the kernel, and whether any of it is still there: processes,
+//! namespaces, BPF programs, maps and links. And what the host looks like meanwhile: rules, mounts, settings, files.
+//!
+//! The first is by identity, so that it holds on a machine where others come and go as well; identities are not used again. The
+//! second is a comparison. Deliberately absent: removing anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::process;
+use crate::sys::{self, Object};
+
+/// Kinds of namespaces, by their files in /proc/PID/ns.
+const KINDS: [&str; 4] = ["pid", "net", "mnt", "ipc"];
+
+/// What a program and all that lives in PID namespaces below it had at some moment.
+#[derive(Clone, Debug, Default)]
+pub struct Traces {
+    /// The processes between the program and the PID namespace: id and name.
+    outside: Vec<(u32, String)>,
+    /// `net:[4026532741]`
+    namespaces: BTreeSet<String>,
+    bpf: BTreeSet<(Object, u32)>,
+}
+
+impl Traces {
+    /// Of what a process has started.
+    pub fn of(program: u32) -> Self {
+        // Whoever has a mount namespace of its own has a copy of all mounts, those that hold namespaces included.
+        let own: BTreeSet<String> = held_by("self").into_iter().collect();
+        let mut traces = Self::default();
+        let (mut next, mut inside) = (children(program), None);
+        while let Some(pid) = next.pop() {
+            match namespace(&pid.to_string(), "pid") {
+                Some(pids) if !own.contains(&pids) => inside = Some(pids),
+                _ => {
+                    traces.outside.push((pid, name(pid)));
+                    next.extend(children(pid));
+                }
+            }
+        }
+        for pid in numbers("/proc").filter(|pid| inside.is_some() && namespace(pid, "pid") == inside) {
+            traces.namespaces.extend(held_by(&pid).into_iter().filter(|found| !own.contains(found)));
+            for file in numbers(&format!("/proc/{pid}/fdinfo")) {
+                let text = fs::read_to_string(format!("/proc/{pid}/fdinfo/{file}")).unwrap_or_default();
+                let id =
+                    |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+                let ids =
+                    [(Object::Program, "prog_id:"), (Object::Map, "map_id:"), (Object::Link, "link_id:")];
+                // A link's file names the program as well.
+                traces.bpf.extend(ids.into_iter().filter_map(|(object, key)| Some((object, id(key)?))));
+            }
+        }
+        traces
+    }
+
+    /// How much there is: namespaces, BPF objects.
+    pub fn count(&self) -> (usize, usize) {
+        (self.namespaces.len(), self.bpf.len())
+    }
+
+    /// What of it is still there, in words.
+    pub fn left(&self) -> Vec<String> {
+        let lives = |(pid, known): &&(u32, String)| name(*pid) == *known && !is_zombie(*pid);
+        let mut left: Vec<String> =
+            self.outside.iter().filter(lives).map(|(pid, name)| format!("process {pid} ({name})")).collect();
+        let held: BTreeSet<String> = numbers("/proc").flat_map(|pid| held_by(&pid)).collect();
+        left.extend(self.namespaces.intersection(&held).cloned());
+        let there = self.bpf.iter().filter(|(object, id)| sys::open_by_id(*object, *id).is_ok());
+        left.extend(there.map(|(object, id)| format!("BPF {object:?} {id}")));
+        left
+    }
+}
+
+/// The namespaces that a process is in or has mounted.
+fn held_by(pid: &str) -> Vec<String> {
+    let mut held: Vec<String> = KINDS.iter().filter_map(|kind| namespace(pid, kind)).collect();
+    let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    let words =
+        mounts.lines().filter(|line| line.contains(" nsfs ")).filter_map(|line| line.split(' ').nth(3));
+    held.extend(words.map(str::to_owned));
+    held
+}
+
+fn namespace(pid: &str, kind: &str) -> Option<String> {
+    fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()?.into_os_string().into_string().ok()
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+fn name(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+}
+
+fn is_zombie(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+}
+
+/// The entries of a directory whose names are numbers.
+fn numbers(directory: &str) -> impl Iterator<Item = String> {
+    let names = fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// What can be seen of a host, as text by topic. Namespaces of other labs of this machine come and go and are left out; those
+/// of a lab in a PID namespace have the number 1 in their names. What is pinned is not here either, because it exists, which
+/// [`Traces`] sees.
+///
+/// # Panics
+/// Without nft.
+pub fn of_host() -> BTreeMap<&'static str, String> {
+    let list = |directory: &str| {
+        let mut names: Vec<String> =
+            below(Path::new(directory)).iter().map(|path| path.display().to_string()).collect();
+        names.sort_unstable();
+        names.join("\n")
+    };
+    BTreeMap::from([
+        ("rules", process::run(process::program("nft").args(["list", "ruleset"]))),
+        ("mounts", without_others(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())),
+        ("named network namespaces", without_others(&list("/run/netns"))),
+        ("control groups", list("/sys/fs/cgroup")),
+        ("interfaces", list("/sys/class/net")),
+    ])
+}
+
+fn without_others(text: &str) -> String {
+    let ours = |line: &&str| !line.contains("/pwlab-") || line.contains("/pwlab-1-");
+    text.lines().filter(ours).collect::<Vec<_>>().join("\n")
+}
+
+/// Settings of the kernel that can be read, by file: of the network, and those that are set rather than counted elsewhere.
+pub fn settings() -> BTreeMap<PathBuf, String> {
+    let files = below(Path::new("/proc/sys"));
+    // Where the bit for writing is missing it is a figure, not a setting.
+    let set =
+        files.into_iter().filter(|file| fs::metadata(file).is_ok_and(|about| about.mode() & 0o200 != 0));
+    set.filter_map(|file| Some((file.clone(), fs::read_to_string(&file).ok()?))).collect()
+}
+
+/// The directories and files below a directory; links are not followed.
+fn below(directory: &Path) -> Vec<PathBuf> {
+    let (mut found, mut next) = (Vec::new(), vec![directory.to_owned()]);
+    while let Some(directory) = next.pop() {
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => {
+                    found.push(entry.path());
+                    next.push(entry.path());
+                }
+                // Of control groups only the groups are of interest.
+                Ok(_) if directory.starts_with("/sys/fs/cgroup") => (),
+                Ok(kind) if kind.is_file() || kind.is_symlink() => found.push(entry.path()),
+                _ => (),
+            }
+        }
+    }
+    found
+}
