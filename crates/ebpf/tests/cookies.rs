@@ -279,10 +279,15 @@ fn connections_are_opened_by_cookies_and_go_on() {
         }
         let mut held = Vec::new();
         for to in ["10.1.0.1:80", "[fd01::1]:80"] {
-            let start = std::time::Instant::now();
-            let mut stream = lab.connect(to).unwrap();
-            echo(&mut stream, "hello").unwrap();
-            assert!(start.elapsed().as_millis() < 150, "nobody waited for a timer: {:?}", start.elapsed());
+            // A timer that somebody waits for is waited for every time; a busy machine is late now and then.
+            let opened = (0..3).map(|_| {
+                let start = std::time::Instant::now();
+                let mut stream = lab.connect(to).unwrap();
+                echo(&mut stream, "hello").unwrap();
+                (start.elapsed(), stream)
+            });
+            let (took, mut stream) = opened.min_by_key(|(took, _)| *took).unwrap();
+            assert!(took.as_millis() < 150, "somebody waited for a timer: {took:?}");
             let long = "x".repeat(3_000_000);
             std::thread::scope(|scope| {
                 let mut other = stream.try_clone().unwrap();

@@ -6,13 +6,14 @@ mod support;
 
 use std::net::TcpStream;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use portway_core::address::Protocol;
 use portway_core::engine::Engine;
 use portway_core::members::{Meets, Member};
 use portway_core::plan::proxy::Plan;
 use portway_core::ruleset::Balance;
+use rustix::time::{ClockId, clock_gettime};
 use support::*;
 
 #[test]
@@ -102,9 +103,10 @@ fn a_thousand_rules_are_adjusted_in_no_time() {
         rule.pool.meets = Meets::Members(members[1..].to_vec());
     }
     let change = Plan::diff(proxy.engine.plan(), &proxy.plan);
-    let start = Instant::now();
+    let before = clock_gettime(ClockId::ThreadCPUTime);
     proxy.engine.adjust(&change).unwrap();
-    assert!(start.elapsed() < Duration::from_millis(200), "{:?}", start.elapsed());
+    let took = clock_gettime(ClockId::ThreadCPUTime) - before;
+    assert!((took.tv_sec, took.tv_nsec) < (0, 200_000_000), "{took:?} of a processor");
 }
 
 #[test]

@@ -73,16 +73,20 @@ fn room_made_on_one_worker_is_taken_by_another_at_once() {
     let (_proxy, address) = Proxy::pool(Protocol::Tcp, limited(1, 1), |_| {});
     let mut held = connect(address);
     told_by(&mut held);
-    let start = Instant::now();
+    let mut waits = Vec::new();
     for _ in 0..100 {
-        // About every second one comes in by the other worker, whose coarse timer alone would take 50 ms each.
         let mut next = connect(address);
         thread::sleep(Duration::from_millis(1));
+        let start = Instant::now();
         reset(held);
         told_by(&mut next);
+        waits.push(start.elapsed());
         held = next;
     }
-    assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+    waits.sort();
+    // About every second one comes in by the other worker, whose coarse timer alone would take up to 100 ms: a quarter of all
+    // would wait for 50 ms and more. A busy machine holds up a few.
+    assert!(waits[75] < Duration::from_millis(25), "{waits:?}");
 }
 
 #[test]

@@ -192,15 +192,18 @@ fn a_server_that_speaks_first_is_not_kept_waiting() {
         _ = stream.read(&mut byte);
     });
     let (_proxy, address) = Proxy::tcp(address);
-    let mut slowest = Duration::ZERO;
-    for _ in 0..20 {
-        let start = Instant::now();
-        let mut stream = connect(address);
-        let mut banner = [0; 19];
-        stream.read_exact(&mut banner).unwrap();
-        slowest = slowest.max(start.elapsed());
-    }
-    assert!(slowest < Duration::from_millis(35), "{slowest:?}: the handshake's ACK came late");
+    let mut waits: Vec<Duration> = (0..21)
+        .map(|_| {
+            let start = Instant::now();
+            let mut stream = connect(address);
+            let mut banner = [0; 19];
+            stream.read_exact(&mut banner).unwrap();
+            start.elapsed()
+        })
+        .collect();
+    waits.sort();
+    // A busy machine holds up a few; an ACK that is delayed (40 ms and more) comes late every time.
+    assert!(waits[10] < Duration::from_millis(35), "{waits:?}: the handshake's ACK came late");
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub mod lab;
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use portway_core::address::{Family, PortRange, Protocol};
 use portway_core::engine::{Changed, Engine, EngineError};
@@ -14,6 +15,7 @@ use portway_core::plan::nftables::{Ids, Plan};
 use portway_core::ruleset::{Backend, Listener, Pool, Rule, RuleName, Scope, Target, TargetPorts};
 use portway_nftables::NftablesEngine;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::time::{ClockId, clock_gettime};
 
 /// A network namespace that goes away with the value.
 pub struct Namespace(String);
@@ -138,15 +140,24 @@ pub fn plan_met(engine: &mut NftablesEngine, rules: &[(&Rule, Meets)]) -> (Plan,
 
 /// The rules with what they meet while nothing is known of the world.
 pub fn met(rules: &[Rule]) -> Vec<(&Rule, Meets)> {
-    rules
-        .iter()
-        .map(|rule| (rule, meets(rule, &Facts::default(), std::time::Duration::ZERO, Reach::ANY)))
-        .collect()
+    rules.iter().map(|rule| (rule, meets(rule, &Facts::default(), Duration::ZERO, Reach::ANY))).collect()
 }
 
 pub fn apply(engine: &mut NftablesEngine, plan: &Plan) -> Result<Changed, EngineError> {
     engine.prepare(plan)?;
     engine.commit()
+}
+
+/// Does something, and says how much of a processor's time that took, the kernel's work on its messages included, whoever else
+/// had the processors.
+pub fn timed<T>(action: impl FnOnce() -> T) -> (T, Duration) {
+    let cpu = || {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+    };
+    let before = cpu();
+    let value = action();
+    (value, cpu() - before)
 }
 
 /// A listing with the elements of each set on lines of their own and in order: the kernel's order is that of
