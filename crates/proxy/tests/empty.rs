@@ -84,8 +84,8 @@ fn room_made_on_one_worker_is_taken_by_another_at_once() {
         held = next;
     }
     waits.sort();
-    // About every second one comes in by the other worker, whose coarse timer alone would take up to 100 ms: a quarter of all
-    // would wait for 50 ms and more. A busy machine holds up a few.
+    // About every second one comes in by the other worker, whose coarse timer alone would take 100 ms: a quarter of all and
+    // more would wait for that. A busy machine holds up a few.
     assert!(waits[75] < Duration::from_millis(25), "{waits:?}");
 }
 
