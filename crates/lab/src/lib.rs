@@ -10,13 +10,14 @@
 pub mod cgroup;
 pub mod chance;
 pub mod client;
-mod counter;
+pub mod counter;
 pub mod dns;
 pub mod engine;
 pub mod farm;
 pub mod foreign;
 pub mod gateway;
 pub mod hops;
+pub mod load;
 pub mod machine;
 pub mod netns;
 pub mod peer;

@@ -1,10 +1,10 @@
-//! Simple traffic in Rust: servers on threads, and a client that never stops asking.
+//! Simple traffic in Rust: servers on threads, and questions to them.
 //!
 //! Only what a real program would not do better; real programs are in [`crate::peer`].
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 
 use crate::Namespace;
-use crate::netns::PATIENCE;
 
 /// The receive buffer of a UDP server, in bytes as socket(7) counts them, which is what frames take and not what they carry:
 /// 9 KB in seven parts count 14.7 KB as they left their sender, and 21.5 KB once frames were redirected from XDP, of which
@@ -136,7 +135,8 @@ fn serve_udp(socket: &UdpSocket, name: Option<&str>, peers: &Mutex<Vec<SocketAdd
     socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a positive time");
     let mut datagram = vec![0; 65_536];
     while !stop.load(Ordering::Relaxed) {
-        if let Ok((length, peer)) = socket.recv_from(&mut datagram) {
+        let received = socket.recv_from(&mut datagram);
+        if let (Ok((length, peer)), false) = (received, stop.load(Ordering::Relaxed)) {
             peers.lock().expect("no holder panics").push(peer);
             let _ = socket.send_to(name.map_or(&datagram[..length], str::as_bytes), peer);
         }
@@ -157,7 +157,11 @@ impl Drop for Server {
         match &self.open {
             // Wakes accept(), which then fails with EINVAL (Linux).
             Open::Tcp(listener) => _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both),
-            Open::Udp(socket) => hang_up(socket),
+            Open::Udp(socket) => {
+                hang_up(socket);
+                // Wakes recv_from(), which would else notice within 50 ms: many servers are many times that.
+                let _ = socket.send(&[]);
+            }
         }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -216,89 +220,5 @@ pub fn refusal(ns: &Namespace, to: &str) -> Duration {
             start.elapsed()
         }
         other => panic!("{to} should have refused: {other:?}"),
-    }
-}
-
-/// A client that connects, asks and closes over and over, until it is stopped.
-#[derive(Debug)]
-pub struct Load {
-    done: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Vec<String>>,
-}
-
-impl Load {
-    /// Starts it in a namespace, against a server that returns every byte.
-    ///
-    /// # Panics
-    /// When the first connection fails: then there is nothing to watch.
-    pub fn start(ns: &Namespace, to: &str) -> Self {
-        Self::asking(ns, to, |stream| echo(stream, b"again"))
-    }
-
-    /// Starts it with another question; an error of `ask` is a loss.
-    ///
-    /// # Panics
-    /// When the first connection fails.
-    pub fn asking(
-        ns: &Namespace,
-        to: &str,
-        ask: impl Fn(&mut TcpStream) -> io::Result<()> + Send + 'static,
-    ) -> Self {
-        let first = ns.connect(to).and_then(|mut stream| ask(&mut stream));
-        first.unwrap_or_else(|e| panic!("a first connection from {} to {to}: {e}", ns.name()));
-        let to: SocketAddr = to.parse().expect("checked by the first connection");
-        let (done, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
-        // The thread outlives the call, so it enters the namespace by itself.
-        let file = std::fs::File::open(ns.path()).expect("the namespace lives");
-        let thread = thread::spawn({
-            let (done, stop) = (done.clone(), stop.clone());
-            move || {
-                use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-                use std::os::fd::AsFd;
-                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-                    .expect("the namespace can be entered");
-                let mut failures = Vec::new();
-                while !stop.load(Ordering::Relaxed) {
-                    let result = TcpStream::connect_timeout(&to, PATIENCE).and_then(|mut stream| {
-                        stream.set_read_timeout(Some(PATIENCE))?;
-                        ask(&mut stream)
-                    });
-                    match result {
-                        Ok(()) => done.fetch_add(1, Ordering::Relaxed),
-                        Err(e) => {
-                            failures.push(e.to_string());
-                            done.load(Ordering::Relaxed)
-                        }
-                    };
-                    // A pace that leaves ports and CPU to spare.
-                    thread::sleep(Duration::from_millis(1));
-                }
-                failures
-            }
-        });
-        Self { done, stop, thread }
-    }
-
-    /// Waits until so many more connections are done.
-    ///
-    /// # Panics
-    /// When that takes too long.
-    pub fn pass(&self, more: u64) {
-        let goal = self.done.load(Ordering::Relaxed) + more;
-        crate::netns::wait_for(&format!("{more} more connections"), || {
-            self.done.load(Ordering::Relaxed) >= goal
-        });
-    }
-
-    /// Stops it, and insists that no connection failed.
-    ///
-    /// # Panics
-    /// When one did.
-    pub fn stop_without_loss(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        let failures = self.thread.join().expect("the load does not panic");
-        let done = self.done.load(Ordering::Relaxed);
-        assert!(failures.is_empty(), "{} of {} connections failed: {failures:?}", failures.len(), done);
     }
 }

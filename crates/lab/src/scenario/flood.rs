@@ -8,9 +8,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::client::{Held, name_from, names, tally, who};
+use crate::load::Load;
 use crate::raw::{Raw, Segment};
 use crate::topology::CLIENT4;
-use crate::traffic::{Load, Server};
+use crate::traffic::{Server, refusal};
 use crate::{Engine, Portway, Scratch, Topology, peer};
 
 use super::http::there_and_back;
@@ -142,14 +143,16 @@ pub fn cookies_and_the_ends(engine: Engine) {
     let file = engine.rule("listen = '0.0.0.0:8000'\nforward = '10.2.0.10:7000'\nsyn-cookies = 0")
         + &engine.rule("listen = '0.0.0.0:8001'\nforward = '10.2.0.10:7001'\nsyn-cookies = 0");
     let _portway = Portway::start(&net.gateway, &file);
-    for _ in 0..10 {
+    let mut waits = [(); 11].map(|()| {
         let start = Instant::now();
         let met = who(net.client(), "10.1.0.1:8000").expect("the server speaks first");
         assert_eq!(met.trim(), "220 hello");
-        assert!(start.elapsed() < Duration::from_millis(500), "the greeting took {:?}", start.elapsed());
-    }
-    let took = crate::traffic::refusal(net.client(), "10.1.0.1:8001");
-    assert!(took < Duration::from_secs(1), "refused after {took:?}");
+        start.elapsed()
+    });
+    waits.sort();
+    // The middle one: a busy machine holds up a few, and a timer that the greeting waits for would hold up all.
+    assert!(waits[5] < Duration::from_millis(500), "the greeting took {waits:?}");
+    net.none_waits("the refusal", || refusal(net.client(), "10.1.0.1:8001"));
 }
 
 /// With a rate of new flows, a flood makes no more flows than that, and is counted; other rules and open connections are not

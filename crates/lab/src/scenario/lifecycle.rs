@@ -1,10 +1,11 @@
 //! Reloads while traffic flows, counters, moving between engines, many rules.
 
 use std::io::Read;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::load::Load;
 use crate::netns::wait_for;
-use crate::traffic::{Load, Server, echo, refusal, tcp_works, udp_works};
+use crate::traffic::{Server, echo, refusal, tcp_works, udp_works};
 use crate::{Engine, Portway, Topology};
 
 /// A reload adds, removes and changes rules; the connections of a kept and of a changed rule live on, new
@@ -69,6 +70,8 @@ pub fn reload_by_signal(engine: Engine) {
     wait_for("the new rule", || {
         net.client().connect("10.1.0.1:8001").and_then(|mut stream| echo(&mut stream, b"?")).is_ok()
     });
+    // The ebpf engine serves a new rule before it lets go of an old one, and a signal does not wait for either.
+    wait_for("the end of the old rule", || net.client().connect("10.1.0.1:8000").is_err());
     refusal(net.client(), "10.1.0.1:8000");
 }
 
@@ -226,11 +229,11 @@ pub fn ten_thousand_rules(engine: Engine) {
     for port in [10_000, 15_000, 19_999] {
         tcp_works(net.client(), &format!("10.1.0.1:{port}"));
     }
-    let start = Instant::now();
+    let before = portway.process().cpu_time();
     portway.reload(&file(7001));
-    let took = start.elapsed();
-    eprintln!("changing 1 rule of 10,000 took {took:?}, reading the file included");
-    assert!(took < Duration::from_secs(3), "changing 1 rule of 10,000 took {took:?}");
+    let took = portway.process().cpu_time() - before;
+    eprintln!("changing 1 rule of 10,000 took {took:?} of a processor, reading the file included");
+    assert!(took < Duration::from_secs(3), "changing 1 rule of 10,000 took {took:?} of a processor");
     let mut greeting = [0; 1];
     net.client()
         .connect("10.1.0.1:15000")

@@ -2,7 +2,7 @@
 
 use crate::client::{Held, Tally, name_from, names, tally, who_udp};
 use crate::farm::{Farm, Kind, POOL};
-use crate::traffic::Load;
+use crate::load::Load;
 use crate::{Engine, Portway};
 
 const LISTEN: &str = "tcp+udp/0.0.0.0:8000";

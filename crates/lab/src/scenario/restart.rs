@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::traffic::{Load, Server, echo, tcp_works, udp_works};
+use crate::load::Load;
+use crate::traffic::{Server, echo, tcp_works, udp_works};
 use crate::{Engine, Namespace, Portway, Topology, pins};
 
 /// All of the host that Portway could touch.

@@ -9,8 +9,9 @@ use rustix::process::Signal;
 
 use crate::client::{name_from, names, tally, who};
 use crate::farm::{Farm, Kind, POOL, name, v4};
+use crate::load::Load;
 use crate::netns::PATIENCE;
-use crate::traffic::{Load, Server, echo, refusal};
+use crate::traffic::{Server, echo, refusal};
 use crate::{Engine, Portway, Process, Topology, peer};
 
 /// One of three real servers is killed under the load of eight clients: nobody notices who had not sent a byte.

@@ -3,29 +3,12 @@
 
 use std::net::SocketAddr;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::client::{Held, crowd4, who_until_the_end};
+use crate::counter::SECOND_SYN;
 use crate::traffic::Server;
 use crate::{Engine, Portway, Scratch, Topology, peer};
-
-/// A little less than what a SYN that is not answered waits before it is sent again (1 s; RFC 6298, section 2.1).
-const SECOND_SYN: Duration = Duration::from_millis(900);
-
-/// How many SYNs the clients, and the gateway where it connects by itself, have sent a second time. One that a TIME_WAIT
-/// answers is sent again at once (nftables masquerades with such ports at times); one that nothing answers, a second later.
-fn sent_again(net: &Topology) -> u64 {
-    net.clients.iter().chain([&net.gateway]).map(|host| host.counter("TCPSynRetrans")).sum()
-}
-
-/// Insists that connections do not wait for a second SYN. A busy machine is slow too, but sends none.
-fn none_waits<T>(net: &Topology, what: &str, connect: impl FnOnce() -> T) -> T {
-    let (before, start) = (sent_again(net), Instant::now());
-    let connected = connect();
-    let (took, again) = (start.elapsed(), sent_again(net) - before);
-    assert!(took < SECOND_SYN || again == 0, "{what} took {took:?}, and {again} SYNs were sent again");
-    connected
-}
 
 /// Thousands of short connections of three clients at a time, which nginx closes first: none fails, and none waits for a
 /// second SYN (a second).
@@ -50,7 +33,7 @@ pub fn thousands(engine: Engine) {
         let longest = report.lines().find_map(|line| line.trim().strip_prefix("100%"));
         let longest = longest.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
         let longest = Duration::from_millis(longest.expect("ab says how long the longest took"));
-        let again = sent_again(&net);
+        let again = net.syns_sent_again();
         assert!(longest < SECOND_SYN || again == 0, "{again} SYNs were sent again: {report}");
     }
 }
@@ -68,7 +51,7 @@ pub fn same_port(engine: Engine) {
     for port in [20_000, 35_000, 50_000] {
         let client = SocketAddr::from(([10, 1, 0, 10], port));
         for round in 0..30 {
-            none_waits(&net, &format!("round {round} with port {port}"), || {
+            net.none_waits(&format!("round {round} with port {port}"), || {
                 let met = who_until_the_end(net.client(), client, "10.1.0.1:8000");
                 assert_eq!(met.unwrap_or_else(|e| panic!("round {round} with port {port}: {e}")), "a");
                 Held::open_from(net.client(), client, "10.1.0.1:8001").lives("at once");
@@ -87,7 +70,7 @@ pub fn same_port_of_others(engine: Engine) {
         for nth in 0..200 {
             let client = SocketAddr::new(crowd4(nth), 20_000);
             let what = format!("round {round}, {client}");
-            let met = none_waits(&net, &what, || who_until_the_end(net.client(), client, "10.1.0.1:8000"));
+            let met = net.none_waits(&what, || who_until_the_end(net.client(), client, "10.1.0.1:8000"));
             assert_eq!(met.unwrap_or_else(|e| panic!("{what}: {e}")), "a");
         }
     }

@@ -4,7 +4,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::client::{Held, name_from};
-use crate::traffic::{Load, Server, echo, tcp_works, udp_works};
+use crate::load::Load;
+use crate::traffic::{Server, echo, tcp_works, udp_works};
 use crate::wire::prepare_for_xdp;
 use crate::{Engine, Portway, Scratch, Topology, peer, pins};
 
