@@ -165,7 +165,6 @@ impl Tcp {
             let piece = &self.scratch[..length];
             let took = if self.echo {
                 self.message[16..Stamp::LEN].copy_from_slice(&slot.id.to_be_bytes());
-                // Nothing can have come back that is not sent.
                 slot.answer.take_echo(piece, &self.message[..slot.sent])
             } else {
                 slot.answer.take(piece, &mut slot.held)

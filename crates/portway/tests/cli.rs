@@ -424,3 +424,37 @@ fn hostile_bytes_on_the_control_socket_are_refused() {
     assert!(scratch.run(&["status", "--state-dir", &scratch.state()]).status.success());
     daemon.interrupt();
 }
+
+/// The generator against its own server, both as a user without privilege.
+#[test]
+fn bench_says_what_became_of_a_load() {
+    let scratch = Scratch::new();
+    let mut server = scratch.command(&["bench", "serve", "127.0.0.1:0", "--page", "500"]);
+    let mut server = server.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address =
+        line.strip_prefix("serving on ").and_then(|rest| rest.split(',').next()).unwrap().to_owned();
+    let json = |args: &[&str]| -> serde_json::Value {
+        let output = scratch.run(&[&["bench"], args, &["--json"]].concat());
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let brief = ["-n", "50", "--warm-up", "0s"];
+    for load in
+        [vec!["http", &address], vec!["tcp", &address, "--keepalive"], vec!["udp", &address, "--size", "100"]]
+    {
+        let found = json(&[&load[..], &brief].concat());
+        assert_eq!((&found["done"], &found["errors"]), (&50.into(), &serde_json::json!({})), "{load:?}");
+        assert!(found["latency_us"]["p99.9"].as_f64().unwrap() > 0.0, "{load:?}");
+    }
+    let found = json(&["bulk", &address, "--up", "-d", "300ms", "--warm-up", "100ms"]);
+    assert!(found["gbit_per_second"].as_f64().unwrap() > 0.0);
+    let text = scratch.run(&["bench", "idle", &address, "-n", "20", "-d", "100ms"]);
+    assert!(String::from_utf8(text.stdout).unwrap().contains("held       20 for 0.1 s"));
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let refused = scratch.run(&["bench", "tcp", &address, "-n", "3", "--warm-up", "0s"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8(refused.stdout).unwrap().contains("errors     3 refused"));
+}
