@@ -6,9 +6,12 @@
 //! Deliberately absent: the loads themselves (`portway-load`) and network namespaces (`portway-lab`).
 
 pub mod actor;
+pub mod advise;
+pub mod compare;
 pub mod event;
 mod ground;
 pub mod host;
+pub mod interval;
 pub mod lane;
 pub mod load;
 mod meter;
@@ -17,6 +20,7 @@ pub mod perform;
 pub mod plot;
 mod progress;
 pub mod quantity;
+pub mod read;
 pub mod record;
 pub mod report;
 pub mod rounds;

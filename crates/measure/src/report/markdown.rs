@@ -53,14 +53,28 @@ fn write_table(out: &mut String, table: &Table) -> std::fmt::Result {
     if !table.caption.is_empty() {
         writeln!(out, "{}:\n", escaped(&table.caption))?;
     }
-    let row = |cells: &[String]| {
-        let cells: Vec<String> = cells.iter().map(|cell| escaped(cell)).collect();
-        format!("| {} |", cells.join(" | "))
-    };
-    writeln!(out, "{}", row(&table.head))?;
-    writeln!(out, "|---{}|", "|--:".repeat(table.head.len().saturating_sub(1)))?;
-    for cells in &table.rows {
-        writeln!(out, "{}", row(cells))?;
+    let rows: Vec<Vec<String>> = std::iter::once(&table.head)
+        .chain(&table.rows)
+        .map(|row| row.iter().map(|cell| escaped(cell)).collect())
+        .collect();
+    // As wide as the widest cell, so that it is a table in a terminal as well.
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(3);
+    let widths: Vec<usize> = (0..table.head.len()).map(width).collect();
+    for (number, row) in rows.iter().enumerate() {
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            match column {
+                0 => write!(out, "| {cell:<width$} ")?,
+                _ => write!(out, "| {cell:>width$} ")?,
+            }
+        }
+        writeln!(out, "|")?;
+        if number == 0 {
+            for (column, width) in widths.iter().enumerate() {
+                let line = "-".repeat(width + 1);
+                write!(out, "|{line}{}", if column == 0 { "-" } else { ":" })?;
+            }
+            writeln!(out, "|")?;
+        }
     }
     writeln!(out)
 }

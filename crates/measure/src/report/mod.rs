@@ -15,6 +15,7 @@ pub mod words;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::advise;
 use crate::plot::png::{PngError, Renderer};
 use crate::record::Record;
 use document::Block;
@@ -88,12 +89,18 @@ pub fn brief(record: &Record) -> String {
     blocks.extend(sections::glance(record));
     blocks.extend(sections::targets(record));
     blocks.extend(facts::left_out(record));
+    blocks.extend(advise::conclusions(record));
     markdown::markdown(&blocks)
 }
 
 /// The report as Markdown.
 pub fn markdown(record: &Record) -> String {
-    markdown::markdown(&document(record))
+    text(&document(record))
+}
+
+/// Parts of a report as Markdown, which reads well in a terminal.
+pub fn text(blocks: &[Block]) -> String {
+    markdown::markdown(blocks)
 }
 
 /// The report as a page.
@@ -112,5 +119,6 @@ pub fn document(record: &Record) -> Vec<Block> {
     blocks.extend(sections::targets(record));
     blocks.extend(sections::outliers(record));
     blocks.extend(facts::tail(record));
+    blocks.extend(advise::conclusions(record));
     blocks
 }

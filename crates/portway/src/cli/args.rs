@@ -238,7 +238,10 @@ pub(super) struct Toa {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Lab {
+    #[command(subcommand)]
+    pub(super) records: Option<Records>,
     /// Only these lanes, with what they are compared with, and only these loads (`--list` has the names)
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     pub(super) only: Vec<String>,
@@ -267,6 +270,44 @@ pub(super) struct Lab {
     /// This process is an actor on a stage
     #[arg(long, hide = true, value_name = "PART")]
     pub(super) act: Option<String>,
+}
+
+/// What is done with records of the lab: no root, nothing is measured.
+#[derive(Debug, Subcommand)]
+pub(super) enum Records {
+    /// Say what got better or worse from one record to another, with the noise taken into account
+    Compare {
+        /// The first record: record.json, or the directory that a run wrote
+        first: PathBuf,
+        /// The second
+        second: PathBuf,
+        /// A difference counts from this size on, in percent [default: 5 of times, 2 of instructions]
+        #[arg(long, value_name = "PERCENT", value_parser = percent)]
+        least: Option<f64>,
+        /// Exit with status 1 if a figure of one of Portway's own lanes is worse
+        #[arg(long)]
+        fail_on_regression: bool,
+        /// Show what did not change as well
+        #[arg(long)]
+        all: bool,
+    },
+    /// Say which engine fits the host that was measured, and what a demand takes
+    #[command(after_help = "Example:\n  portway lab advise --record portway-lab-2026-11-26T2200 \\\n    \
+        --connections-per-second 20000 --gbit 4 --rules 500")]
+    Advise {
+        /// The record: record.json, or the directory that a run wrote
+        #[arg(long, value_name = "FILE")]
+        record: PathBuf,
+        /// New connections a second
+        #[arg(long, value_name = "N", value_parser = amount)]
+        connections_per_second: Option<f64>,
+        /// Payload in 10^9 bit/s, both directions together
+        #[arg(long, value_name = "N", value_parser = amount)]
+        gbit: Option<f64>,
+        /// How many rules
+        #[arg(long, value_name = "N")]
+        rules: Option<u64>,
+    },
 }
 
 #[derive(Debug, ClapArgs)]
@@ -356,4 +397,15 @@ impl State {
     pub(super) fn dir(&self) -> PathBuf {
         self.state_dir.clone().unwrap_or_else(state_dir::default_path)
     }
+}
+
+/// A number that is not below zero.
+fn amount(word: &str) -> Result<f64, String> {
+    let amount: f64 = word.parse().map_err(|_| format!("{word:?} is no number"))?;
+    if amount.is_finite() && amount >= 0.0 { Ok(amount) } else { Err(format!("{word} is out of range")) }
+}
+
+/// Percent, as a share of one.
+fn percent(word: &str) -> Result<f64, String> {
+    amount(word.trim_end_matches('%')).map(|percent| percent / 100.0)
 }

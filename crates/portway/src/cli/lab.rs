@@ -1,18 +1,31 @@
 //! `portway lab`: arguments in, the lab's reports out. What it does is `portway-measure`'s.
 
+use std::path::Path;
+
+use portway_measure::advise::Demand;
 use portway_measure::lane::Scheme;
 use portway_measure::load::Load;
 use portway_measure::options::{Options, Scale};
+use portway_measure::record::Record;
 use portway_measure::run::{self, Ending};
-use portway_measure::{actor, perform, report as reports};
+use portway_measure::{actor, advise, compare, perform, read, report as reports};
 
-use super::args::Lab;
+use super::args::{Lab, Records};
 use super::{Failure, report};
 
 /// The words that make this program the stage of a lab.
 const ON_STAGE: [&str; 2] = ["lab", "--on-stage"];
 
 pub(super) fn run(words: Lab) -> Result<(), Failure> {
+    match words.records {
+        Some(Records::Compare { first, second, least, fail_on_regression, all }) => {
+            return compare(&first, &second, least, fail_on_regression, all);
+        }
+        Some(Records::Advise { record, connections_per_second: connections, gbit, rules }) => {
+            return advise(&record, &Demand { connections, gbit, rules });
+        }
+        None => (),
+    }
     if words.on_stage {
         return perform::main().map_err(|perform::Told| Failure::Said);
     }
@@ -44,6 +57,39 @@ pub(super) fn run(words: Lab) -> Result<(), Failure> {
         Ending::Interrupted => Err("interrupted; what was measured until then is written".into()),
         Ending::Failed(reason) => Err(Failure::Say(reason)),
     }
+}
+
+/// Says what became of the figures from one record to another.
+fn compare(
+    first: &Path,
+    second: &Path,
+    least: Option<f64>,
+    fail_on_regression: bool,
+    all: bool,
+) -> Result<(), Failure> {
+    let comparison = compare::compare(&read(first)?, &read(second)?, least)?;
+    report::say(&reports::text(&comparison.blocks(all)));
+    let regressions = comparison.regressions().count();
+    if fail_on_regression && regressions > 0 {
+        return Err(Failure::Say(format!("figures of Portway's own lanes that are worse: {regressions}")));
+    }
+    Ok(())
+}
+
+/// Says which engine fits, and what a demand takes if there is one.
+fn advise(path: &Path, demand: &Demand) -> Result<(), Failure> {
+    let record = read(path)?;
+    let mut blocks = Vec::new();
+    if *demand != Demand::default() {
+        blocks = advise::answer(&record, demand);
+    }
+    blocks.extend(advise::conclusions(&record));
+    report::say(&reports::text(&blocks));
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Record, Failure> {
+    read::read(path).map_err(|reason| Failure::Say(format!("{}: {reason}", path.display())))
 }
 
 /// Says which lanes and loads there are.

@@ -1,0 +1,366 @@
+//! Two records: what got better or worse from one to the other, and what the noise does not tell.
+//!
+//! A figure counts as changed when the interval of its ratio ([`Interval`]) excludes one and the ratio itself is off by more
+//! than a least size. Times are taken relative to the base lane's in the same round, where both records have one: a machine
+//! that was slower on the second day is not a regression. Deliberately absent: judging by absolute figures.
+
+use crate::interval::Interval;
+use crate::quantity::{Better, Part, Percentile, Quantity};
+use crate::record::{Kind, Lane, Mode, Point, Record};
+use crate::report::document::{Block, Table};
+use crate::report::words;
+use crate::rounds::Rounds;
+use crate::subject::{Unit, subject};
+
+/// The level of the intervals, where there are rounds enough for it.
+const LEVEL: f64 = 0.99;
+/// A lower one tells nothing for certain.
+const SURE: f64 = 0.95;
+/// A lower one tells nothing at all.
+const LIKELY: f64 = 0.9;
+/// Failures, in percent, that are added on both sides so that none and one in a million have a ratio.
+const FEW: f64 = 0.1;
+
+/// Why two records are not compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Incomparable {
+    /// One is of times, the other of instructions.
+    Modes(Mode, Mode),
+    /// Their forms differ.
+    Versions(u32, u32),
+}
+
+impl std::fmt::Display for Incomparable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = |mode: &Mode| match mode {
+            Mode::Time => "time (this machine's)",
+            Mode::Exact => "exact (instructions)",
+        };
+        match self {
+            Self::Modes(a, b) => {
+                write!(f, "the first record's mode is {}, the second's is {}", name(a), name(b))
+            }
+            Self::Versions(a, b) => {
+                write!(f, "the first record is of version {a}, the second of version {b}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Incomparable {}
+
+/// What became of a figure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// It is worse.
+    Worse,
+    /// It may be worse: too few rounds to be sure.
+    PerhapsWorse,
+    /// It is better.
+    Better,
+    /// It may be better: too few rounds to be sure.
+    PerhapsBetter,
+    /// It differs, which is neither good nor bad.
+    Different,
+    /// The noise is as large as the difference, or the difference is small.
+    Same,
+    /// Too few rounds to tell.
+    TooFew,
+}
+
+impl Change {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Worse => "worse",
+            Self::PerhapsWorse => "perhaps worse",
+            Self::Better => "better",
+            Self::PerhapsBetter => "perhaps better",
+            Self::Different => "different",
+            Self::Same => "no change that can be told",
+            Self::TooFew => "too few rounds to tell",
+        }
+    }
+}
+
+/// A figure that both records have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compared {
+    /// The lane.
+    pub lane: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// The load.
+    pub load: String,
+    /// Where on a series.
+    pub at: Option<Point>,
+    /// Which figure.
+    pub quantity: Quantity,
+    /// The medians, as they were measured.
+    pub medians: (f64, f64),
+    /// The ratio of the second to the first, relative to the base where there is one.
+    pub interval: Interval,
+    /// What to make of it.
+    pub change: Change,
+}
+
+/// Two records compared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    /// What else differs, and may be why.
+    pub warnings: Vec<String>,
+    /// All figures that both have.
+    pub compared: Vec<Compared>,
+    /// A smaller difference is none: 0.05 for 5 %.
+    pub least: f64,
+    mode: Mode,
+}
+
+/// The least size of a difference that counts, if nothing else is said: times vary by more than instructions.
+pub fn usual_least(mode: Mode) -> f64 {
+    match mode {
+        Mode::Time => 0.05,
+        Mode::Exact => 0.02,
+    }
+}
+
+/// Compares the second record with the first.
+pub fn compare(first: &Record, second: &Record, least: Option<f64>) -> Result<Comparison, Incomparable> {
+    if first.version != second.version {
+        return Err(Incomparable::Versions(first.version, second.version));
+    }
+    if first.mode != second.mode {
+        return Err(Incomparable::Modes(first.mode, second.mode));
+    }
+    let least = least.unwrap_or_else(|| usual_least(first.mode));
+    let mut compared = Vec::new();
+    for lane in &first.lanes {
+        let Some(other) = second.lane(&lane.name) else { continue };
+        for (load, at) in places(first, lane) {
+            for quantity in quantities(subject(load).unit) {
+                let sides = Sides { records: [first, second], lanes: [lane, other], load, at: at.as_ref() };
+                compared.extend(sides.compare(quantity, least));
+            }
+        }
+    }
+    Ok(Comparison { warnings: warnings(first, second), compared, least, mode: first.mode })
+}
+
+/// Where a lane was measured: loads, and places on series.
+fn places<'a>(record: &'a Record, lane: &Lane) -> Vec<(&'a str, Option<Point>)> {
+    let runs = record.runs.iter().filter(|run| run.lane == lane.name);
+    let mut places: Vec<(&str, Option<Point>)> =
+        runs.map(|run| (run.load.as_str(), run.at.clone())).collect();
+    places.sort_by_cached_key(|(load, at)| {
+        (crate::subject::place(load), at.clone().map(|at| (at.of, at.count)), (*load).to_owned())
+    });
+    places.dedup();
+    places
+}
+
+/// The figures that are compared for a load.
+fn quantities(unit: Unit) -> Vec<Quantity> {
+    match unit {
+        Unit::Held => vec![Quantity::KernelMemoryEach, Quantity::ForwarderMemoryEach, Quantity::Failures],
+        Unit::Gigabyte => vec![Quantity::Cpu(Part::Total), Quantity::Throughput, Quantity::ForwarderMemory],
+        _ => vec![
+            Quantity::Cpu(Part::Total),
+            Quantity::Rate,
+            Quantity::Percentile(Percentile::P50),
+            Quantity::Percentile(Percentile::P99),
+            Quantity::Packets,
+            Quantity::ForwarderMemory,
+            Quantity::Failures,
+        ],
+    }
+}
+
+/// One place in both records.
+struct Sides<'a> {
+    records: [&'a Record; 2],
+    lanes: [&'a Lane; 2],
+    load: &'a str,
+    at: Option<&'a Point>,
+}
+
+impl Sides<'_> {
+    fn compare(&self, quantity: Quantity, least: f64) -> Option<Compared> {
+        let both = |figures: &dyn Fn(&Record, &Lane) -> Rounds| -> [Rounds; 2] {
+            [0, 1].map(|side| figures(self.records[side], self.lanes[side]))
+        };
+        let plain = both(&|record, lane| record.rounds(&lane.name, self.load, self.at, quantity));
+        let medians = (plain[0].summary()?.median, plain[1].summary()?.median);
+        let relative = both(&|record, lane| self.relative(record, lane, quantity));
+        // Of times only: instructions are the same on a slow day.
+        let by_base = self.records[0].mode == Mode::Time && relative.iter().all(|rounds| !rounds.is_empty());
+        let sides = if by_base { relative } else { plain };
+        let raised = if quantity == Quantity::Failures { FEW } else { 0.0 };
+        let [first, second] =
+            sides.map(|rounds| rounds.figures().map(|figure| figure + raised).collect::<Vec<_>>());
+        let interval = Interval::of(&first, &second, LEVEL)?;
+        let change = change(&interval, quantity.better(), least, self.records[0].mode);
+        let [lane, _] = self.lanes;
+        Some(Compared {
+            lane: lane.name.clone(),
+            kind: lane.kind,
+            load: self.load.to_owned(),
+            at: self.at.cloned(),
+            quantity,
+            medians,
+            interval,
+            change,
+        })
+    }
+
+    /// Figures relative to the base's of the same round; none of what a slower machine does not change.
+    fn relative(&self, record: &Record, lane: &Lane, quantity: Quantity) -> Rounds {
+        let changes_with_the_machine = matches!(
+            quantity,
+            Quantity::Cpu(_) | Quantity::Rate | Quantity::Throughput | Quantity::Percentile(_)
+        );
+        let Some(base) = lane.base.as_deref().filter(|_| changes_with_the_machine) else {
+            return Rounds::default();
+        };
+        let mut under = record.rounds(base, self.load, self.at, quantity);
+        if under.is_empty() {
+            under = record.rounds(base, self.load, None, quantity);
+        }
+        record.rounds(&lane.name, self.load, self.at, quantity).over(&under)
+    }
+}
+
+fn change(interval: &Interval, better: Better, least: f64, mode: Mode) -> Change {
+    // A machine that counts instructions does the same again: one run is as good as many.
+    let level = if mode == Mode::Exact { 1.0 } else { interval.level };
+    if level < LIKELY - 1e-9 {
+        return Change::TooFew;
+    }
+    let is_large = interval.ratio > 1.0 + least || interval.ratio < 1.0 / (1.0 + least);
+    if !interval.excludes_one() || !is_large {
+        return Change::Same;
+    }
+    let is_worse = match better {
+        Better::Lower => interval.ratio > 1.0,
+        Better::Higher => interval.ratio < 1.0,
+        Better::Neither => return Change::Different,
+    };
+    match (is_worse, level >= SURE) {
+        (true, true) => Change::Worse,
+        (true, false) => Change::PerhapsWorse,
+        (false, true) => Change::Better,
+        (false, false) => Change::PerhapsBetter,
+    }
+}
+
+/// What else is not the same.
+fn warnings(first: &Record, second: &Record) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut differ = |what: &str, a: &str, b: &str| {
+        if a != b {
+            warnings.push(format!("{what} differs: {a}, then {b}"));
+        }
+    };
+    let (a, b) = (&first.host, &second.host);
+    differ("the kernel", &a.kernel, &b.kernel);
+    differ("the processor", &format!("{} of {}", a.cpus, a.cpu), &format!("{} of {}", b.cpus, b.cpu));
+    differ("memory", &words::bytes(a.memory as f64), &words::bytes(b.memory as f64));
+    let none = || "none".to_owned();
+    let hypervisor = |host: &crate::record::Host| host.hypervisor.clone().unwrap_or_else(none);
+    differ("the hypervisor", &hypervisor(a), &hypervisor(b));
+    for (what, a, b) in [("program", &a.programs, &b.programs), ("setting", &a.settings, &b.settings)] {
+        for (name, value) in a {
+            if let Some(other) = b.get(name) {
+                differ(&format!("the {what} {name}"), value, other);
+            }
+        }
+    }
+    for lane in &first.lanes {
+        match second.lane(&lane.name) {
+            Some(other) if other.configuration != lane.configuration => {
+                warnings.push(format!("the configuration of {} differs", lane.name));
+            }
+            Some(_) => (),
+            None => warnings.push(format!("{} is in the first only", lane.name)),
+        }
+    }
+    for lane in second.lanes.iter().filter(|lane| first.lane(&lane.name).is_none()) {
+        warnings.push(format!("{} is in the second only", lane.name));
+    }
+    for (which, record) in [("first", first), ("second", second)] {
+        if record.is_disturbed() {
+            warnings.push(format!("the machine was not quiet during the {which}"));
+        }
+    }
+    warnings
+}
+
+impl Comparison {
+    /// Figures of Portway's own lanes that are worse for certain.
+    pub fn regressions(&self) -> impl Iterator<Item = &Compared> {
+        self.compared.iter().filter(|each| each.kind == Kind::Portway && each.change == Change::Worse)
+    }
+
+    /// As text: what changed, or all.
+    pub fn blocks(&self, all: bool) -> Vec<Block> {
+        let mut blocks: Vec<Block> =
+            self.warnings.iter().map(|warning| Block::Warning(words::sentence(warning))).collect();
+        let mut shown: Vec<&Compared> =
+            self.compared.iter().filter(|each| all || each.change < Change::Same).collect();
+        shown.sort_by_key(|each| each.change);
+        let caption = "Ratio of the second to the first, in brackets its interval; first and second are medians as measured";
+        let mut table =
+            Table::new(caption, &["lane", "load", "figure", "first", "second", "ratio", "verdict"]);
+        table.rows = shown.into_iter().map(|each| each.row(self.mode)).collect();
+        if !table.rows.is_empty() {
+            blocks.push(Block::Table(table));
+        }
+        let count = |change| self.compared.iter().filter(|each| each.change == change).count();
+        blocks.push(Block::Paragraph(format!(
+            "{} figures compared: {} worse, {} better, {} without a change that can be told, {} with too few rounds. A \
+             difference counts from {} % on, and if the interval of its ratio, from the ranks of the rounds, excludes 1.",
+            self.compared.len(),
+            count(Change::Worse),
+            count(Change::Better),
+            count(Change::Same),
+            count(Change::TooFew),
+            words::figure(self.least * 100.0)
+        )));
+        if self.mode == Mode::Time {
+            blocks.push(Block::Paragraph(
+                "Rates, times and CPU are compared relative to the base lane of the same round; bases themselves show how the \
+                 machine has changed."
+                    .to_owned(),
+            ));
+        }
+        blocks
+    }
+}
+
+impl Compared {
+    fn row(&self, mode: Mode) -> Vec<String> {
+        let unit = subject(&self.load).unit;
+        let load = match &self.at {
+            Some(at) => format!("{}, {} {}", self.load, words::figure(at.count as f64), at.of),
+            None => self.load.clone(),
+        };
+        let counted_in = self.quantity.counted_in(unit, mode);
+        let verdict = match (self.kind, self.change) {
+            (Kind::Routing, change) if change < Change::Same => format!("{}: the machine", change.words()),
+            (_, change) => change.words().to_owned(),
+        };
+        let Interval { ratio, low, high, level } = self.interval;
+        let interval = match mode {
+            Mode::Time => format!("{ratio:.3} ({low:.3}–{high:.3} at {:.0} %)", level * 100.0),
+            Mode::Exact => format!("{ratio:.3} ({low:.3}–{high:.3})"),
+        };
+        vec![
+            self.lane.clone(),
+            load,
+            words::column(&self.quantity.title(unit), counted_in),
+            words::figure(self.medians.0),
+            words::figure(self.medians.1),
+            interval,
+            verdict,
+        ]
+    }
+}
