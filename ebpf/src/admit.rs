@@ -15,7 +15,8 @@ use portway_datapath::tcp;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 
-use crate::carry::{is_over, ticks};
+use crate::carry::is_over;
+use crate::clock::ticks;
 use crate::cookie;
 use crate::count;
 use crate::listen::listener;
@@ -32,24 +33,24 @@ const ADDRESSES: u32 = 4;
 const PORTS: u32 = 17;
 
 /// What [`begin`] answers, beside a verdict: the packet has a flow now.
-pub const BEGUN: i32 = 1100;
+pub const BEGUN: i32 = 1200;
 
 /// What [`begin`] answers, beside that: the client is to be told that nobody is there.
-pub const REFUSED: i32 = 1102;
+pub const REFUSED: i32 = 1202;
 
 /// What [`begin`] answers, beside that: the SYN is to be answered by a cookie.
-pub const COOKIE: i32 = 1103;
+pub const COOKIE: i32 = 1203;
 
 /// What [`admit`] answers, beside that: what was chosen is to be entered into the table.
-const CHOSEN: i32 = 1101;
+const CHOSEN: i32 = 1201;
 
 /// Begins the flow of a packet, if a listener waits for it.
-#[inline(never)]
+#[inline(always)]
 pub fn begin<const LINK: u32>(packet: Skb) -> i32 {
     let Some(new) = SCRATCH.get_ptr_mut(0) else { return Skb::PASS };
     // SAFETY: this processor's; programs of both hooks do not interrupt each other.
     let new: &mut New = unsafe { &mut *new };
-    if !matches!(parse::<Skb, LINK, true>(packet, &mut new.headers), Parsed::Plain) {
+    if !matches!(parse::<Skb, LINK>(packet, &mut new.headers), Parsed::Plain) {
         return Skb::PASS;
     }
     new.now = ticks();
@@ -365,8 +366,8 @@ fn is_of_host(packet: Skb, tuple: &Tuple) -> bool {
         words[2] = ports;
         12
     } else {
-        [words[0], words[1], words[2], words[3]] = crate::way::words(tuple.source);
-        [words[4], words[5], words[6], words[7]] = crate::way::words(tuple.destination);
+        [words[0], words[1], words[2], words[3]] = tuple.source.words();
+        [words[4], words[5], words[6], words[7]] = tuple.destination.words();
         words[8] = ports;
         36
     };

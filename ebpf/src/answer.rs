@@ -5,15 +5,11 @@
 use portway_datapath::abi::Tuple;
 use portway_datapath::checksum::Difference;
 
-use crate::carry::Hook;
 use crate::packet::Packet;
-use crate::parse::{Headers, IPV6_HEADER, TCP};
+use crate::parse::{Headers, IPV4_HEADER, IPV6_HEADER, TCP};
 use crate::rewrite::ports;
 use crate::skb::Skb;
-use crate::way::{Way, route};
-
-/// The length of an IPv4 header without options.
-pub const IPV4_HEADER: u32 = 20;
+use crate::way::way_back;
 
 /// The time that what this host itself sends may live (RFC 1700).
 pub const LIVES: u8 = 64;
@@ -31,12 +27,6 @@ pub struct Segment {
     pub window: u16,
     /// The option of maximum segment size; 0 for none.
     pub mss: u16,
-}
-
-/// The way back to whoever has sent a packet with `tuple`.
-#[inline(never)]
-pub fn way_back(packet: Skb, tuple: &Tuple, way: &mut Way) -> bool {
-    route(packet, tuple, 0, way).is_some()
 }
 
 /// A packet that can be made one of another length.
@@ -66,7 +56,7 @@ impl Shape for Skb {
 pub fn is_partial(packet: Skb, at: u32) -> bool {
     let read = |packet: Skb| packet.window::<2>(at).map(|check| check.get::<u16, 0>());
     let before = read(packet);
-    before.is_some() && packet.update_rest(at, 1) && read(packet) == before
+    before.is_some() && packet.update_rest(at, 1, false) && read(packet) == before
 }
 
 /// Makes the packet a TCP segment with `tuple`, as it leaves. Of the packet only the family counts.
@@ -170,13 +160,10 @@ pub fn write_ip_at<P: Packet>(
 /// Makes the packet a segment to whoever has sent it, and sends it.
 #[inline(always)]
 pub fn answer<const LINK: u32>(packet: Skb, headers: &Headers, segment: &Segment) -> i32 {
-    let mut way = Way::new();
-    if !way_back(packet, &headers.tuple, &mut way) {
-        return Skb::DROP;
-    }
+    let Some(way) = way_back(packet, &headers.tuple) else { return Skb::DROP };
     let tuple = crate::carry::swapped(&headers.tuple);
     if !write::<_, LINK>(packet, headers.ipv4, &tuple, segment) {
         return Skb::DROP;
     }
-    packet.send::<LINK>(headers, &way)
+    packet.send::<LINK>(headers.ipv4, way)
 }

@@ -1,5 +1,6 @@
-//! The path of those packets of a flow that need more than other addresses and ports: another family, the client's address in
-//! an option, other sequence numbers.
+//! The path of every packet that [`crate::carry`] does not carry: those of flows that need more than other addresses and
+//! ports (another family, the client's address in an option, other sequence numbers), those whose headers have options or
+//! extensions or are out of reach, and those that may not be carried at all.
 //!
 //! At TC only. The steps are those of [`crate::carry`], with the others between them.
 
@@ -9,17 +10,17 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use portway_datapath::abi::{Drop, Record, Tuple, state};
 use portway_datapath::record::Direction;
-use portway_datapath::table::Memory;
-use portway_datapath::toa::ROOM;
+use portway_datapath::tcp;
+use portway_datapath::toa::{LENGTH_V6, ROOM};
 
-use crate::carry::{Hook, TOO_LARGE, TOO_OLD, is_over, leaving, note, ticks};
+use crate::carry::{BEGINS, Hook, answered, is_over, leaving, may_begin, note};
+use crate::clock::ticks;
 use crate::memory::{self, Maps};
 use crate::packet::Packet;
 use crate::parse::{Headers, Parsed, parse};
-use crate::rewrite::Rewrite;
 use crate::skb::Skb;
-use crate::way::{Way, way};
-use crate::{count, family, shift, toa};
+use crate::way::way;
+use crate::{count, family, fragment, shift, toa};
 
 /// What a processor works on; too large for the stack.
 pub struct Work {
@@ -29,7 +30,8 @@ pub struct Work {
     pub new: Tuple,
     /// Its TCP header.
     pub header: [u8; ROOM],
-    way: Way,
+    /// The option that is appended to it.
+    pub option: [u32; LENGTH_V6 / 4],
 }
 
 /// One for each processor.
@@ -43,31 +45,72 @@ pub fn work() -> Option<&'static mut Work> {
     WORK.get_ptr_mut(0).map(|work| unsafe { &mut *work })
 }
 
-/// Carries a packet of a flow.
-#[inline(never)]
+/// What [`careful`] answers, beside a verdict and [`BEGINS`]: the packet is neither TCP nor UDP.
+pub const SPECIAL: i32 = 1100;
+/// It is a fragment without ports.
+pub const LATER: i32 = 1104;
+/// It belongs to a flow, but is too large for the way out.
+pub const TOO_LARGE: i32 = 1101;
+/// It belongs to a flow, but its time to live is over.
+pub const TOO_OLD: i32 = 1102;
+/// It belongs to a flow that a SYN cookie opens, whose backend has not answered yet.
+pub const OPENS: i32 = 1103;
+
+/// The bytes that headers without options and extensions may have, and some more.
+const REACH: u32 = 80;
+
+/// What becomes of a packet, whatever it is.
+#[inline(always)]
 pub fn careful<const LINK: u32>(packet: Skb) -> i32 {
+    // Only here: what a local TCP sends has its headers, and nothing else, in the part that can be reached directly, and
+    // would be copied for each packet.
+    packet.reach(LINK + REACH);
     let (Some(maps), Some(work)) = (Maps::open(), work()) else { return Skb::DROP };
-    if !matches!(parse::<Skb, LINK, true>(packet, &mut work.headers), Parsed::Plain) {
-        return Skb::PASS;
+    match parse::<Skb, LINK>(packet, &mut work.headers) {
+        Parsed::Plain => {}
+        Parsed::Later => return LATER,
+        Parsed::Special => return SPECIAL,
+        Parsed::Short | Parsed::Other => return Skb::PASS,
     }
     let now = ticks();
-    let Some(found) = memory::find(&work.headers.tuple) else { return Skb::PASS };
+    let Some(found) = memory::find(&work.headers.tuple) else {
+        return if may_begin(&maps, work.headers.tcp_flags()) { BEGINS } else { Skb::PASS };
+    };
     let record = found.record;
     let bits = record.state.load(Relaxed);
     if is_over(&maps, &work.headers, record, bits, now) {
+        if found.direction == Direction::Forth && may_begin(&maps, work.headers.tcp_flags()) {
+            return BEGINS;
+        }
+        if found.direction == Direction::Back && work.headers.tcp && work.headers.flags & tcp::flags::SYN != 0
+        {
+            // Nobody of ours has asked for it: the port is another's by now, whose later segments shall pass as well.
+            record.state.fetch_or(state::ENDED, Relaxed);
+        }
         return Skb::PASS;
+    }
+    if work.headers.fragment {
+        fragment::note(&work.headers, found.index, found.direction, now);
     }
     if work.headers.ttl <= 1 {
         return TOO_OLD;
     }
+    if bits & state::COOKIE != 0 {
+        return OPENS;
+    }
     work.new = leaving(record, found.direction);
     let rule = record.rule.load(Relaxed);
-    if !way(packet, maps.config(), record, found.direction, now, &mut work.way) {
+    let Some(way) = way(packet, found.index, found.direction) else {
         count::dropped(rule, Drop::NoRoute);
         return Skb::DROP;
-    }
-    let largest = family::size(packet.largest(&work.headers), &work.headers, &work.new);
-    if largest > work.way.mtu {
+    };
+    let largest = packet.largest::<LINK>(
+        work.headers.transport,
+        work.headers.length,
+        work.headers.tuple.protocol as u8,
+    );
+    let largest = family::size(largest, &work.headers, &work.new);
+    if largest > way.mtu {
         return TOO_LARGE;
     }
     let length = work.headers.length;
@@ -75,9 +118,14 @@ pub fn careful<const LINK: u32>(packet: Skb) -> i32 {
         count::dropped(rule, reason);
         return Skb::DROP;
     }
-    note(record, &work.headers, found.direction, bits, now);
+    let after = if work.headers.tcp {
+        toa::follow(tcp::follow(bits, work.headers.flags, found.direction), &work.headers, found.direction)
+    } else {
+        answered(bits, found.direction)
+    };
+    note(record, bits, after, now);
     count::carried(record.member.load(Relaxed), found.direction, length);
-    packet.send::<LINK>(&work.headers, &work.way)
+    packet.send::<LINK>(work.headers.ipv4, way)
 }
 
 /// Changes the packet to what leaves.

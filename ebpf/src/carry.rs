@@ -4,102 +4,127 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
-use portway_datapath::abi::{Drop, Record, TICK_SHIFT, Tuple, config_flags, state};
+use portway_datapath::abi::{Port, Record, Side, Tuple, config_flags, state};
 use portway_datapath::cookie;
 use portway_datapath::record::Direction;
 use portway_datapath::table::{self, Memory};
 use portway_datapath::tcp;
 
+use crate::clock::ticks;
 use crate::count;
-use crate::fragment;
-use crate::memory::{self, Maps};
-use crate::parse::{Headers, Parsed, parse};
-use crate::rewrite::Rewrite;
-use crate::toa;
-use crate::way::{Way, way};
+use crate::header::{Arriving, Header, Ipv4, Ipv6, is_whole};
+use crate::memory::Maps;
+use crate::packet::Packet;
+use crate::parse::{Headers, TCP, family};
+use crate::way::{Hop, Route, kept, renewed};
 
 /// What differs between the hooks beyond access to bytes.
-pub trait Hook: Rewrite {
-    /// The largest IP packet that this will be on the way.
-    fn largest(self, headers: &Headers) -> u32;
+pub trait Hook: Packet {
+    /// The largest IP packet that this will be on the way: it has `length` bytes, and the transport's header begins at
+    /// `transport`, link header included.
+    fn largest<const LINK: u32>(self, transport: u32, length: u32, protocol: u8) -> u32;
 
-    /// Whether a packet of a flow has come to this host's link address.
-    fn is_for_host(self, record: &Record, direction: Direction) -> bool;
+    /// Whether a packet of a flow has come to this host's link address; `answers` is the other direction.
+    fn is_for_host(self, answers: &Side) -> bool;
 
-    /// Whether it can send what leaves by this way.
-    fn can_send(self, way: &Way) -> bool;
+    /// Whether it can send by a port.
+    fn can_send(self, port: &Port) -> bool;
 
-    /// Sends it.
-    fn send<const LINK: u32>(self, headers: &Headers, way: &Way) -> i32;
+    /// Makes the packet what leaves.
+    fn replace<H: Header, const LINK: u32>(self, header: H, record: &Record, direction: Direction) -> bool;
+
+    /// Sends it to a next hop; it is of this family.
+    fn forward<const LINK: u32>(self, ipv4: bool, hop: Hop) -> i32;
 }
 
 /// What [`carry`] answers, beside a verdict of the hook, where something else is to be done than carry the packet: it may
 /// begin a flow.
 pub const BEGINS: i32 = 1000;
-/// It is neither whole TCP nor whole UDP, or its header has extensions.
-pub const SPECIAL: i32 = 1001;
-/// It belongs to a flow, but is too large for the way out.
-pub const TOO_LARGE: i32 = 1002;
-/// It belongs to a flow, but its time to live is over.
-pub const TOO_OLD: i32 = 1003;
+/// It may be about a flow, but needs another look ([`crate::careful`]), or more than other addresses and ports.
+pub const CAREFUL: i32 = 1001;
 
-/// It belongs to a flow, but needs more than other addresses and ports.
-pub const CAREFUL: i32 = 1004;
-
-/// Its headers are beyond what can be reached directly.
-pub const SHORT: i32 = 1006;
-
-/// It belongs to a flow that a SYN cookie opens, whose backend has not answered yet.
-pub const OPENS: i32 = 1005;
-
-/// The time, in ticks.
+/// What becomes of a packet that begins with `LINK` bytes of link header, if it is as nearly all are.
 #[inline(always)]
-pub fn ticks() -> u32 {
-    // SAFETY: no arguments.
-    (unsafe { bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32
+pub fn carry<P: Hook, const LINK: u32>(packet: P) -> i32 {
+    match family::<P, LINK>(packet) {
+        Some(true) => plain::<P, Ipv4, LINK>(packet),
+        Some(false) => plain_ipv6::<P, LINK>(packet),
+        None => P::PASS,
+    }
 }
 
-/// What becomes of a packet that begins with `LINK` bytes of link header. With `ALL` first fragments are carried too.
+/// Flows whose packets need more than other addresses and ports, or are not ours any more.
+const NOT_PLAIN: u32 = state::ENDED | state::COOKIE | state::SHIFTED | state::TOA;
+
+/// In a frame of its own: what follows the packets that are not carried here needs nearly all of the stack.
+#[inline(never)]
+fn plain_ipv6<P: Hook, const LINK: u32>(packet: P) -> i32 {
+    plain::<P, Ipv6, LINK>(packet)
+}
+
+/// What becomes of a packet of one family.
 #[inline(always)]
-pub fn carry<P: Hook, const LINK: u32, const ALL: bool>(packet: P) -> i32 {
+fn plain<P: Hook, H: Header, const LINK: u32>(packet: P) -> i32 {
     let Some(maps) = Maps::open() else { return P::PASS };
-    let mut headers = Headers::new();
-    match parse::<P, LINK, ALL>(packet, &mut headers) {
-        Parsed::Plain => {}
-        Parsed::Special | Parsed::Later => return SPECIAL,
-        Parsed::Short => return SHORT,
-        Parsed::Other => return P::PASS,
+    let Some(header) = H::of(packet, LINK) else { return CAREFUL };
+    if !is_whole::<P, H>(packet, LINK, header.protocol(), header.length()) {
+        return CAREFUL;
     }
-    let now = ticks();
-    let found = if ALL { memory::find(&headers.tuple) } else { table::lookup(&maps, &headers.tuple) };
-    let Some(found) = found else {
-        return if may_begin(&maps, &headers) { BEGINS } else { P::PASS };
+    let Some(found) = table::lookup(&maps, &Arriving(header)) else {
+        let flags = if header.protocol() == TCP { Some(flags::<P, H, LINK>(packet)) } else { None };
+        return if may_begin(&maps, flags) { BEGINS } else { P::PASS };
     };
-    let record = forever(found.record);
+    let (record, direction) = (forever(found.record), found.direction);
+    let now = ticks();
     let bits = record.state.load(Relaxed);
-    if !is_over(&maps, &headers, record, bits, now) {
-        if ALL && headers.fragment {
-            fragment::note(&headers, found.index, found.direction, now);
-        }
-        return on::<P, LINK>(packet, maps, &headers, record, found.direction, bits, now);
+    let fresh = record.seen.load(Relaxed) == now;
+    if bits & NOT_PLAIN != 0 || header.lives() <= 1 || !fresh && record.is_expired(maps.config(), now) {
+        return CAREFUL;
     }
-    if found.direction == Direction::Back {
-        if headers.tcp && headers.flags & tcp::flags::SYN != 0 {
-            // Nobody of ours has asked for it: the port is another's by now, whose later segments shall pass as well.
-            record.state.fetch_or(state::ENDED, Relaxed);
-        }
-        return P::PASS;
+    if record.is_ipv4(direction.other()) != H::IPV4 {
+        return CAREFUL;
     }
-    if may_begin(&maps, &headers) { BEGINS } else { P::PASS }
+    let side = record.side(direction);
+    let hop = kept(maps.config(), side, now).or_else(|| {
+        let ports = record.side(direction.other()).ports_of_answer();
+        let ends = H::words(H::leaving(record, direction));
+        let route = Route::question(packet, H::IPV4, header.protocol(), ports, ends);
+        renewed(packet, maps.config(), side, now, route)
+    });
+    let Some(hop) = hop else { return CAREFUL };
+    let largest = packet.largest::<LINK>(LINK + H::LENGTH, header.length(), header.protocol());
+    let answers = record.side(direction.other());
+    if largest > hop.port.mtu || !packet.can_send(hop.port) || !packet.is_for_host(answers) {
+        return CAREFUL;
+    }
+    let after = if header.protocol() == TCP {
+        let flags = flags::<P, H, LINK>(packet);
+        if flags & tcp::flags::SYN != 0 && tcp::is_over(bits) {
+            return CAREFUL;
+        }
+        tcp::follow(bits, flags, direction)
+    } else {
+        answered(bits, direction)
+    };
+    note(record, bits, after, now);
+    count::carried(record.member.load(Relaxed), direction, header.length());
+    if !packet.replace::<H, LINK>(header, record, direction) {
+        return P::DROP;
+    }
+    packet.forward::<LINK>(H::IPV4, hop)
 }
 
-/// Whether what belongs to no flow may begin one.
+/// The flags of TCP.
 #[inline(always)]
-fn may_begin(maps: &Maps, headers: &Headers) -> bool {
-    !headers.tcp
-        || tcp::begins(headers.flags)
-        || maps.config().flags & config_flags::COOKIES != 0 && cookie::may_return(headers.flags)
+fn flags<P: Packet, H: Header, const LINK: u32>(packet: P) -> u8 {
+    packet.window::<20>(LINK + H::LENGTH).map_or(0, |tcp| tcp.get::<u8, 13>())
+}
+
+/// Whether what belongs to no flow may begin one; of TCP, its flags.
+#[inline(always)]
+pub fn may_begin(maps: &Maps, tcp: Option<u8>) -> bool {
+    let Some(flags) = tcp else { return true };
+    tcp::begins(flags) || maps.config().flags & config_flags::COOKIES != 0 && cookie::may_return(flags)
 }
 
 /// A record for as long as the program runs.
@@ -119,59 +144,10 @@ pub fn is_over(maps: &Maps, headers: &Headers, record: &Record, bits: u32, now: 
         || headers.tcp && headers.flags & tcp::flags::SYN != 0 && tcp::is_over(bits)
 }
 
-/// A packet of a live flow.
-#[inline(always)]
-pub fn on<P: Hook, const LINK: u32>(
-    packet: P,
-    maps: Maps,
-    headers: &Headers,
-    record: &'static Record,
-    direction: Direction,
-    bits: u32,
-    now: u32,
-) -> i32 {
-    if headers.ttl <= 1 {
-        return TOO_OLD;
-    }
-    if bits & (state::COOKIE | state::SHIFTED) != 0
-        || bits & state::TOA != 0 && toa::is_due::<P, LINK>(packet, headers, direction)
-    {
-        return if bits & state::COOKIE != 0 { OPENS } else { CAREFUL };
-    }
-    let new = leaving(record, direction);
-    let mut out = Way::new();
-    if !way(packet, maps.config(), record, direction, now, &mut out) {
-        if P::XDP {
-            return P::PASS;
-        }
-        count::dropped(record.rule.load(Relaxed), Drop::NoRoute);
-        return P::DROP;
-    }
-    if packet.largest(headers) > out.mtu {
-        return TOO_LARGE;
-    }
-    if !packet.can_send(&out) || !packet.is_for_host(record, direction) {
-        return P::PASS;
-    }
-    if new.source.is_ipv4() != headers.ipv4 {
-        return CAREFUL;
-    }
-    if !packet.rewrite::<LINK>(headers, &new) {
-        count::dropped(record.rule.load(Relaxed), Drop::Mangled);
-        return P::DROP;
-    }
-    note(record, headers, direction, bits, now);
-    count::carried(record.member.load(Relaxed), direction, headers.length);
-    packet.send::<LINK>(headers, &out)
-}
-
 /// The tuple of a flow's packets as they leave: what answers those that come the other way.
 #[inline(always)]
 pub fn leaving(record: &Record, direction: Direction) -> Tuple {
-    swapped(&record.tuple(match direction {
-        Direction::Forth => Direction::Back,
-        Direction::Back => Direction::Forth,
-    }))
+    swapped(&record.tuple(direction.other()))
 }
 
 /// The tuple of what is answered by a tuple.
@@ -186,19 +162,21 @@ pub fn swapped(tuple: &Tuple) -> Tuple {
     }
 }
 
-/// Notes in the record that a packet has passed.
+/// The state of UDP after a packet.
 #[inline(always)]
-pub fn note(record: &Record, headers: &Headers, direction: Direction, bits: u32, now: u32) {
+pub const fn answered(bits: u32, direction: Direction) -> u32 {
+    match direction {
+        Direction::Forth => bits,
+        Direction::Back => bits | state::ANSWERED,
+    }
+}
+
+/// Notes in the record that a packet has passed, and that its state has gone from `bits` to `after`.
+#[inline(always)]
+pub fn note(record: &Record, bits: u32, after: u32, now: u32) {
     if record.seen.load(Relaxed) != now {
         record.seen.store(now, Relaxed);
     }
-    let after = if headers.tcp {
-        toa::follow(tcp::follow(bits, headers.flags, direction), headers, direction)
-    } else if direction == Direction::Back {
-        bits | state::ANSWERED
-    } else {
-        bits
-    };
     if after != bits {
         if bits & !after != 0 {
             record.state.fetch_and(!(bits & !after), Relaxed);

@@ -91,10 +91,10 @@ fn made(tuple: &Tuple, ipv4: bool, header: *mut u32, length: u32) -> i64 {
 }
 
 /// Answers a SYN.
-#[inline(never)]
+#[inline(always)]
 pub fn answer<const LINK: u32>(packet: Skb) -> i32 {
     let mut headers = Headers::new();
-    if !matches!(parse::<Skb, LINK, true>(packet, &mut headers), Parsed::Plain) {
+    if !matches!(parse::<Skb, LINK>(packet, &mut headers), Parsed::Plain) {
         return Skb::DROP;
     }
     match segment::<Skb, LINK>(packet, &headers) {

@@ -9,10 +9,10 @@ use portway_datapath::checksum::Difference;
 use portway_datapath::cookie::moved;
 use portway_datapath::icmp::{to_ipv4, to_ipv6};
 
-use crate::answer::{IPV4_HEADER, write_ip, write_ip_at};
+use crate::answer::{write_ip, write_ip_at};
 use crate::icmp::{Error, HEADER, ICMP, ICMPV6};
 use crate::packet::Packet;
-use crate::parse::{IPV4, IPV6, IPV6_HEADER, UDP};
+use crate::parse::{IPV4, IPV4_HEADER, IPV6, IPV6_HEADER, UDP};
 use crate::rewrite::ports;
 use crate::skb::Skb;
 

@@ -7,10 +7,10 @@
 use portway_datapath::checksum::Difference;
 use portway_datapath::tcp::{self, flags};
 
-use crate::answer::{IPV4_HEADER, write_ip};
+use crate::answer::write_ip;
 use crate::careful::Work;
 use crate::packet::Packet;
-use crate::parse::{Headers, IPV4, IPV6, IPV6_HEADER, TCP, UDP};
+use crate::parse::{Headers, IPV4, IPV4_HEADER, IPV6, IPV6_HEADER, TCP, UDP};
 use crate::rewrite::ports;
 use crate::skb::Skb;
 use portway_datapath::abi::Tuple;
@@ -96,7 +96,7 @@ pub fn translate<const LINK: u32>(packet: Skb, work: &mut Work) -> u32 {
     };
     let rest = Difference::NONE.minus(ports(old)).plus(ports(new));
     let check = transport + if headers.tcp { 16 } else { 6 };
-    if !packet.update_checksum(check, addresses.folded(), rest.folded(), !headers.tcp) {
+    if !packet.update_checksum(check, addresses, rest, !headers.tcp) {
         return REFUSED;
     }
     work.headers.ipv4 = !from_ipv4;
@@ -125,5 +125,5 @@ fn clamp(packet: Skb, work: &mut Work) -> bool {
     let (before, after) =
         if at & 1 == 0 { (before, after) } else { (before.swap_bytes(), after.swap_bytes()) };
     let change = Difference::NONE.minus(u32::from(before)).plus(u32::from(after));
-    packet.update_rest(work.headers.transport + 16, change.folded())
+    packet.update_rest(work.headers.transport + 16, change.folded(), false)
 }

@@ -58,7 +58,7 @@ fn answer<const LINK: u32>(packet: Xdp) -> i32 {
     let Some(headers) = HEADERS.get_ptr_mut(0) else { return Xdp::PASS };
     // SAFETY: this processor's; programs of both hooks do not interrupt each other.
     let headers: &mut Headers = unsafe { &mut *headers };
-    if !matches!(parse::<Xdp, LINK, false>(packet, headers), Parsed::Plain)
+    if !matches!(parse::<Xdp, LINK>(packet, headers), Parsed::Plain)
         || !headers.tcp
         || !tcp::begins(headers.flags)
     {

@@ -5,16 +5,16 @@
 
 use portway_datapath::abi::{Drop, Fragment, FragmentKey, TICKS_PER_SECOND};
 use portway_datapath::record::Direction;
-use portway_datapath::table::Memory;
 
-use crate::carry::{Hook, is_over, leaving, ticks};
+use crate::carry::{is_over, leaving};
+use crate::clock::ticks;
 use crate::count;
 use crate::maps::FRAGMENTS;
 use crate::memory::Maps;
 use crate::packet::Packet;
 use crate::parse::{Headers, Parsed, parse};
 use crate::skb::Skb;
-use crate::way::{Way, way};
+use crate::way::way;
 use core::sync::atomic::Ordering::Relaxed;
 
 /// The direction's bit of [`Fragment::record`].
@@ -42,11 +42,11 @@ pub fn note(headers: &Headers, record: u32, direction: Direction, now: u32) {
 }
 
 /// A fragment without ports. If it is of no flow it is left to the kernel.
-#[inline(never)]
+#[inline(always)]
 pub fn later<const LINK: u32>(packet: Skb) -> i32 {
     let Some(maps) = Maps::open() else { return Skb::PASS };
     let mut headers = Headers::new();
-    if !matches!(parse::<Skb, LINK, true>(packet, &mut headers), Parsed::Later) {
+    if !matches!(parse::<Skb, LINK>(packet, &mut headers), Parsed::Later) {
         return Skb::PASS;
     }
     let now = ticks();
@@ -68,7 +68,6 @@ pub fn later<const LINK: u32>(packet: Skb) -> i32 {
     if !same || is_over(&maps, &headers, record, bits, now) {
         return Skb::PASS;
     }
-    let mut out = Way::new();
     let rule = record.rule.load(Relaxed);
     if new.source.is_ipv4() != headers.ipv4 {
         count::dropped(rule, Drop::Fragment);
@@ -78,11 +77,11 @@ pub fn later<const LINK: u32>(packet: Skb) -> i32 {
         count::dropped(rule, Drop::Expired);
         return Skb::DROP;
     }
-    if !way(packet, maps.config(), record, direction, now, &mut out) {
+    let Some(way) = way(packet, noted.record & !BACK, direction) else {
         count::dropped(rule, Drop::NoRoute);
         return Skb::DROP;
-    }
-    if headers.length > out.mtu {
+    };
+    if headers.length > way.mtu {
         count::dropped(rule, Drop::TooBig);
         return Skb::DROP;
     }
@@ -91,5 +90,5 @@ pub fn later<const LINK: u32>(packet: Skb) -> i32 {
         return Skb::DROP;
     }
     count::carried(record.member.load(Relaxed), direction, headers.length);
-    packet.send::<LINK>(&headers, &out)
+    packet.send::<LINK>(headers.ipv4, way)
 }

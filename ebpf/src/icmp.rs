@@ -15,9 +15,9 @@ use portway_datapath::abi::{Address, Drop, Tuple, state};
 use portway_datapath::checksum::Difference;
 use portway_datapath::cookie::moved;
 use portway_datapath::record::Direction;
-use portway_datapath::table::Memory;
 
-use crate::carry::{Hook, is_over, swapped, ticks};
+use crate::carry::{is_over, swapped};
+use crate::clock::ticks;
 use crate::count;
 use crate::crossing::{LONGEST, cross};
 use crate::memory::{self, Maps};
@@ -25,7 +25,7 @@ use crate::packet::Packet;
 use crate::parse::{Headers, IPV6_HEADER, TCP, UDP, family};
 use crate::rewrite::{addresses, ports};
 use crate::skb::Skb;
-use crate::way::{Way, way};
+use crate::way::way;
 
 /// The protocols' numbers.
 pub const ICMP: u8 = 1;
@@ -61,7 +61,7 @@ pub struct Error {
 static ERROR: PerCpuArray<Error> = PerCpuArray::with_max_entries(1, 0);
 
 /// What becomes of a packet that is neither TCP nor UDP.
-#[inline(never)]
+#[inline(always)]
 pub fn error<const LINK: u32>(packet: Skb) -> i32 {
     packet.reach(LINK + REACH);
     let (Some(maps), Some(error)) = (Maps::open(), ERROR.get_ptr_mut(0)) else { return Skb::PASS };
@@ -95,32 +95,29 @@ pub fn error<const LINK: u32>(packet: Skb) -> i32 {
     if error.headers.ttl <= 1 {
         return drop(Drop::Expired);
     }
-    let mut out = Way::new();
-    if !way(packet, maps.config(), record, found.direction, now, &mut out) {
-        return drop(Drop::NoRoute);
-    }
+    let Some(way) = way(packet, found.index, found.direction) else { return drop(Drop::NoRoute) };
     // What is quoted is what the side that the error goes to has sent.
     let sent = record.tuple(match found.direction {
         Direction::Forth => Direction::Back,
         Direction::Back => Direction::Forth,
     });
     if sent.source.is_ipv4() != error.headers.ipv4 {
-        if LONGEST > out.mtu {
+        if LONGEST > way.mtu {
             return drop(Drop::TooBig);
         }
-        if !cross::<LINK>(packet, error, &sent, out.mtu) {
+        if !cross::<LINK>(packet, error, &sent, way.mtu) {
             return drop(Drop::IcmpError);
         }
         error.headers.ipv4 = !error.headers.ipv4;
-        return packet.send::<LINK>(&error.headers, &out);
+        return packet.send::<LINK>(error.headers.ipv4, way);
     }
-    if error.headers.length > out.mtu {
+    if error.headers.length > way.mtu {
         return drop(Drop::TooBig);
     }
     if !write::<LINK>(packet, error, &sent) {
         return drop(Drop::IcmpError);
     }
-    packet.send::<LINK>(&error.headers, &out)
+    packet.send::<LINK>(error.headers.ipv4, way)
 }
 
 /// Reads an error over IPv4.

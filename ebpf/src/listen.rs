@@ -8,7 +8,7 @@ use portway_datapath::abi::{Address, Config, Listener, ListenerKey, RANGE_PREFIX
 
 use crate::maps::{LISTENERS, LOCALS, RANGES, RangeBits, RangeKey};
 use crate::packet::Packet;
-use crate::way::{is_local, words};
+use crate::way::is_local;
 
 /// The listener of a packet with this tuple.
 #[inline(never)]
@@ -47,7 +47,7 @@ fn at(tuple: &Tuple, address: Address, interface: u32, flags: u32) -> Option<&'s
     let bits = RangeBits {
         protocol: tuple.protocol,
         interface,
-        address: words(address),
+        address: address.words(),
         port: tuple.destination_port,
         reserved: 0,
     };

@@ -17,18 +17,18 @@ use aya_ebpf::maps::PerCpuArray;
 use portway_datapath::abi::{Drop, Record, port_flags, state};
 use portway_datapath::cookie::shift_of;
 use portway_datapath::record::Direction;
-use portway_datapath::table::Memory;
 use portway_datapath::tcp::flags;
 
-use crate::answer::{IPV4_HEADER, Segment, write};
+use crate::answer::{Segment, write};
 use crate::careful::{self, Work};
-use crate::carry::{Hook, leaving, ticks};
+use crate::carry::leaving;
+use crate::clock::ticks;
 use crate::family::LONGER;
-use crate::memory::{self, Maps};
+use crate::memory;
 use crate::packet::Packet;
-use crate::parse::{Headers, IPV4, IPV6, IPV6_HEADER, Parsed, parse};
+use crate::parse::{Headers, IPV4, IPV4_HEADER, IPV6, IPV6_HEADER, Parsed, parse};
 use crate::skb::Skb;
-use crate::way::{Way, way};
+use crate::way::{self, way};
 use crate::{cookie, count, toa};
 
 /// What is too large for the stack: the packet, and what it becomes.
@@ -37,7 +37,8 @@ struct Opening {
     to_client: Segment,
     /// What is heard by the backend.
     to_backend: Segment,
-    way: Way,
+    /// The number of the flow's record.
+    index: u32,
 }
 
 /// One for each processor.
@@ -45,16 +46,17 @@ struct Opening {
 static OPENING: PerCpuArray<Opening> = PerCpuArray::with_max_entries(1, 0);
 
 /// A packet of such a flow.
-#[inline(never)]
+#[inline(always)]
 pub fn packet<const LINK: u32>(packet: Skb) -> i32 {
     let (Some(work), Some(opening)) = (careful::work(), OPENING.get_ptr_mut(0)) else { return Skb::DROP };
     // SAFETY: this processor's; programs of both hooks do not interrupt each other.
     let opening: &mut Opening = unsafe { &mut *opening };
-    if !matches!(parse::<Skb, LINK, true>(packet, &mut work.headers), Parsed::Plain) {
+    if !matches!(parse::<Skb, LINK>(packet, &mut work.headers), Parsed::Plain) {
         return Skb::DROP;
     }
     let Some(found) = memory::find(&work.headers.tuple) else { return Skb::DROP };
     let record = found.record;
+    opening.index = found.index;
     record.seen.store(ticks(), Relaxed);
     count::carried(record.member.load(Relaxed), found.direction, work.headers.length);
     let heard = if found.direction == Direction::Forth {
@@ -117,7 +119,7 @@ fn from_client(packet: Skb, headers: &Headers, opening: &mut Opening, record: &'
     segment.window = window;
     segment.mss =
         cookie::size(&tuple, u32::from(headers.ipv4), initial, record.sequence.load(Relaxed)) as u16;
-    if headers.ipv4 && !record.backend.load().is_ipv4() {
+    if headers.ipv4 && !record.is_ipv4(Direction::Back) {
         // The same packets have a longer header there.
         segment.mss = segment.mss.saturating_sub(LONGER as u16);
     }
@@ -183,8 +185,7 @@ fn become_one<const LINK: u32>(
     record: &'static Record,
     direction: Direction,
 ) -> u32 {
-    let Some(maps) = Maps::open() else { return Drop::Mangled as u32 };
-    if !way(packet, maps.config(), record, direction, ticks(), &mut opening.way) {
+    if way(packet, opening.index, direction).is_none() {
         return Drop::NoRoute as u32;
     }
     work.new = leaving(record, direction);
@@ -229,7 +230,7 @@ fn send<const LINK: u32>(
         count::dropped(rule, Drop::Mangled);
         return Skb::DROP;
     }
-    packet.send::<LINK>(&work.headers, &opening.way)
+    way::found().map_or(Skb::DROP, |way| packet.send::<LINK>(work.headers.ipv4, way))
 }
 
 /// Whether the backend is told the client's address.
@@ -248,15 +249,18 @@ fn copy<const LINK: u32>(
     record: &'static Record,
     direction: Direction,
 ) {
-    if become_one::<LINK>(packet, work, opening, record, direction) != DONE
-        || opening.way.resolve != 0
-        || LINK == 0 && opening.way.flags & u32::from(port_flags::ETHERNET) != 0
+    if become_one::<LINK>(packet, work, opening, record, direction) != DONE {
+        return;
+    }
+    let Some(way) = way::found() else { return };
+    if way.resolve != 0
+        || LINK == 0 && way.flags & u32::from(port_flags::ETHERNET) != 0
         || tells(record, direction) && toa::append::<LINK>(packet, work, record) != 0
     {
         return;
     }
-    if packet.link::<LINK>(work.headers.ipv4, &opening.way) {
+    if packet.face::<LINK>(work.headers.ipv4, way) {
         // SAFETY: the context.
-        unsafe { bpf_clone_redirect(packet.0, opening.way.interface, 0) };
+        unsafe { bpf_clone_redirect(packet.0, way.interface, 0) };
     }
 }

@@ -13,8 +13,6 @@ use portway_datapath::abi::Address;
 
 /// A packet at one of the hooks.
 pub trait Packet: Copy {
-    /// Whether this is XDP, which does only what is quick, and leaves the rest to TC.
-    const XDP: bool;
     /// Leaves the packet to whoever comes next, the kernel at last.
     const PASS: i32;
     /// Ends it.

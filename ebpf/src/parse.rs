@@ -16,15 +16,18 @@ pub const IPV4: u16 = 0x0800_u16.to_be();
 /// See [`IPV4`].
 pub const IPV6: u16 = 0x86dd_u16.to_be();
 
+/// The length of the header without options.
+pub const IPV4_HEADER: u32 = 20;
+
 /// The length of the header.
 pub const IPV6_HEADER: u32 = 40;
 
 /// Which fragment of a datagram an IPv4 packet is, in eight bytes from its beginning: the bits of the fourth half word, as
 /// they lie in memory.
-const OFFSET: u16 = 0x1fff_u16.to_be();
+pub const OFFSET: u16 = 0x1fff_u16.to_be();
 
 /// More fragments follow.
-const MORE: u16 = 0x2000_u16.to_be();
+pub const MORE: u16 = 0x2000_u16.to_be();
 
 /// Do not fragment.
 const DONT_FRAGMENT: u16 = 0x4000_u16.to_be();
@@ -87,9 +90,17 @@ impl Headers {
     }
 }
 
+impl Headers {
+    /// The flags of TCP; nothing of UDP.
+    #[inline(always)]
+    pub fn tcp_flags(&self) -> Option<u8> {
+        self.tcp.then_some(self.flags)
+    }
+}
+
 /// What a packet is.
 pub enum Parsed {
-    /// TCP or UDP with the transport's header: whole, or where that is asked for a first fragment.
+    /// TCP or UDP with the transport's header: whole, or a first fragment.
     Plain,
     /// A fragment without the transport's header. Of the headers there are the addresses and what is said of fragments.
     Later,
@@ -118,10 +129,9 @@ pub fn family<P: Packet, const LINK: u32>(packet: P) -> Option<bool> {
     }
 }
 
-/// Reads the headers of a packet that begins with `LINK` bytes of link header. With `ALL` fragments are looked into;
-/// without, they are [`Parsed::Special`], which is quicker.
+/// Reads the headers of a packet that begins with `LINK` bytes of link header.
 #[inline(always)]
-pub fn parse<P: Packet, const LINK: u32, const ALL: bool>(packet: P, headers: &mut Headers) -> Parsed {
+pub fn parse<P: Packet, const LINK: u32>(packet: P, headers: &mut Headers) -> Parsed {
     let Some(ipv4) = family::<P, LINK>(packet) else { return Parsed::Other };
     headers.ipv4 = ipv4;
     headers.fragment = false;
@@ -135,9 +145,6 @@ pub fn parse<P: Packet, const LINK: u32, const ALL: bool>(packet: P, headers: &m
             return Parsed::Other;
         }
         if fragment & (OFFSET | MORE) != 0 {
-            if !ALL {
-                return Parsed::Special;
-            }
             headers.fragment = true;
             headers.id = u32::from(first.get::<u16, 4>());
             later = fragment & OFFSET != 0;
@@ -158,7 +165,7 @@ pub fn parse<P: Packet, const LINK: u32, const ALL: bool>(packet: P, headers: &m
         headers.tuple.source = first.address::<8, 16>();
         headers.tuple.destination = first.address::<24, 32>();
         protocol = first.get::<u8, 6>();
-        if ALL && protocol == FRAGMENT {
+        if protocol == FRAGMENT {
             let Some(header) = packet.window::<8>(LINK + IPV6_HEADER) else { return Parsed::Short };
             headers.fragment = true;
             headers.id = header.get::<u32, 4>();
@@ -172,7 +179,7 @@ pub fn parse<P: Packet, const LINK: u32, const ALL: bool>(packet: P, headers: &m
         return Parsed::Other;
     }
     headers.tuple.protocol = u32::from(protocol);
-    if ALL && later {
+    if later {
         return Parsed::Later;
     }
     match protocol {

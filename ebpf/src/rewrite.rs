@@ -9,13 +9,6 @@ use portway_datapath::checksum::Difference;
 use crate::packet::Packet;
 use crate::parse::Headers;
 use crate::skb::Skb;
-use crate::xdp::Xdp;
-
-/// What can be rewritten.
-pub trait Rewrite: Packet {
-    /// Puts `new` (as it arrives at the other end: source first) into the headers, and takes one from the time to live.
-    fn rewrite<const LINK: u32>(self, headers: &Headers, new: &Tuple) -> bool;
-}
 
 /// The end of an IPv6 header, with what is in front of it so that the addresses are aligned.
 #[repr(C)]
@@ -66,37 +59,47 @@ fn ipv4<P: Packet, const LINK: u32>(packet: P, new: &Tuple, change: Difference) 
     true
 }
 
-impl Rewrite for Xdp {
-    #[inline(always)]
-    fn rewrite<const LINK: u32>(self, headers: &Headers, new: &Tuple) -> bool {
-        let change = addresses(headers.ipv4, &headers.tuple, new);
-        if headers.ipv4 {
-            if !ipv4::<Self, LINK>(self, new, change) {
-                return false;
-            }
-        } else {
-            let Some(header) = self.window::<40>(LINK) else { return false };
-            header.set::<u8, 7>(headers.ttl.wrapping_sub(1));
-            header.set_address::<8, 16>(new.source);
-            header.set_address::<24, 32>(new.destination);
-        }
-        let change = change.minus(ports(&headers.tuple)).plus(ports(new));
-        if headers.tcp {
-            let Some(transport) = self.window::<20>(headers.transport) else { return false };
-            transport.set::<u32, 0>(ports(new));
-            transport.set::<u16, 16>(change.apply(transport.get::<u16, 16>()));
-        } else {
-            let Some(transport) = self.window::<8>(headers.transport) else { return false };
-            transport.set::<u32, 0>(ports(new));
-            transport.set::<u16, 6>(change.apply_udp(transport.get::<u16, 6>()));
-        }
-        true
-    }
+/// Changes the addresses and the time to live of an IPv6 header.
+#[inline(always)]
+pub fn put_ipv6(packet: Skb, link: u32, next: u8, lives: u8, source: Address, destination: Address) -> bool {
+    // A sum over the whole packet has the addresses in it, and no header checksum that makes up for them.
+    let ends = Ends { unused: [0; 6], next, lives, source, destination };
+    // SAFETY: the structure has no padding, and so 34 bytes from its seventh on.
+    let bytes: &[u8; 34] = unsafe { &*core::ptr::from_ref(&ends).cast::<u8>().add(6).cast() };
+    packet.store(link + 6, bytes)
 }
 
-impl Rewrite for Skb {
+/// Updates the transport's checksum at `offset` for changes of the pseudo header (`addresses`) and of what the sum itself
+/// covers (`rest`), whatever the state of the buffer's checksum.
+///
+/// Only the kernel knows whether a device is to finish the checksum, in which case the pseudo header changes it the other
+/// way round and the rest does not. What it has made of the first change tells which, and so the second is mostly an
+/// addition rather than a call.
+#[inline(always)]
+pub fn update_checksum(packet: Skb, offset: u32, addresses: Difference, rest: Difference, udp: bool) -> bool {
+    let Some(check) = packet.window::<2>(offset) else { return false };
+    let before = check.get::<u16, 0>();
+    let change = addresses.short();
+    if !packet.update_pseudo(offset, u32::from(change), udp) {
+        return false;
+    }
+    if udp && before == 0 {
+        return true;
+    }
+    let whole = if udp { addresses.apply_udp(before) } else { addresses.apply(before) };
+    let Some(check) = packet.window::<2>(offset) else { return false };
+    // A change of nothing tells nothing; there are two zeros.
+    if check.get::<u16, 0>() != whole || change == 0 || change == 0xffff {
+        return packet.update_rest(offset, rest.folded(), udp);
+    }
+    check.set::<u16, 0>(if udp { rest.apply_udp(whole) } else { rest.apply(whole) });
+    true
+}
+
+impl Skb {
+    /// Puts `new` (as it arrives at the other end: source first) into the headers, and takes one from the time to live.
     #[inline(always)]
-    fn rewrite<const LINK: u32>(self, headers: &Headers, new: &Tuple) -> bool {
+    pub fn rewrite<const LINK: u32>(self, headers: &Headers, new: &Tuple) -> bool {
         let Some(transport) = self.window::<8>(headers.transport) else { return false };
         transport.set::<u32, 0>(ports(new));
         if !self.rewrite_addresses::<LINK>(headers, new) {
@@ -105,29 +108,16 @@ impl Rewrite for Skb {
         let change = addresses(headers.ipv4, &headers.tuple, new);
         let check = headers.transport + if headers.tcp { 16 } else { 6 };
         let rest = Difference::NONE.minus(ports(&headers.tuple)).plus(ports(new));
-        self.update_checksum(check, change.folded(), rest.folded(), !headers.tcp)
+        self.update_checksum(check, change, rest, !headers.tcp)
     }
-}
 
-impl Skb {
     /// Puts the addresses of `new` into the IP header, and takes one from the time to live.
     #[inline(always)]
     pub fn rewrite_addresses<const LINK: u32>(self, headers: &Headers, new: &Tuple) -> bool {
         if headers.ipv4 {
-            ipv4::<Self, LINK>(self, new, addresses(headers.ipv4, &headers.tuple, new))
-        } else {
-            // A sum over the whole packet has the addresses in it, and no header checksum that makes up for them.
-            let Some(header) = self.window::<40>(LINK) else { return false };
-            let ends = Ends {
-                unused: [0; 6],
-                next: header.get::<u8, 6>(),
-                lives: headers.ttl.wrapping_sub(1),
-                source: new.source,
-                destination: new.destination,
-            };
-            // SAFETY: the structure has no padding, and so 34 bytes from its seventh on.
-            let bytes: &[u8; 34] = unsafe { &*core::ptr::from_ref(&ends).cast::<u8>().add(6).cast() };
-            self.store(LINK + 6, bytes)
+            return ipv4::<Self, LINK>(self, new, addresses(headers.ipv4, &headers.tuple, new));
         }
+        let Some(header) = self.window::<40>(LINK) else { return false };
+        put_ipv6(self, LINK, header.get::<u8, 6>(), headers.ttl.wrapping_sub(1), new.source, new.destination)
     }
 }

@@ -33,5 +33,5 @@ pub fn shift(packet: Skb, headers: &Headers, sequence: u32, direction: Direction
             tcp.set::<u32, 4>(after);
         }
     }
-    packet.update_rest(headers.transport + 16, Difference::NONE.minus(before).plus(after).folded())
+    packet.update_rest(headers.transport + 16, Difference::NONE.minus(before).plus(after).folded(), false)
 }

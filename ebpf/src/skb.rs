@@ -11,9 +11,11 @@ use aya_ebpf::helpers::generated::{
     bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 
+use portway_datapath::checksum::Difference;
 use portway_datapath::toa::ROOM;
 
 use crate::packet::Packet;
+use crate::rewrite;
 
 /// `TCX_NEXT` and `TC_ACT_UNSPEC`.
 const NEXT: i32 = -1;
@@ -43,7 +45,6 @@ macro_rules! field {
 }
 
 impl Packet for Skb {
-    const XDP: bool = false;
     const PASS: i32 = NEXT;
     const DROP: i32 = SHOT;
 
@@ -102,23 +103,26 @@ impl Skb {
         }
     }
 
-    /// Updates the transport checksum at `offset` for changes of the pseudo header (`addresses`) and of what the sum itself
-    /// covers (`rest`), whatever the state of the buffer's checksum.
+    /// [`rewrite::update_checksum`] where it is not for speed.
     #[inline(always)]
-    pub fn update_checksum(self, offset: u32, addresses: u32, rest: u32, udp: bool) -> bool {
-        let flags = if udp { ZERO_IS_NONE } else { 0 };
+    pub fn update_checksum(self, offset: u32, addresses: Difference, rest: Difference, udp: bool) -> bool {
+        update_checksum(self.0, offset, addresses.folded(), rest.folded(), u32::from(udp)) != 0
+    }
+
+    /// Updates the transport's checksum at `offset` for a change of the pseudo header.
+    #[inline(always)]
+    pub fn update_pseudo(self, offset: u32, addresses: u32, udp: bool) -> bool {
+        let flags = PSEUDO_HEADER | if udp { ZERO_IS_NONE } else { 0 };
         // SAFETY: the context.
-        unsafe {
-            bpf_l4_csum_replace(self.0, offset, 0, u64::from(addresses), PSEUDO_HEADER | flags) == 0
-                && bpf_l4_csum_replace(self.0, offset, 0, u64::from(rest), flags) == 0
-        }
+        unsafe { bpf_l4_csum_replace(self.0, offset, 0, u64::from(addresses), flags) == 0 }
     }
 
     /// The same for a change of what the sum itself covers.
     #[inline(always)]
-    pub fn update_rest(self, offset: u32, rest: u32) -> bool {
+    pub fn update_rest(self, offset: u32, rest: u32, udp: bool) -> bool {
+        let flags = if udp { ZERO_IS_NONE } else { 0 };
         // SAFETY: the context.
-        unsafe { bpf_l4_csum_replace(self.0, offset, 0, u64::from(rest), 0) == 0 }
+        unsafe { bpf_l4_csum_replace(self.0, offset, 0, u64::from(rest), flags) == 0 }
     }
 
     /// Cuts or extends the packet, which is then one segment.
@@ -180,4 +184,18 @@ impl Skb {
         // SAFETY: the context, and fewer bytes than the buffer has.
         unsafe { bpf_skb_store_bytes(self.0, offset, header.as_ptr().cast(), length as u32, RECOMPUTE) == 0 }
     }
+}
+
+/// [`rewrite::update_checksum`]: a global function, which the verifier follows once and not wherever it is called.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn update_checksum(
+    context: *mut __sk_buff,
+    offset: u32,
+    addresses: u32,
+    rest: u32,
+    udp: u32,
+) -> u64 {
+    let (addresses, rest) = (Difference::NONE.plus(addresses), Difference::NONE.plus(rest));
+    u64::from(rewrite::update_checksum(Skb(context), offset, addresses, rest, udp != 0))
 }

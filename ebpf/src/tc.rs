@@ -1,109 +1,108 @@
 //! What the packet path does at TC: everything.
 
-use aya_ebpf::bindings::bpf_redir_neigh;
+use aya_ebpf::bindings::{__sk_buff, bpf_redir_neigh};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh};
 use core::sync::atomic::Ordering::Relaxed;
-use portway_datapath::abi::{Drop, Record, port_flags};
+use portway_datapath::abi::{Drop, Port, Record, Side, port_flags};
 use portway_datapath::record::Direction;
-use portway_datapath::table::Memory;
 use portway_datapath::tcp::flags;
 
 use crate::admit::{BEGUN, COOKIE, REFUSED, begin};
 use crate::answer::{Segment, answer};
-use crate::careful::careful;
-use crate::carry::{BEGINS, CAREFUL, Hook, OPENS, SHORT, SPECIAL, TOO_LARGE, TOO_OLD, carry, leaving, ticks};
+use crate::careful::{LATER, OPENS, SPECIAL, TOO_LARGE, TOO_OLD, careful};
+use crate::carry::{BEGINS, CAREFUL, Hook, carry, leaving};
 use crate::fragment::later;
+use crate::header::{self, Header};
 use crate::icmp::error;
-use crate::memory::{self, Maps};
+use crate::memory;
 use crate::packet::Packet;
-use crate::parse::{Headers, IPV4, IPV6, Parsed, parse};
+use crate::parse::{Headers, IPV4, IPV6, Parsed, TCP, parse};
 use crate::skb::Skb;
 use crate::tell::{EXPIRED, NO_PORT, TOO_BIG, Told, tell};
-use crate::way::{Way, way};
-use crate::{cookie, count, family, opening};
+use crate::way::{self, Hop, Way, way};
+use crate::{ETHERNET, cookie, count, family, opening};
 
-/// The bytes that headers without options and extensions may have, and some more.
-const REACH: u32 = 80;
+/// Makes a step two global functions, one for each kind of interface, and `$step` the choice between them. The verifier
+/// follows a global function once and by itself, rather than in whatever state each of its callers is: that took the
+/// programs from 430,000 steps of the verifier's to a fraction.
+macro_rules! global {
+    ($($step:ident, $ethernet:ident, $ip:ident, $($body:ident)::+;)*) => {$(
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $ethernet(context: *mut __sk_buff) -> i32 {
+            $($body)::+::<ETHERNET>(Skb(context))
+        }
 
-/// The entry of both programs. It has next to nothing on its stack, so that each of the steps has nearly all of it.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $ip(context: *mut __sk_buff) -> i32 {
+            $($body)::+::<0>(Skb(context))
+        }
+
+        #[inline(always)]
+        fn $step<const LINK: u32>(packet: Skb) -> i32 {
+            if LINK == 0 { $ip(packet.0) } else { $ethernet(packet.0) }
+        }
+    )*};
+}
+
+global! {
+    step_careful, careful_ethernet, careful_ip, careful;
+    step_begin, begin_ethernet, begin_ip, begin;
+    step_cookie, cookie_ethernet, cookie_ip, cookie::answer;
+    step_refuse, refuse_ethernet, refuse_ip, refuse;
+    step_later, later_ethernet, later_ip, later;
+    step_error, error_ethernet, error_ip, error;
+    step_opening, opening_ethernet, opening_ip, opening::packet;
+    step_too_large, too_large_ethernet, too_large_ip, too_large;
+    step_too_old, too_old_ethernet, too_old_ip, too_old;
+}
+
+/// The entry of both programs.
 #[inline(always)]
 pub fn enter<const LINK: u32>(packet: Skb) -> i32 {
     if !packet.is_for_host() {
         return Skb::PASS;
     }
-    let mut verdict = carried::<LINK>(packet);
+    match carry::<Skb, LINK>(packet) {
+        CAREFUL | BEGINS => {}
+        verdict => return verdict,
+    }
+    let mut verdict = step_careful::<LINK>(packet);
     if verdict == BEGINS {
-        verdict = match begin::<LINK>(packet) {
-            BEGUN => carried::<LINK>(packet),
-            COOKIE => return cookie::answer::<LINK>(packet),
-            REFUSED => return refuse::<LINK>(packet),
+        verdict = match step_begin::<LINK>(packet) {
+            BEGUN => step_careful::<LINK>(packet),
+            COOKIE => return step_cookie::<LINK>(packet),
+            REFUSED => return step_refuse::<LINK>(packet),
             verdict => return verdict,
         };
     }
     match verdict {
-        SPECIAL => special::<LINK>(packet),
-        OPENS => opening::packet::<LINK>(packet),
-        TOO_LARGE => too_large::<LINK>(packet),
-        TOO_OLD => too_old::<LINK>(packet),
-        // A flow that has just begun and is not there, and headers that cannot be reached.
-        BEGINS | CAREFUL => Skb::DROP,
-        SHORT => Skb::PASS,
+        LATER => step_later::<LINK>(packet),
+        SPECIAL => step_error::<LINK>(packet),
+        OPENS => step_opening::<LINK>(packet),
+        TOO_LARGE => step_too_large::<LINK>(packet),
+        TOO_OLD => step_too_old::<LINK>(packet),
+        // A flow that has just begun and is not there.
+        BEGINS => Skb::DROP,
         verdict => verdict,
     }
 }
 
-/// Carries a packet of a flow that is there.
-#[inline(never)]
-fn carried<const LINK: u32>(packet: Skb) -> i32 {
-    let mut verdict = step::<LINK>(packet);
-    if verdict == SHORT || verdict == SPECIAL {
-        // Only now: what a local TCP sends has its headers, and nothing else, in the part that can be reached directly,
-        // and would be copied for each packet.
-        packet.reach(LINK + REACH);
-        verdict = whole_step::<LINK>(packet);
-    }
-    if verdict == CAREFUL {
-        verdict = careful::<LINK>(packet);
-    }
-    verdict
-}
-
-#[inline(never)]
-fn step<const LINK: u32>(packet: Skb) -> i32 {
-    carry::<Skb, LINK, false>(packet)
-}
-
-/// [`step`] for what it has found to be special, or could not reach: first fragments are carried too.
-#[inline(never)]
-fn whole_step<const LINK: u32>(packet: Skb) -> i32 {
-    carry::<Skb, LINK, true>(packet)
-}
-
-/// What is neither TCP nor UDP, or has no ports.
-#[inline(always)]
-fn special<const LINK: u32>(packet: Skb) -> i32 {
-    let mut headers = Headers::new();
-    match parse::<Skb, LINK, true>(packet, &mut headers) {
-        Parsed::Later => later::<LINK>(packet),
-        Parsed::Special => error::<LINK>(packet),
-        _ => Skb::PASS,
-    }
-}
-
 /// A packet of a flow that is too large for the way out. Its sender is told unless it may be fragmented.
-#[inline(never)]
+#[inline(always)]
 fn too_large<const LINK: u32>(packet: Skb) -> i32 {
     let (mut rule, mut mtu) = (0, 0);
     let mut headers = Headers::new();
-    if let Parsed::Plain = parse::<Skb, LINK, true>(packet, &mut headers)
-        && let Some(maps) = Maps::open()
+    if let Parsed::Plain = parse::<Skb, LINK>(packet, &mut headers)
         && let Some(found) = memory::find(&headers.tuple)
     {
-        let mut out = Way::new();
         let record = found.record;
         rule = record.rule.load(Relaxed);
-        if way(packet, maps.config(), record, found.direction, ticks(), &mut out) && headers.whole {
-            mtu = family::mtu(out.mtu, &headers, &leaving(record, found.direction));
+        if headers.whole
+            && let Some(way) = way(packet, found.index, found.direction)
+        {
+            mtu = family::mtu(way.mtu, &headers, &leaving(record, found.direction));
         }
     }
     count::dropped(rule, Drop::TooBig);
@@ -111,11 +110,11 @@ fn too_large<const LINK: u32>(packet: Skb) -> i32 {
 }
 
 /// A packet of a flow whose time to live is over.
-#[inline(never)]
+#[inline(always)]
 fn too_old<const LINK: u32>(packet: Skb) -> i32 {
     let mut rule = 0;
     let mut headers = Headers::new();
-    if let Parsed::Plain = parse::<Skb, LINK, true>(packet, &mut headers)
+    if let Parsed::Plain = parse::<Skb, LINK>(packet, &mut headers)
         && let Some(found) = memory::find(&headers.tuple)
     {
         rule = found.record.rule.load(Relaxed);
@@ -125,10 +124,10 @@ fn too_old<const LINK: u32>(packet: Skb) -> i32 {
 }
 
 /// A packet for a rule that meets nobody, and says so.
-#[inline(never)]
+#[inline(always)]
 fn refuse<const LINK: u32>(packet: Skb) -> i32 {
     let mut headers = Headers::new();
-    if !matches!(parse::<Skb, LINK, true>(packet, &mut headers), Parsed::Plain) {
+    if !matches!(parse::<Skb, LINK>(packet, &mut headers), Parsed::Plain) {
         return Skb::DROP;
     }
     if !headers.tcp {
@@ -150,26 +149,49 @@ fn refuse<const LINK: u32>(packet: Skb) -> i32 {
 
 impl Hook for Skb {
     #[inline(always)]
-    fn largest(self, headers: &Headers) -> u32 {
-        match self.segment() {
-            0 => headers.length,
-            segment => headers.before_payload + segment,
+    fn largest<const LINK: u32>(self, transport: u32, length: u32, protocol: u8) -> u32 {
+        let segment = self.segment();
+        if segment == 0 {
+            return length;
         }
+        let header = match protocol {
+            TCP => self.window::<20>(transport).map_or(0, |tcp| u32::from(tcp.get::<u8, 12>() >> 4) * 4),
+            _ => 8,
+        };
+        transport - LINK + header + segment
     }
 
     #[inline(always)]
-    fn is_for_host(self, _record: &Record, _direction: Direction) -> bool {
+    fn is_for_host(self, _answers: &Side) -> bool {
         // The kernel has said so of every packet that gets here (`enter`).
         true
     }
 
     #[inline(always)]
-    fn can_send(self, _way: &Way) -> bool {
+    fn can_send(self, _port: &Port) -> bool {
         true
     }
 
     #[inline(always)]
-    fn send<const LINK: u32>(self, headers: &Headers, way: &Way) -> i32 {
+    fn replace<H: Header, const LINK: u32>(self, header: H, record: &Record, direction: Direction) -> bool {
+        header::replace_in::<H, LINK>(self, header, record, direction)
+    }
+
+    #[inline(always)]
+    fn forward<const LINK: u32>(self, ipv4: bool, Hop { port, next }: Hop) -> i32 {
+        let ethernet = port.flags & port_flags::ETHERNET != 0;
+        if ethernet && !self.link::<LINK>(ipv4, way::link(port.link), next) {
+            return Skb::DROP;
+        }
+        // SAFETY: no pointers.
+        unsafe { bpf_redirect(port.interface, 0) as i32 }
+    }
+}
+
+impl Skb {
+    /// Sends the packet, which is of this family, whether its next hop is known or not.
+    #[inline(always)]
+    pub fn send<const LINK: u32>(self, ipv4: bool, way: &Way) -> i32 {
         if way.resolve != 0 {
             // The kernel puts the link header in front, and wants room that is one (`__bpf_redirect_neigh`).
             if LINK == 0 && !self.grow_head(14) {
@@ -177,31 +199,30 @@ impl Hook for Skb {
             }
             return resolve(way);
         }
-        if !self.link::<LINK>(headers.ipv4, way) {
+        if !self.face::<LINK>(ipv4, way) {
             return Skb::DROP;
         }
         // SAFETY: no pointers.
         unsafe { bpf_redirect(way.interface, 0) as i32 }
     }
-}
 
-impl Skb {
     /// Puts the link header of a known next hop in front, if the way out has such.
     #[inline(always)]
-    pub fn link<const LINK: u32>(self, ipv4: bool, way: &Way) -> bool {
-        if way.flags & u32::from(port_flags::ETHERNET) == 0 {
-            return true;
-        }
+    pub fn face<const LINK: u32>(self, ipv4: bool, way: &Way) -> bool {
+        way.flags & u32::from(port_flags::ETHERNET) == 0 || self.link::<LINK>(ipv4, way.own, way.next)
+    }
+
+    /// Puts a link header in front.
+    #[inline(always)]
+    fn link<const LINK: u32>(self, ipv4: bool, own: u64, next: u64) -> bool {
         if LINK == 0 && !self.grow_head(14) {
             return false;
         }
-        let Some(link) = self.window::<14>(0) else { return false };
-        link.set::<u32, 0>(way.next as u32);
-        link.set::<u16, 4>((way.next >> 32) as u16);
-        link.set::<u16, 6>(way.own as u16);
-        link.set::<u32, 8>((way.own >> 16) as u32);
+        let Some(header) = self.window::<14>(0) else { return false };
+        header.set::<u64, 0>(next | own << 48);
+        header.set::<u32, 8>((own >> 16) as u32);
         if LINK == 0 {
-            link.set::<u16, 12>(if ipv4 { IPV4 } else { IPV6 });
+            header.set::<u16, 12>(if ipv4 { IPV4 } else { IPV6 });
         }
         true
     }

@@ -9,12 +9,13 @@ use aya_ebpf::maps::PerCpuArray;
 use portway_datapath::abi::TICKS_PER_SECOND;
 use portway_datapath::checksum::Difference;
 
-use crate::answer::{IPV4_HEADER, LIVES, is_partial, way_back, write_ip};
-use crate::carry::{Hook, swapped, ticks};
+use crate::answer::{LIVES, is_partial, write_ip};
+use crate::carry::swapped;
+use crate::clock::ticks;
 use crate::packet::Packet;
-use crate::parse::{Headers, IPV6_HEADER, Parsed, parse};
+use crate::parse::{Headers, IPV4_HEADER, IPV6_HEADER, Parsed, parse};
 use crate::skb::Skb;
-use crate::way::Way;
+use crate::way::way_back;
 
 /// The protocols' numbers.
 const ICMP: u8 = 1;
@@ -72,7 +73,7 @@ fn tell_parts<const LINK: u32>(packet: Skb, kinds: u32, word: u32) -> i32 {
     let Some(work) = WORK.get_ptr_mut(0) else { return Skb::DROP };
     // SAFETY: this processor's; programs of both hooks do not interrupt each other.
     let work: &mut Work = unsafe { &mut *work };
-    if !matches!(parse::<Skb, LINK, true>(packet, &mut work.headers), Parsed::Plain) {
+    if !matches!(parse::<Skb, LINK>(packet, &mut work.headers), Parsed::Plain) {
         return Skb::DROP;
     }
     let now = ticks();
@@ -84,16 +85,13 @@ fn tell_parts<const LINK: u32>(packet: Skb, kinds: u32, word: u32) -> i32 {
         return Skb::DROP;
     }
     work.sent += 1;
-    let mut way = Way::new();
-    if !way_back(packet, &work.headers.tuple, &mut way) {
-        return Skb::DROP;
-    }
+    let Some(way) = way_back(packet, &work.headers.tuple) else { return Skb::DROP };
     let length = work.headers.length.min(QUOTE as u32);
     let Some(quoted) = quote::<LINK>(packet, work, length) else { return Skb::DROP };
     if !write::<LINK>(packet, work, kinds, word, length, quoted) {
         return Skb::DROP;
     }
-    packet.send::<LINK>(&work.headers, &way)
+    packet.send::<LINK>(work.headers.ipv4, way)
 }
 
 /// Cuts the packet to what is quoted; the sum of that.

@@ -12,10 +12,9 @@ use portway_datapath::record::Direction;
 use portway_datapath::tcp::flags;
 use portway_datapath::toa::{self, Client, HEADER_MOST, LENGTH_V4, LENGTH_V6, ROOM};
 
-use crate::answer::IPV4_HEADER;
 use crate::careful::Work;
 use crate::packet::Packet;
-use crate::parse::{Headers, IPV6_HEADER};
+use crate::parse::{Headers, IPV4_HEADER, IPV6_HEADER};
 use crate::skb::Skb;
 
 /// The options of an established connection's segments, by which nearly all are known that need no second look: two NOPs,
@@ -66,7 +65,9 @@ pub fn prepare(packet: Skb, work: &mut Work) -> u32 {
     let prepared = toa::prepare(&mut work.header, length);
     if prepared.changed {
         let change = Difference::NONE.minus(before).plus(sum(&mut work.header));
-        if !(packet.store_tcp(at, &work.header, length) && packet.update_rest(at + 16, change.folded())) {
+        if !(packet.store_tcp(at, &work.header, length)
+            && packet.update_rest(at + 16, change.folded(), false))
+        {
             return FAILED;
         }
     }
@@ -95,18 +96,26 @@ pub fn append<const LINK: u32>(packet: Skb, work: &mut Work, record: &Record) ->
     } else {
         u32::from(u16::from_be(ip.get::<u16, 4>())) + IPV6_HEADER
     };
-    let client = Client { address: record.client.load(), port: record.client_port(), reserved: [0; 3] };
+    let client = Client {
+        address: record.tuple(Direction::Forth).source,
+        port: record.client_port(),
+        reserved: [0; 3],
+    };
     let grows = if client.is_v4() { LENGTH_V4 as u32 } else { LENGTH_V6 as u32 };
     if work.headers.transport != at || total != above + length || length + grows > HEADER_MOST as u32 {
         return 0;
     }
-    let (option, _) = client.option();
+    (work.option, _) = client.option();
+    let option = work.option.as_mut_ptr();
+    // SAFETY: nothing is taken away, and as many bytes as there are; what is unused of them is zero.
+    let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, option, LENGTH_V6 as u32, 0) };
+    // SAFETY: the bytes of the words.
+    let (short, long) = unsafe { (&*option.cast::<[u8; LENGTH_V4]>(), &*option.cast::<[u8; LENGTH_V6]>()) };
     let stored = packet.set_length(LINK + total + grows)
         && if grows == LENGTH_V4 as u32 {
-            let [a, b, c, d, e, f, g, h, ..] = option;
-            packet.store(LINK + total, &[a, b, c, d, e, f, g, h])
+            packet.store(LINK + total, short)
         } else {
-            packet.store(LINK + total, &option)
+            packet.store(LINK + total, long)
         };
     if !stored {
         return 1;
@@ -114,9 +123,7 @@ pub fn append<const LINK: u32>(packet: Skb, work: &mut Work, record: &Record) ->
     let Some(tcp) = packet.window::<20>(at) else { return 1 };
     let longer = (u16::from_be(control) + (grows as u16 / 4 << 12)).to_be();
     tcp.set::<u16, 12>(longer);
-    let mut rest = Difference::NONE.minus(u32::from(control)).plus(u32::from(longer));
-    let word = |at: usize| u32::from_ne_bytes([option[at], option[at + 1], option[at + 2], option[at + 3]]);
-    rest = rest.plus(word(0)).plus(word(4)).plus(word(8)).plus(word(12)).plus(word(16));
+    let rest = Difference::NONE.minus(u32::from(control)).plus(u32::from(longer)).plus(sum as u32);
     let Some(ip) = packet.window::<20>(LINK) else { return 1 };
     if ipv4 {
         let (before, after) = (ip.get::<u16, 2>(), ((total + grows) as u16).to_be());
@@ -130,5 +137,5 @@ pub fn append<const LINK: u32>(packet: Skb, work: &mut Work, record: &Record) ->
     let pseudo = Difference::NONE
         .minus(u32::from((length as u16).to_be()))
         .plus(u32::from(((length + grows) as u16).to_be()));
-    u32::from(!packet.update_checksum(at + 16, pseudo.folded(), rest.folded(), false))
+    u32::from(!packet.update_checksum(at + 16, pseudo, rest, false))
 }

@@ -4,16 +4,22 @@
 //! until the loader says that routes have changed, whichever is first. A route with an MTU of its own below the interface's
 //! is not kept, because it has to be compared with every packet.
 
-use core::mem::zeroed;
 use core::sync::atomic::Ordering::Relaxed;
 
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
-use portway_datapath::abi::{Config, Record, TICKS_PER_SECOND, Tuple, port_flags};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
+use portway_datapath::abi::{Config, Port, Side, TICKS_PER_SECOND, Tuple, port_flags};
 use portway_datapath::record::Direction;
+use portway_datapath::table::Memory;
 
 use crate::carry::swapped;
-use crate::maps::{INTERFACES, PORTS};
+use crate::clock::ticks;
+use crate::maps::{INTERFACES, PORTS, RECORDS};
+use crate::memory::Maps;
 use crate::packet::Packet;
+use crate::skb::Skb;
 
 /// The answers of `bpf_fib_lookup` (`include/uapi/linux/bpf.h`).
 const SUCCESS: i64 = 0;
@@ -30,7 +36,7 @@ pub const AF_INET6: u8 = 10;
 /// `struct bpf_fib_lookup`: the question, and in the same words the answer.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Route {
+pub struct Route {
     family: u8,
     protocol: u8,
     source_port: u16,
@@ -65,120 +71,176 @@ pub struct Way {
     pub hop: [u32; 4],
 }
 
-impl Way {
-    /// None yet.
-    #[inline(always)]
-    pub const fn new() -> Self {
-        Self { interface: 0, mtu: 0, own: 0, next: 0, flags: 0, resolve: 0, hop: [0; 4] }
-    }
+/// A way out by a port of ours, to a next hop whose link address is known.
+#[derive(Clone, Copy)]
+pub struct Hop {
+    /// The port.
+    pub port: &'static Port,
+    /// The next hop's link address, as [`Way::next`].
+    pub next: u64,
 }
 
-/// Finds the way out of a flow's packet.
+/// The way that is kept, if it is not old.
 #[inline(always)]
-pub fn way<P: Packet>(
-    packet: P,
-    config: &Config,
-    record: &'static Record,
-    direction: Direction,
-    now: u32,
-    way: &mut Way,
-) -> bool {
-    let (kept, asked) = match direction {
-        Direction::Forth => (&record.forth, &record.forth_looked_up),
-        Direction::Back => (&record.back, &record.back_looked_up),
-    };
-    let hop = kept.load(Relaxed);
-    let asked = asked.load(Relaxed);
+pub fn kept(config: &Config, side: &Side, now: u32) -> Option<Hop> {
+    let way = side.way.load(Relaxed);
+    let asked = side.looked_up.load(Relaxed);
     let age = now.wrapping_sub(asked) & 0xffff;
-    if hop != 0 && age <= TICKS_PER_SECOND && (asked >> 16) == config.generation & 0xffff {
-        if let Some(port) = PORTS.get((hop >> 48) as u32) {
-            way.interface = port.interface;
-            way.mtu = port.mtu;
-            way.own = link(port.link);
-            way.next = hop & LINK;
-            way.flags = u32::from(port.flags);
-            way.resolve = 0;
-            if port.interface != 0 {
-                return true;
-            }
-        }
+    if way == 0 || age > TICKS_PER_SECOND || asked >> 16 != config.generation & 0xffff {
+        return None;
     }
-    let stamp = (config.generation & 0xffff) << 16 | now & 0xffff;
-    match direction {
-        Direction::Forth => ask_forth(packet, record, stamp, way),
-        Direction::Back => ask_back(packet, record, stamp, way),
+    let port = PORTS.get((way >> 48) as u32)?;
+    (port.interface != 0).then_some(Hop { port, next: way & LINK })
+}
+
+/// Asks the kernel whether the way is as it was last, and keeps it then. Whatever is new about it, or cannot be kept, is for
+/// [`way`].
+#[inline(always)]
+pub fn renewed<P: Packet>(packet: P, config: &Config, side: &Side, now: u32, question: Route) -> Option<Hop> {
+    let number = (side.way.load(Relaxed) >> 48) as u32;
+    let (answer, route) = look_up(packet, question)?;
+    let port = PORTS.get(number)?;
+    if answer != SUCCESS || port.interface != route.interface || u32::from(route.length) < port.mtu {
+        return None;
     }
+    let next = if port.flags & port_flags::ETHERNET == 0 { 0 } else { word(route.next_link) };
+    keep(config, side, now, u64::from(number) << 48 | next);
+    Some(Hop { port, next })
+}
+
+/// Keeps a way.
+#[inline(always)]
+fn keep(config: &Config, side: &Side, now: u32, way: u64) {
+    side.way.store(way, Relaxed);
+    side.looked_up.store((config.generation & 0xffff) << 16 | now & 0xffff, Relaxed);
+}
+
+/// One for each processor: what was found last.
+#[map(name = "way")]
+static WAY: PerCpuArray<Way> = PerCpuArray::with_max_entries(1, 0);
+
+/// The way that was found last.
+#[inline(always)]
+pub fn found() -> Option<&'static Way> {
+    WAY.get(0)
+}
+
+/// The way out of a packet of a record's flow: the one that is kept, or the kernel's answer.
+#[inline(always)]
+pub fn way(packet: Skb, index: u32, direction: Direction) -> Option<&'static Way> {
+    if find_way(packet.0, index, u32::from(direction == Direction::Back)) == 0 { None } else { found() }
+}
+
+/// The way back to whoever has sent a packet with `tuple`.
+#[inline(always)]
+pub fn way_back(packet: Skb, tuple: &Tuple) -> Option<&'static Way> {
+    if find_way_back(packet.0, tuple) == 0 { None } else { found() }
+}
+
+/// [`way`]. Global functions: the verifier follows them once, and not wherever they are called.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_way(context: *mut __sk_buff, index: u32, back: u32) -> u64 {
+    let (Some(maps), Some(record), Some(way)) = (Maps::open(), RECORDS.get(index), WAY.get_ptr_mut(0)) else {
+        return 0;
+    };
+    // SAFETY: this processor's; programs of both hooks do not interrupt each other.
+    let way: &mut Way = unsafe { &mut *way };
+    let (direction, now) = (if back == 0 { Direction::Forth } else { Direction::Back }, ticks());
+    let side = record.side(direction);
+    if let Some(Hop { port, next }) = kept(maps.config(), side, now) {
+        way.interface = port.interface;
+        way.mtu = port.mtu;
+        way.own = link(port.link);
+        way.next = next;
+        way.flags = u32::from(port.flags);
+        way.resolve = 0;
+        return 1;
+    }
+    let last = (side.way.load(Relaxed) >> 48) as u32;
+    // The packet as it will leave is the answer to one that comes the other way.
+    let route = question(Skb(context), &record.tuple(direction.other()));
+    let Some(port) = answer(Skb(context), route, last, way) else { return 0 };
+    let hop = if port == 0 || way.resolve != 0 { 0 } else { u64::from(port) << 48 | way.next };
+    keep(maps.config(), side, now, hop);
+    1
+}
+
+/// [`way_back`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_way_back(context: *mut __sk_buff, tuple: *const Tuple) -> u64 {
+    let Some(way) = WAY.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this processor's; and the verifier asks every caller for a whole tuple, and here for the comparison with null.
+    let (way, Some(tuple)) = (unsafe { &mut *way }, unsafe { tuple.as_ref() }) else { return 0 };
+    u64::from(answer(Skb(context), question(Skb(context), tuple), 0, way).is_some())
 }
 
 /// The bits of a link address in a word.
-const LINK: u64 = (1 << 48) - 1;
+pub const LINK: u64 = (1 << 48) - 1;
 
 /// A link address as a word.
 #[inline(always)]
-fn link(bytes: [u8; 6]) -> u64 {
+pub fn link(bytes: [u8; 6]) -> u64 {
     let [a, b, c, d, e, f] = bytes;
     u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
 }
 
-#[inline(never)]
-fn ask_forth<P: Packet>(packet: P, record: &'static Record, stamp: u32, way: &mut Way) -> bool {
-    ask(packet, record, Direction::Forth, stamp, way)
-}
-
-#[inline(never)]
-fn ask_back<P: Packet>(packet: P, record: &'static Record, stamp: u32, way: &mut Way) -> bool {
-    ask(packet, record, Direction::Back, stamp, way)
-}
-
-/// Asks the kernel, and keeps the answer.
-#[inline(always)]
-fn ask<P: Packet>(
-    packet: P,
-    record: &'static Record,
-    direction: Direction,
-    stamp: u32,
-    way: &mut Way,
-) -> bool {
-    // The packet as it will leave is the answer to one that comes the other way.
-    let other = match direction {
-        Direction::Forth => Direction::Back,
-        Direction::Back => Direction::Forth,
-    };
-    let tuple = record.tuple(other);
-    let (kept, asked) = match direction {
-        Direction::Forth => (&record.forth, &record.forth_looked_up),
-        Direction::Back => (&record.back, &record.back_looked_up),
-    };
-    let last = (kept.load(Relaxed) >> 48) as u32;
-    let Some(port) = route(packet, &tuple, last, way) else { return false };
-    let hop = if port == 0 || way.resolve != 0 { 0 } else { u64::from(port) << 48 | way.next };
-    kept.store(hop, Relaxed);
-    asked.store(stamp, Relaxed);
-    true
+impl Route {
+    /// The question for a packet that leaves: its protocol, its ports as they lie in memory, and its addresses, of IPv4 in
+    /// the first words.
+    #[inline(always)]
+    pub fn question<P: Packet>(
+        packet: P,
+        ipv4: bool,
+        protocol: u8,
+        ports: u32,
+        [source, destination]: [[u32; 4]; 2],
+    ) -> Self {
+        Self {
+            family: if ipv4 { AF_INET } else { AF_INET6 },
+            protocol,
+            source_port: ports as u16,
+            destination_port: (ports >> 16) as u16,
+            // Any length: what is wanted is the MTU in the answer.
+            length: 1,
+            interface: packet.interface(),
+            class: 0,
+            source,
+            destination,
+            vlan: 0,
+            own_link: [0; 3],
+            next_link: [0; 3],
+        }
+    }
 }
 
 /// The question for the route of what answers `tuple`.
 #[inline(always)]
 fn question<P: Packet>(packet: P, tuple: &Tuple) -> Route {
-    // SAFETY: a structure of integers.
-    let mut route: Route = unsafe { zeroed() };
-    let ipv4 = tuple.source.is_ipv4();
-    if ipv4 {
-        route.family = AF_INET;
-        route.source[0] = tuple.destination.last_word();
-        route.destination[0] = tuple.source.last_word();
+    let ends = if tuple.source.is_ipv4() {
+        [[tuple.destination.last_word(), 0, 0, 0], [tuple.source.last_word(), 0, 0, 0]]
     } else {
-        route.family = AF_INET6;
-        route.source = words(tuple.destination);
-        route.destination = words(tuple.source);
+        [tuple.destination.words(), tuple.source.words()]
+    };
+    let ports = tuple.ports().rotate_left(16);
+    Route::question(packet, tuple.source.is_ipv4(), tuple.protocol as u8, ports, ends)
+}
+
+/// One for each processor: the stack is for what every packet needs.
+#[map(name = "route")]
+static ROUTE: PerCpuArray<Route> = PerCpuArray::with_max_entries(1, 0);
+
+/// Asks the kernel.
+#[inline(always)]
+fn look_up<P: Packet>(packet: P, question: Route) -> Option<(i64, &'static Route)> {
+    let route = ROUTE.get_ptr_mut(0)?;
+    // SAFETY: this processor's, as [`WAY`]; the context, and a structure of the size that is said.
+    unsafe {
+        route.write(question);
+        let answer = bpf_fib_lookup(packet.context(), route.cast(), size_of::<Route>() as i32, 0);
+        Some((answer, &*route))
     }
-    route.protocol = tuple.protocol as u8;
-    route.source_port = tuple.destination_port;
-    route.destination_port = tuple.source_port;
-    // Any length: what is wanted is the MTU in the answer.
-    route.length = 1;
-    route.interface = packet.interface();
-    route
 }
 
 /// Whether the kernel would deliver a packet with `tuple` to this host, or has no route for it at all.
@@ -186,21 +248,14 @@ fn question<P: Packet>(packet: P, tuple: &Tuple) -> Route {
 pub fn is_local<P: Packet>(packet: P, tuple: &Tuple) -> bool {
     /// `BPF_FIB_LKUP_RET_NOT_FWDED`.
     const NOT_FORWARDED: i64 = 4;
-    let mut route = question(packet, &swapped(tuple));
-    // SAFETY: the context, and a structure of the size that is said.
-    let answer =
-        unsafe { bpf_fib_lookup(packet.context(), (&raw mut route).cast(), size_of::<Route>() as i32, 0) };
-    answer == NOT_FORWARDED
+    look_up(packet, question(packet, &swapped(tuple))).is_some_and(|(answer, _)| answer == NOT_FORWARDED)
 }
 
-/// Asks the kernel for the route of what answers `tuple`: the number of its port, 0 if it is not one that can be kept.
+/// The kernel's answer: the number of the route's port, 0 if it is not one that can be kept.
 /// `last` is the number of the port that it had when it was asked last, and mostly has still.
 #[inline(always)]
-pub fn route<P: Packet>(packet: P, tuple: &Tuple, last: u32, way: &mut Way) -> Option<u32> {
-    let mut route = question(packet, tuple);
-    // SAFETY: the context, and a structure of the size that is said.
-    let answer =
-        unsafe { bpf_fib_lookup(packet.context(), (&raw mut route).cast(), size_of::<Route>() as i32, 0) };
+fn answer(packet: Skb, question: Route, last: u32, way: &mut Way) -> Option<u32> {
+    let (answer, route) = look_up(packet, question)?;
     if answer != SUCCESS && answer != NO_NEIGHBOUR && answer != FRAGMENTATION_NEEDED {
         return None;
     }
@@ -245,12 +300,6 @@ pub fn route<P: Packet>(packet: P, tuple: &Tuple, last: u32, way: &mut Way) -> O
     }
     way.hop = route.destination;
     Some(number)
-}
-
-/// An address as four words.
-#[inline(always)]
-pub fn words(address: portway_datapath::abi::Address) -> [u32; 4] {
-    [address.high as u32, (address.high >> 32) as u32, address.low as u32, (address.low >> 32) as u32]
 }
 
 /// Three half words as one.

@@ -12,7 +12,6 @@ use crate::packet::Packet;
 pub struct Xdp(pub *mut xdp_md);
 
 impl Packet for Xdp {
-    const XDP: bool = true;
     const PASS: i32 = xdp_action::XDP_PASS as i32;
     const DROP: i32 = xdp_action::XDP_DROP as i32;
 

@@ -4,6 +4,8 @@
 #![no_main]
 #![allow(dead_code)]
 
+#[path = "../../ebpf/src/header.rs"]
+mod header;
 #[path = "../../crates/datapath/tests/native/packet.rs"]
 mod packet;
 #[path = "../../ebpf/src/parse.rs"]
@@ -15,11 +17,12 @@ mod skb;
 #[path = "../../crates/datapath/tests/native/xdp.rs"]
 mod xdp;
 
+use header::{Header, Ipv4, Ipv6, is_whole};
 use libfuzzer_sys::fuzz_target;
 use packet::{Summed, fold, sum, with};
 use parse::{Headers, Parsed, parse};
-use portway_datapath::abi::{Address, Tuple};
-use rewrite::Rewrite;
+use portway_datapath::abi::{Address, Record, Tuple};
+use portway_datapath::record::{Direction, Flow};
 use skb::Skb;
 use xdp::Xdp;
 
@@ -33,7 +36,7 @@ fuzz_target!(|input: &[u8]| {
     let Some((new, frame)) = input.split_first_chunk::<NEW>() else { return };
     with(|buffer| (buffer.bytes, buffer.summed) = (frame.to_vec(), Summed::Nothing));
     let mut headers = Headers::new();
-    let plain = matches!(parse::<Xdp, { LINK as u32 }, true>(Xdp, &mut headers), Parsed::Plain);
+    let plain = matches!(parse::<Xdp, { LINK as u32 }>(Xdp, &mut headers), Parsed::Plain);
     assert_eq!(with(|buffer| buffer.bytes.clone()), frame, "reading changes nothing");
     // What has no life left is answered, not rewritten.
     if !plain || headers.ttl <= 1 {
@@ -45,10 +48,10 @@ fuzz_target!(|input: &[u8]| {
         with(|buffer| {
             (buffer.bytes, buffer.summed) = (frame.to_vec(), if at_tc { known } else { Summed::Nothing })
         });
-        let done = if at_tc {
-            Skb.rewrite::<{ LINK as u32 }>(&headers, &new)
-        } else {
-            Xdp.rewrite::<{ LINK as u32 }>(&headers, &new)
+        let done = match (at_tc, headers.ipv4) {
+            (true, _) => Skb.rewrite::<{ LINK as u32 }>(&headers, &new),
+            (false, true) => at_xdp::<Ipv4>(&headers, &new),
+            (false, false) => at_xdp::<Ipv6>(&headers, &new),
         };
         assert!(done);
         with(|buffer| (buffer.bytes.clone(), buffer.summed))
@@ -88,6 +91,30 @@ fuzz_target!(|input: &[u8]| {
         );
     }
 });
+
+/// As at XDP, where that takes the packet; else as at TC.
+fn at_xdp<H: Header>(headers: &Headers, new: &Tuple) -> bool {
+    const LINK: u32 = self::LINK as u32;
+    let Some(header) = H::of(Xdp, LINK) else { return Skb.rewrite::<LINK>(headers, new) };
+    if !is_whole::<Xdp, H>(Xdp, LINK, header.protocol(), header.length()) {
+        return Skb.rewrite::<LINK>(headers, new);
+    }
+    let record = Record::default();
+    let Tuple { source, destination, source_port, destination_port, .. } = headers.tuple;
+    let flow = Flow {
+        client: source,
+        listener: destination,
+        client_port: source_port,
+        listener_port: destination_port,
+        source: new.source,
+        backend: new.destination,
+        source_port: new.source_port,
+        backend_port: new.destination_port,
+        ..Flow::default()
+    };
+    record.fill(&flow, 0, 0);
+    header::replace::<Xdp, H, LINK>(Xdp, header, &record, Direction::Forth)
+}
 
 /// Addresses and ports of any bytes.
 fn tuple(bytes: &[u8; NEW], ipv4: bool) -> Tuple {

@@ -6,10 +6,12 @@
 //!
 //! Deliberately absent: what the fields are computed from (the loader) and how a packet changes them.
 
+use core::mem::offset_of;
+
 use crate::atomic::{AtomicU32, AtomicU64};
 
 /// The version of everything in this file: maps that another version has pinned are not taken over.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// An address of either family: IPv6, or IPv4 mapped into it (RFC 4291 2.5.5.2), as two words of memory order.
 #[repr(C)]
@@ -127,63 +129,72 @@ pub const CLOCKS: usize = 7;
 /// for a program runs for microseconds. In ticks.
 pub const GRACE: u32 = TICKS_PER_SECOND;
 
-/// An [`Address`] in a [`Record`].
+/// What the packets of one direction of a flow look like on arrival, as far as IPv4 needs it, and where they leave.
 #[repr(C)]
 #[derive(Debug, Default)]
-pub struct AtomicAddress {
-    /// See [`Address::high`].
-    pub high: AtomicU64,
-    /// See [`Address::low`].
-    pub low: AtomicU64,
+pub struct Side {
+    /// The last words of both addresses, the sender's in the low half: of IPv4 all of them. On a little-endian machine that
+    /// is what lies in the header, 12 bytes from its beginning.
+    pub last_words: AtomicU64,
+    /// [`Tuple::ports`].
+    pub ports: AtomicU32,
+    /// When [`Self::way`] was looked up: the low 16 bits of the tick, and above them of [`Config::generation`].
+    pub looked_up: AtomicU32,
+    /// The way out, kept from the last look-up of the route: the next hop's link address in the low 48 bits (memory order),
+    /// and the number of the port in `ports` to leave by above them. 0: none is kept.
+    pub way: AtomicU64,
 }
 
-/// One flow: both directions, in two cache lines. The index of the flow table leads to it from either side.
+/// The rest of both addresses of a [`Side`]: of IPv4 the prefix of mapped ones.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Rest {
+    /// [`Address::high`] of the sender.
+    pub source_high: AtomicU64,
+    /// [`Address::high`] of the other.
+    pub destination_high: AtomicU64,
+    /// The low half of [`Address::low`] of the sender.
+    pub source_third: AtomicU32,
+    /// The same of the other.
+    pub destination_third: AtomicU32,
+}
+
+/// One flow: both directions, in two cache lines, of which a packet of IPv4 touches only the first. The index of the flow
+/// table leads to it from either side. What belongs to the other direction lies 32 bytes further, so that the programs add
+/// rather than branch.
 ///
 /// All of it is atomic, because a record is shared with whoever looks it up while it is being filled. What does not
 /// change while the flow lives ([`crate::record::Flow`]) is only ever loaded and stored, which are plain instructions in
-/// BPF: `record.client.load()`, `record.member.load(Relaxed)`.
+/// BPF: `record.member.load(Relaxed)`.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct Record {
-    /// Who called.
-    pub client: AtomicAddress,
-    /// What it called.
-    pub listener: AtomicAddress,
-    /// Which address of this host the backend sees.
-    pub source: AtomicAddress,
-    /// Where it leads.
-    pub backend: AtomicAddress,
-    /// The client's port and the port it called, as [`Tuple::ports`] of a packet from the client.
-    pub forth_ports: AtomicU32,
-    /// The backend's port and the one it sees, as [`Tuple::ports`] of a packet from the backend.
-    pub back_ports: AtomicU32,
-    /// The way to the backend, kept from the last look-up of the route: the next hop's link address in the low 48 bits
-    /// (memory order), and the number of the port in `ports` to leave by above them. 0: none is kept.
-    pub forth: AtomicU64,
-    /// The way to the client.
-    pub back: AtomicU64,
-    /// When [`Self::forth`] was looked up: the low 16 bits of the tick, and above them of [`Config::generation`].
-    pub forth_looked_up: AtomicU32,
-    /// The same of [`Self::back`].
-    pub back_looked_up: AtomicU32,
+    /// Packets from the client to the address that it called, and their way to the backend.
+    pub forth: Side,
     /// [`phase`]: who may do what with the record.
     pub phase: AtomicU32,
     /// [`state`]: how far the flow is. Bits are set and cleared by atomic operations only: the two directions may be on
     /// two processors.
     pub state: AtomicU32,
+    /// Packets from the backend to the address of this host that it sees, and their way to the client.
+    pub back: Side,
     /// The tick of the last packet.
     pub seen: AtomicU32,
+    /// The member of the pool: which counters, and whether it still takes new flows.
+    pub member: AtomicU32,
+    /// The rest of [`Self::forth`].
+    pub forth_rest: Rest,
     /// What the engine's own first sequence number is less than the backend's (wrapping); nothing unless a SYN cookie
     /// opened the connection. Before the backend has answered: the cookie.
     pub sequence: AtomicU32,
-    /// The tick of the first packet.
-    pub begun: AtomicU32,
-    /// The member of the pool: which counters, and whether it still takes new flows.
-    pub member: AtomicU32,
-    /// The rule.
-    pub rule: AtomicU32,
     /// The client's first sequence number, of a connection that a SYN cookie opened; else of no meaning.
     pub initial: AtomicU32,
+    /// The rest of [`Self::back`].
+    pub back_rest: Rest,
+    /// The tick of the first packet.
+    pub begun: AtomicU32,
+    /// The rule.
+    pub rule: AtomicU32,
 }
 
 /// Values of [`Record::phase`].
@@ -230,6 +241,12 @@ pub mod state {
     /// The index no longer leads here from the client's side: the same client has begun anew with another backend. What
     /// is left keeps the source port until it expires.
     pub const ORPHAN: u32 = 1 << 13;
+    /// The packets from the client are IPv4.
+    pub const IPV4: u32 = 1 << 14;
+    /// The packets from the backend are IPv4.
+    pub const IPV4_BACK: u32 = 1 << 15;
+    /// The bits that are fixed for the life of the record.
+    pub const FIXED: u32 = UDP | IPV4 | IPV4_BACK;
     /// Where in the word the client's window is, while [`COOKIE`] is set.
     pub const WINDOW_SHIFT: u32 = 16;
 }
@@ -368,8 +385,8 @@ pub mod member_flags {
 }
 
 /// The value of `ports`, by a port's number (not its interface's index, which may be large): an interface of this host
-/// that the engine serves. Port 0 is none.
-#[repr(C)]
+/// that the engine serves. Port 0 is none. Aligned for the programs, which read the link address as one word.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Port {
     /// The interface's index; 0 for a port that is gone.
@@ -560,6 +577,10 @@ const _: () = {
     assert!(size_of::<Tuple>() == 40);
     assert!(size_of::<Config>() == 104);
     assert!(size_of::<Record>() == 128);
+    // One direction is 32 bytes from the other, and the first line is all that IPv4 needs.
+    assert!(offset_of!(Record, back) == offset_of!(Record, forth) + 32);
+    assert!(offset_of!(Record, back_rest) == offset_of!(Record, forth_rest) + 32);
+    assert!(offset_of!(Record, forth_rest) == 64);
     assert!(size_of::<Bucket>() == 64);
     assert!(size_of::<ListenerKey>() == 24);
     assert!(size_of::<RangeKey>() == 32);

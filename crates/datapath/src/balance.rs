@@ -56,6 +56,13 @@ impl Address {
     pub const fn last_word(&self) -> u32 {
         (self.low >> 32) as u32
     }
+
+    /// The address as four words.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(&self) -> [u32; 4] {
+        [self.high as u32, (self.high >> 32) as u32, self.low as u32, (self.low >> 32) as u32]
+    }
 }
 
 #[cfg(test)]

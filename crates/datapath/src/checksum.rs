@@ -29,6 +29,20 @@ impl Difference {
         Self(self.0.wrapping_add(!word as u64))
     }
 
+    /// Both halves of `words` have been added.
+    #[inline(always)]
+    #[must_use]
+    pub const fn plus_two(self, words: u64) -> Self {
+        self.plus(words as u32).plus((words >> 32) as u32)
+    }
+
+    /// Both halves of `words` have been taken away.
+    #[inline(always)]
+    #[must_use]
+    pub const fn minus_two(self, words: u64) -> Self {
+        self.minus(words as u32).minus((words >> 32) as u32)
+    }
+
     /// `address` has been added. The prefix of mapped IPv4 addresses counts, so that it cancels out where one replaces
     /// another, and must not be used where one replaces an IPv6 address ([`Self::plus_ipv4`]).
     #[inline(always)]
@@ -83,16 +97,18 @@ impl Difference {
     #[inline(always)]
     #[must_use]
     pub const fn short(self) -> u16 {
-        let word = self.folded();
-        let once = (word & 0xffff).wrapping_add(word >> 16);
-        ((once & 0xffff).wrapping_add(once >> 16)) as u16
+        // At most 2^33, 2^18, 0x10002 and 0xffff.
+        let sum = (self.0 & 0xffff_ffff).wrapping_add(self.0 >> 32);
+        let sum = (sum & 0xffff).wrapping_add(sum >> 16);
+        let sum = (sum & 0xffff).wrapping_add(sum >> 16);
+        ((sum & 0xffff).wrapping_add(sum >> 16)) as u16
     }
 
     /// What the checksum `check` has become (RFC 1624, equation 3).
     #[inline(always)]
     #[must_use]
     pub const fn apply(self, check: u16) -> u16 {
-        !Self(self.folded() as u64 + !check as u64).short()
+        !Self(self.0.wrapping_add(!check as u64)).short()
     }
 
     /// The same of a UDP checksum: 0 says that there is none, and a sum of 0 is sent as all ones (RFC 768).

@@ -4,7 +4,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use crate::abi::{Address, AtomicAddress, Clock, Config, GRACE, Record, Tuple, state};
+use crate::abi::{Address, Clock, Config, GRACE, Record, Rest, Side, Tuple, state};
 
 /// The number of TCP in IP headers.
 const TCP: u32 = 6;
@@ -21,16 +21,28 @@ pub enum Direction {
     Back,
 }
 
-/// What is fixed when a flow begins. The fields are those of [`Record`].
+impl Direction {
+    /// The other.
+    #[inline(always)]
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Forth => Self::Back,
+            Self::Back => Self::Forth,
+        }
+    }
+}
+
+/// What is fixed when a flow begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Flow {
-    /// [`Record::client`].
+    /// Who called.
     pub client: Address,
-    /// [`Record::listener`].
+    /// What it called.
     pub listener: Address,
-    /// [`Record::source`].
+    /// Which address of this host the backend sees.
     pub source: Address,
-    /// [`Record::backend`].
+    /// Where it leads.
     pub backend: Address,
     /// The client's port, be.
     pub client_port: u16,
@@ -46,65 +58,110 @@ pub struct Flow {
     pub rule: u32,
 }
 
-impl AtomicAddress {
-    /// The address.
+/// The last word of an address.
+#[inline(always)]
+const fn last(address: Address) -> u64 {
+    address.low >> 32
+}
+
+impl Side {
+    /// Fills this and its rest.
+    #[inline(always)]
+    fn fill(&self, rest: &Rest, [source, destination]: [Address; 2], ports: u32) {
+        self.last_words.store(last(source) | last(destination) << 32, Relaxed);
+        self.ports.store(ports, Relaxed);
+        self.looked_up.store(0, Relaxed);
+        self.way.store(0, Relaxed);
+        rest.source_high.store(source.high, Relaxed);
+        rest.destination_high.store(destination.high, Relaxed);
+        rest.source_third.store(source.low as u32, Relaxed);
+        rest.destination_third.store(destination.low as u32, Relaxed);
+    }
+
+    /// Both addresses, of IPv4, of what answers.
     #[inline(always)]
     #[must_use]
-    pub fn load(&self) -> Address {
-        Address { high: self.high.load(Relaxed), low: self.low.load(Relaxed) }
+    pub fn addresses_of_answer(&self) -> u64 {
+        self.last_words.load(Relaxed).rotate_left(32)
     }
 
-    /// Makes it `address`.
+    /// Both ports of what answers.
     #[inline(always)]
-    pub fn store(&self, address: Address) {
-        self.high.store(address.high, Relaxed);
-        self.low.store(address.low, Relaxed);
+    #[must_use]
+    pub fn ports_of_answer(&self) -> u32 {
+        self.ports.load(Relaxed).rotate_left(16)
     }
 
-    /// Whether it is `address`.
+    /// The sender's address.
     #[inline(always)]
-    fn is(&self, address: &Address) -> bool {
-        self.low.load(Relaxed) == address.low && self.high.load(Relaxed) == address.high
+    fn source(&self, rest: &Rest) -> Address {
+        let third = u64::from(rest.source_third.load(Relaxed));
+        Address { high: rest.source_high.load(Relaxed), low: third | self.last_words.load(Relaxed) << 32 }
+    }
+
+    /// To whom it sends.
+    #[inline(always)]
+    fn destination(&self, rest: &Rest) -> Address {
+        let third = u64::from(rest.destination_third.load(Relaxed));
+        let last = self.last_words.load(Relaxed) & !0xffff_ffff;
+        Address { high: rest.destination_high.load(Relaxed), low: third | last }
     }
 }
 
 impl Record {
-    /// Fills a record that the caller has claimed. `state` must have [`state::UDP`] if the flow is UDP. The time goes in
-    /// last, so that who found the record by an entry of its former flow sees either an expired record or another tuple.
+    /// Fills a record that the caller has claimed. `state` must have [`state::UDP`] if the flow is UDP; what else is of
+    /// [`state::FIXED`] comes from the flow. The time goes in last, so that who found the record by an entry of its former
+    /// flow sees either an expired record or another tuple.
     #[inline(always)]
     pub fn fill(&self, flow: &Flow, state: u32, now: u32) {
-        self.client.store(flow.client);
-        self.listener.store(flow.listener);
-        self.source.store(flow.source);
-        self.backend.store(flow.backend);
-        self.forth_ports.store(pair(flow.client_port, flow.listener_port), Relaxed);
-        self.back_ports.store(pair(flow.backend_port, flow.source_port), Relaxed);
-        self.forth.store(0, Relaxed);
-        self.back.store(0, Relaxed);
-        self.forth_looked_up.store(0, Relaxed);
-        self.back_looked_up.store(0, Relaxed);
+        let forth = pair(flow.client_port, flow.listener_port);
+        let back = pair(flow.backend_port, flow.source_port);
+        self.forth.fill(&self.forth_rest, [flow.client, flow.listener], forth);
+        self.back.fill(&self.back_rest, [flow.backend, flow.source], back);
         self.sequence.store(0, Relaxed);
         self.member.store(flow.member, Relaxed);
         self.rule.store(flow.rule, Relaxed);
         self.begun.store(now, Relaxed);
-        self.state.store(state, Relaxed);
+        let ipv4 = if flow.client.is_ipv4() { state::IPV4 } else { 0 };
+        let ipv4_back = if flow.backend.is_ipv4() { state::IPV4_BACK } else { 0 };
+        self.state.store(state | ipv4 | ipv4_back, Relaxed);
         self.seen.store(now, Relaxed);
     }
 
     /// What is fixed for the life of the flow.
     #[must_use]
     pub fn flow(&self) -> Flow {
+        let (forth, back) = (self.tuple(Direction::Forth), self.tuple(Direction::Back));
         Flow {
-            client: self.client.load(),
-            listener: self.listener.load(),
-            source: self.source.load(),
-            backend: self.backend.load(),
-            client_port: self.client_port(),
-            listener_port: self.listener_port(),
-            source_port: self.source_port(),
-            backend_port: self.backend_port(),
+            client: forth.source,
+            listener: forth.destination,
+            source: back.destination,
+            backend: back.source,
+            client_port: forth.source_port,
+            listener_port: forth.destination_port,
+            source_port: back.destination_port,
+            backend_port: back.source_port,
             member: self.member.load(Relaxed),
             rule: self.rule.load(Relaxed),
+        }
+    }
+
+    /// What belongs to one direction.
+    #[inline(always)]
+    #[must_use]
+    pub const fn side(&self, direction: Direction) -> &Side {
+        match direction {
+            Direction::Forth => &self.forth,
+            Direction::Back => &self.back,
+        }
+    }
+
+    /// The rest of [`Self::side`].
+    #[inline(always)]
+    const fn rest(&self, direction: Direction) -> &Rest {
+        match direction {
+            Direction::Forth => &self.forth_rest,
+            Direction::Back => &self.back_rest,
         }
     }
 
@@ -112,28 +169,14 @@ impl Record {
     #[inline(always)]
     #[must_use]
     pub fn client_port(&self) -> u16 {
-        self.forth_ports.load(Relaxed) as u16
+        self.forth.ports.load(Relaxed) as u16
     }
 
-    /// The port it called, be.
+    /// Whether packets of a direction are IPv4 on arrival.
     #[inline(always)]
     #[must_use]
-    pub fn listener_port(&self) -> u16 {
-        (self.forth_ports.load(Relaxed) >> 16) as u16
-    }
-
-    /// The port that the backend sees, be.
-    #[inline(always)]
-    #[must_use]
-    pub fn source_port(&self) -> u16 {
-        (self.back_ports.load(Relaxed) >> 16) as u16
-    }
-
-    /// The backend's port, be.
-    #[inline(always)]
-    #[must_use]
-    pub fn backend_port(&self) -> u16 {
-        self.back_ports.load(Relaxed) as u16
+    pub fn is_ipv4(&self, direction: Direction) -> bool {
+        self.state.load(Relaxed) & ipv4(direction) != 0
     }
 
     /// The protocol's number.
@@ -147,21 +190,14 @@ impl Record {
     #[inline(always)]
     #[must_use]
     pub fn tuple(&self, direction: Direction) -> Tuple {
-        match direction {
-            Direction::Forth => Tuple {
-                source: self.client.load(),
-                destination: self.listener.load(),
-                source_port: self.client_port(),
-                destination_port: self.listener_port(),
-                protocol: self.protocol(),
-            },
-            Direction::Back => Tuple {
-                source: self.backend.load(),
-                destination: self.source.load(),
-                source_port: self.backend_port(),
-                destination_port: self.source_port(),
-                protocol: self.protocol(),
-            },
+        let (side, rest) = (self.side(direction), self.rest(direction));
+        let ports = side.ports.load(Relaxed);
+        Tuple {
+            source: side.source(rest),
+            destination: side.destination(rest),
+            source_port: ports as u16,
+            destination_port: (ports >> 16) as u16,
+            protocol: self.protocol(),
         }
     }
 
@@ -169,19 +205,27 @@ impl Record {
     #[inline(always)]
     #[must_use]
     pub fn has(&self, direction: Direction, tuple: &Tuple) -> bool {
-        let ends = match direction {
-            Direction::Forth => {
-                self.forth_ports.load(Relaxed) == tuple.ports()
-                    && self.client.is(&tuple.source)
-                    && self.listener.is(&tuple.destination)
-            }
-            Direction::Back => {
-                self.back_ports.load(Relaxed) == tuple.ports()
-                    && self.backend.is(&tuple.source)
-                    && self.source.is(&tuple.destination)
-            }
-        };
-        ends && self.protocol() == tuple.protocol
+        let (side, rest) = (self.side(direction), self.rest(direction));
+        let Tuple { source, destination, .. } = tuple;
+        side.ports.load(Relaxed) == tuple.ports()
+            && side.last_words.load(Relaxed) == last(*source) | last(*destination) << 32
+            && rest.source_high.load(Relaxed) == source.high
+            && rest.destination_high.load(Relaxed) == destination.high
+            && rest.source_third.load(Relaxed) == source.low as u32
+            && rest.destination_third.load(Relaxed) == destination.low as u32
+            && self.protocol() == tuple.protocol
+    }
+
+    /// [`Self::has`] for packets of IPv4: both addresses as [`Side::last_words`] has them, both ports as [`Tuple::ports`]
+    /// has them, and the protocol.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_ipv4(&self, direction: Direction, addresses: u64, ports: u32, protocol: u32) -> bool {
+        let side = self.side(direction);
+        let wanted = ipv4(direction) | if protocol == UDP { state::UDP } else { 0 };
+        side.last_words.load(Relaxed) == addresses
+            && side.ports.load(Relaxed) == ports
+            && self.state.load(Relaxed) & (ipv4(direction) | state::UDP) == wanted
     }
 
     /// Whether the flow carries packets: it has neither been ended nor expired.
@@ -204,6 +248,15 @@ impl Record {
     pub fn is_reclaimable(&self, config: &Config, now: u32) -> bool {
         let timeout = timeout_of(self.state.load(Relaxed), config);
         idle(self.seen.load(Relaxed), now) > timeout.saturating_add(GRACE)
+    }
+}
+
+/// The bit of the state that says that packets of a direction are IPv4.
+#[inline(always)]
+const fn ipv4(direction: Direction) -> u32 {
+    match direction {
+        Direction::Forth => state::IPV4,
+        Direction::Back => state::IPV4_BACK,
     }
 }
 

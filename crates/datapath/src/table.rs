@@ -28,7 +28,7 @@
 
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use crate::abi::{Bucket, Config, Record, Tuple, phase, state};
+use crate::abi::{Bucket, Config, Record, SEEDS, Tuple, phase, state};
 use crate::atomic::AtomicU64;
 use crate::free;
 use crate::hash::hash;
@@ -123,10 +123,30 @@ struct Place {
     second: u32,
 }
 
+/// What a flow is looked up by: a tuple, or a packet that has one.
+pub trait Key {
+    /// [`hash`] of the tuple.
+    fn hash(&self, seeds: &[u64; SEEDS]) -> u64;
+    /// Whether the packets of a record's flow have the tuple in this direction.
+    fn is_of(&self, record: &Record, direction: Direction) -> bool;
+}
+
+impl Key for Tuple {
+    #[inline(always)]
+    fn hash(&self, seeds: &[u64; SEEDS]) -> u64 {
+        hash(self, seeds)
+    }
+
+    #[inline(always)]
+    fn is_of(&self, record: &Record, direction: Direction) -> bool {
+        record.has(direction, self)
+    }
+}
+
 impl Place {
     #[inline(always)]
-    fn of(tuple: &Tuple, config: &Config) -> Self {
-        let hash = hash(tuple, &config.seeds);
+    fn of<K: Key>(key: &K, config: &Config) -> Self {
+        let hash = key.hash(&config.seeds);
         let first = scale(hash, config.buckets);
         let mut second = scale((hash >> 32).wrapping_mul(SECOND), config.buckets);
         if second == first {
@@ -151,13 +171,13 @@ const fn scale(hash: u64, buckets: u32) -> u32 {
     ((hash as u32 as u64).wrapping_mul(buckets as u64) >> 32) as u32
 }
 
-/// The record that `tuple` leads to, if it is live. It may be expired ([`Record::is_expired`]) or ended
+/// The record that `key` leads to, if it is live. It may be expired ([`Record::is_expired`]) or ended
 /// ([`state::ENDED`]): then it carries no packets, but it still holds its tuples, and [`restart`] or [`replace`] begins it
 /// anew.
 #[inline(always)]
-pub fn lookup<'a, M: Memory>(memory: &'a M, tuple: &Tuple) -> Option<Found<'a>> {
-    let place = Place::of(tuple, memory.config());
-    find(memory, &place, tuple, 0, false)
+pub fn lookup<'a, M: Memory, K: Key>(memory: &'a M, key: &K) -> Option<Found<'a>> {
+    let place = Place::of(key, memory.config());
+    find(memory, &place, key, 0, false)
 }
 
 /// Whether a flow has `tuple` or is about to. For the search for a source port; only [`publish`] decides.
@@ -167,12 +187,12 @@ pub fn is_taken<M: Memory>(memory: &M, tuple: &Tuple) -> bool {
     find(memory, &place, tuple, 0, true).is_some()
 }
 
-/// The first entry of `tuple` other than `own` whose record is live, or `claimed` too.
+/// The first entry of `key` other than `own` whose record is live, or `claimed` too.
 #[inline(always)]
-fn find<'a, M: Memory>(
+fn find<'a, M: Memory, K: Key>(
     memory: &'a M,
     place: &Place,
-    tuple: &Tuple,
+    key: &K,
     own: u64,
     claimed: bool,
 ) -> Option<Found<'a>> {
@@ -191,7 +211,7 @@ fn find<'a, M: Memory>(
                 continue;
             }
             let direction = if entry & BACK == 0 { Direction::Forth } else { Direction::Back };
-            if record.has(direction, tuple) {
+            if key.is_of(record, direction) {
                 let found = Found { index, direction, record };
                 return Some(found);
             }
@@ -285,7 +305,8 @@ pub fn restart(record: &Record, bits: u32, now: u32) -> bool {
     if record.phase.load(SeqCst) != phase::LIVE {
         return false;
     }
-    record.state.swap(bits, SeqCst);
+    let fixed = record.state.load(Relaxed) & state::FIXED;
+    record.state.swap(bits | fixed, SeqCst);
     record.begun.store(now, Relaxed);
     true
 }

@@ -98,15 +98,19 @@ impl Client {
         self.address.is_ipv4()
     }
 
-    /// The option, and how many of the bytes it has.
+    /// The option in words as they lie in memory, and how many bytes it has; the others are zero.
     #[inline(always)]
-    pub const fn option(&self) -> ([u8; LENGTH_V6], usize) {
+    pub const fn option(&self) -> ([u32; LENGTH_V6 / 4], usize) {
+        let Address { high, low } = self.address;
         let [p, q] = self.port.to_ne_bytes();
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, r] = self.octets();
         if self.is_v4() {
-            ([KIND, 8, p, q, m, n, o, r, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], LENGTH_V4)
+            (
+                [u32::from_ne_bytes([KIND, LENGTH_V4 as u8, p, q]), self.address.last_word(), 0, 0, 0],
+                LENGTH_V4,
+            )
         } else {
-            ([KIND, 20, p, q, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, r], LENGTH_V6)
+            let first = u32::from_ne_bytes([KIND, LENGTH_V6 as u8, p, q]);
+            ([first, high as u32, (high >> 32) as u32, low as u32, (low >> 32) as u32], LENGTH_V6)
         }
     }
 

@@ -4,6 +4,9 @@
 //! Deliberately absent: what the programs do besides (`crates/ebpf/tests/vectors.rs`, in the kernel).
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
+#[path = "../../../ebpf/src/header.rs"]
+#[allow(dead_code, reason = "not all of it is rewriting")]
+mod header;
 #[path = "native/packet.rs"]
 mod packet;
 #[path = "../../../ebpf/src/parse.rs"]
@@ -20,12 +23,13 @@ mod xdp;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use header::{Header, Ipv4, Ipv6, is_whole};
 use packet::{Summed, fold, sum, with};
 use parse::{Headers, Parsed, parse};
-use portway_datapath::abi::{Address, Tuple};
+use portway_datapath::abi::{Address, Record, Tuple, state};
+use portway_datapath::record::{Direction, Flow};
 use proptest::prelude::*;
 use reference::{Body, Ends, Packet, Random, any_tcp, any_udp, pseudo};
-use rewrite::Rewrite;
 use skb::Skb;
 use xdp::Xdp;
 
@@ -85,12 +89,90 @@ fn partial(packet: &Packet) -> (usize, u16) {
     (at, sum(&pseudo))
 }
 
-fn run<P: Rewrite>(on: P, packet: &Packet, ends: &Ends, forth: bool) {
+/// The record of a flow.
+fn record(ends: &Ends, tcp: bool) -> Record {
+    let record = Record::default();
+    let flow = Flow {
+        client: address(ends.client.ip()),
+        listener: address(ends.listener.ip()),
+        source: address(ends.source.ip()),
+        backend: address(ends.backend.ip()),
+        client_port: ends.client.port().to_be(),
+        listener_port: ends.listener.port().to_be(),
+        source_port: ends.source.port().to_be(),
+        backend_port: ends.backend.port().to_be(),
+        member: 0,
+        rule: 0,
+    };
+    record.fill(&flow, if tcp { 0 } else { state::UDP }, 0);
+    record
+}
+
+/// At XDP or in a socket buffer, as nearly all packets are carried; without IPv4 options.
+fn carry<H: Header, P: PacketAt>(on: P, packet: &Packet, ends: &Ends, forth: bool) {
+    let tcp = packet.protocol() == 6;
+    let (record, direction) = (record(ends, tcp), if forth { Direction::Forth } else { Direction::Back });
+    let header = H::of(on, LINK as u32);
+    if !packet.ip.options.is_empty() {
+        assert!(header.is_none(), "with options");
+        return on.otherwise(packet, ends, forth);
+    }
+    let header = header.unwrap();
+    assert!(is_whole::<P, H>(on, LINK as u32, header.protocol(), header.length()));
+    assert_eq!(header.tuple(), tuple(ends.arriving(forth), packet.protocol()));
+    assert_eq!(header.length() as usize, packet.bytes().len());
+    assert!(header.is_of(&record, direction));
+    let (other, otherwise) = (self::record(ends, !tcp), direction.other());
+    assert!(!header.is_of(&other, direction), "the other protocol");
+    assert_eq!(header.is_of(&record, otherwise), ends.arriving(forth) == ends.arriving(!forth));
+    assert!(on.replace::<H>(header, &record, direction));
+}
+
+/// What differs between the hooks.
+trait PacketAt: packet::Packet {
+    fn replace<H: Header>(self, header: H, record: &Record, direction: Direction) -> bool;
+    fn otherwise(self, packet: &Packet, ends: &Ends, forth: bool);
+}
+
+impl PacketAt for Xdp {
+    fn replace<H: Header>(self, header: H, record: &Record, direction: Direction) -> bool {
+        header::replace::<Self, H, { LINK as u32 }>(self, header, record, direction)
+    }
+
+    /// What is not plain is left to TC.
+    fn otherwise(self, packet: &Packet, ends: &Ends, forth: bool) {
+        run(packet, ends, forth);
+    }
+}
+
+impl PacketAt for Skb {
+    fn replace<H: Header>(self, header: H, record: &Record, direction: Direction) -> bool {
+        header::replace_in::<H, { LINK as u32 }>(self, header, record, direction)
+    }
+
+    fn otherwise(self, packet: &Packet, ends: &Ends, forth: bool) {
+        run(packet, ends, forth);
+    }
+}
+
+/// As all packets can be carried at TC.
+fn run(packet: &Packet, ends: &Ends, forth: bool) {
     let mut headers = Headers::new();
-    assert!(matches!(parse::<P, { LINK as u32 }, false>(on, &mut headers), Parsed::Plain));
+    assert!(matches!(parse::<Skb, { LINK as u32 }>(Skb, &mut headers), Parsed::Plain));
     assert_eq!(headers.tuple, tuple(ends.arriving(forth), packet.protocol()));
     assert_eq!(headers.length as usize, packet.bytes().len());
-    assert!(on.rewrite::<{ LINK as u32 }>(&headers, &tuple(ends.leaving(forth), packet.protocol())));
+    assert!(Skb.rewrite::<{ LINK as u32 }>(&headers, &tuple(ends.leaving(forth), packet.protocol())));
+}
+
+/// One of the ways in which a packet is carried.
+fn by(way: usize, packet: &Packet, ends: &Ends, forth: bool) {
+    match (way, packet.ip.source.is_ipv4()) {
+        (0, _) => run(packet, ends, forth),
+        (1, true) => carry::<Ipv4, Skb>(Skb, packet, ends, forth),
+        (1, false) => carry::<Ipv6, Skb>(Skb, packet, ends, forth),
+        (_, true) => carry::<Ipv4, Xdp>(Xdp, packet, ends, forth),
+        (_, false) => carry::<Ipv6, Xdp>(Xdp, packet, ends, forth),
+    }
 }
 
 proptest! {
@@ -111,28 +193,30 @@ proptest! {
         let expected = after.bytes();
 
         load(&packet, None);
-        run(Xdp, &packet, &ends, forth);
+        by(2, &packet, &ends, forth);
         prop_assert_eq!(&with(|buffer| buffer.bytes[LINK..].to_vec()), &expected, "at XDP");
 
-        load(&packet, None);
-        run(Skb, &packet, &ends, forth);
-        prop_assert_eq!(&with(|buffer| buffer.bytes[LINK..].to_vec()), &expected, "at TC");
+        for way in 0..2 {
+            load(&packet, None);
+            by(way, &packet, &ends, forth);
+            prop_assert_eq!(&with(|buffer| buffer.bytes[LINK..].to_vec()), &expected, "at TC");
 
-        let unchecked = matches!(packet.body, Body::Udp { checksum: false, .. });
-        load(&packet, Some(true));
-        run(Skb, &packet, &ends, forth);
-        prop_assert_eq!(&with(|buffer| buffer.bytes[LINK..].to_vec()), &expected, "with a sum over the packet");
-        let Summed::Complete(known) = with(|buffer| buffer.summed) else { unreachable!() };
-        // Nobody asks for the sum of a datagram without a checksum.
-        let same = fold(u64::from(known)) % 0xffff == sum(&expected) % 0xffff;
-        prop_assert!(same || unchecked, "the sum over the packet: {:x} for {:x}", known, sum(&expected));
+            let unchecked = matches!(packet.body, Body::Udp { checksum: false, .. });
+            load(&packet, Some(true));
+            by(way, &packet, &ends, forth);
+            prop_assert_eq!(&with(|buffer| buffer.bytes[LINK..].to_vec()), &expected, "with a sum over the packet");
+            let Summed::Complete(known) = with(|buffer| buffer.summed) else { unreachable!() };
+            // Nobody asks for the sum of a datagram without a checksum.
+            let same = fold(u64::from(known)) % 0xffff == sum(&expected) % 0xffff;
+            prop_assert!(same || unchecked, "the sum over the packet: {:x} for {:x}", known, sum(&expected));
 
-        if !unchecked {
-            load(&packet, Some(false));
-            run(Skb, &packet, &ends, forth);
-            let (at, pseudo) = partial(&after);
-            let found = with(|buffer| u16::from_ne_bytes([buffer.bytes[at], buffer.bytes[at + 1]]));
-            prop_assert_eq!(found % 0xffff, pseudo % 0xffff, "with a checksum for the device to finish");
+            if !unchecked {
+                load(&packet, Some(false));
+                by(way, &packet, &ends, forth);
+                let (at, pseudo) = partial(&after);
+                let found = with(|buffer| u16::from_ne_bytes([buffer.bytes[at], buffer.bytes[at + 1]]));
+                prop_assert_eq!(found % 0xffff, pseudo % 0xffff, "with a checksum for the device to finish");
+            }
         }
     }
 
@@ -146,7 +230,7 @@ proptest! {
         let length = bytes.len();
         with(|buffer| buffer.bytes = bytes.clone());
         let mut headers = Headers::new();
-        if matches!(parse::<Xdp, { LINK as u32 }, true>(Xdp, &mut headers), Parsed::Plain) {
+        if matches!(parse::<Xdp, { LINK as u32 }>(Xdp, &mut headers), Parsed::Plain) {
             let header = if headers.tcp { 20 } else { 8 };
             prop_assert!(headers.transport as usize + header <= length);
         }

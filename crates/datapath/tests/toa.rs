@@ -29,7 +29,9 @@ fn nonsense() -> Claim {
 }
 
 fn option(client: &Client) -> Vec<u8> {
-    let (bytes, length) = client.option();
+    let (words, length) = client.option();
+    let bytes = words.map(u32::to_ne_bytes).concat();
+    assert!(bytes[length..].iter().all(|byte| *byte == 0), "what is unused is zero");
     bytes[..length].to_vec()
 }
 
@@ -287,9 +289,10 @@ proptest! {
         let client = client(IpAddr::from(octets), port);
         let (mut bytes, length) = header(&options);
         let prepared = prepare(&mut bytes, length);
-        let (option, size) = client.option();
+        let option = option(&client);
+        let size = option.len();
         prop_assume!(prepared.open && length + size <= HEADER_MOST);
-        bytes[length..length + size].copy_from_slice(&option[..size]);
+        bytes[length..length + size].copy_from_slice(&option);
         bytes[12] = u8::try_from((length + size) / 4).unwrap() << 4;
         prop_assert_eq!(read(&bytes, length + size), told(client));
         prop_assert_eq!(slow_read(&bytes, length + size), told(client));

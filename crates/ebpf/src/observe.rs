@@ -15,6 +15,7 @@ use portway_core::plan::ebpf::Plan;
 use portway_core::ruleset::RuleName;
 use portway_core::snapshot::{EngineSnapshot, Fill, MemberCounters, RuleCounters, SourcePorts};
 use portway_datapath::abi::{self, DROPS, Drop, state};
+use portway_datapath::record::Direction;
 
 use crate::flow::{self, Names};
 use crate::maps::Maps;
@@ -146,10 +147,11 @@ fn snapshot(maps: &Maps, known: &Known, figures: Figures) -> io::Result<EngineSn
     let (mut held, mut pairs) = (0u64, HashMap::<Pair, u64>::new());
     flow::each(&maps.flows, |record, word| {
         let udp = record.state.load(Relaxed) & state::UDP != 0;
-        let pair = (udp, record.source.load(), record.backend.load(), record.backend_port());
+        let back = record.tuple(Direction::Back);
+        let pair = (udp, back.destination, back.source, back.source_port);
         held += 1;
         // A client's own port that was kept may lie outside.
-        if figures.ports.contains(u16::from_be(record.source_port())) {
+        if figures.ports.contains(u16::from_be(back.destination_port)) {
             *pairs.entry(pair).or_default() += 1;
         }
         if word.is_some() {

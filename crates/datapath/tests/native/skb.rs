@@ -1,7 +1,10 @@
 //! A socket buffer in ordinary memory, with the face of the kernel programs' own (`ebpf/src/skb.rs`) as far as rewriting needs
 //! it. Its functions do what the kernel's do (`net/core/filter.c`, `net/core/utils.c`), slowly.
 
+use portway_datapath::checksum::Difference;
+
 use crate::packet::{Packet, Summed, fold, with};
+use crate::rewrite::update_checksum;
 
 /// The bytes of the link header, which a sum over the packet does not cover.
 const LINK: usize = 14;
@@ -13,9 +16,19 @@ pub struct Skb;
 impl Packet for Skb {}
 
 impl Skb {
-    /// `bpf_l4_csum_replace` twice: with BPF_F_PSEUDO_HDR, and without.
-    pub fn update_checksum(self, offset: u32, addresses: u32, rest: u32, udp: bool) -> bool {
-        replace(offset, addresses, true, udp) && replace(offset, rest, false, udp)
+    /// `bpf_l4_csum_replace` with BPF_F_PSEUDO_HDR.
+    pub fn update_pseudo(self, offset: u32, addresses: u32, udp: bool) -> bool {
+        replace(offset, addresses, true, udp)
+    }
+
+    /// The same without.
+    pub fn update_rest(self, offset: u32, rest: u32, udp: bool) -> bool {
+        replace(offset, rest, false, udp)
+    }
+
+    /// What the kernel programs have a function of their own for.
+    pub fn update_checksum(self, offset: u32, addresses: Difference, rest: Difference, udp: bool) -> bool {
+        update_checksum(self, offset, addresses, rest, udp)
     }
 
     /// `bpf_skb_store_bytes` with BPF_F_RECOMPUTE_CSUM.
