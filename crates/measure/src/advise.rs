@@ -4,6 +4,8 @@
 //! All that was measured is the most: client and server were on the machine as well. Deliberately absent: guesses. What was not
 //! measured is said to be unknown, what lies beyond the measured is said to be extrapolated.
 
+use std::cmp::Ordering;
+
 use crate::quantity::{Part, Quantity};
 use crate::record::{Kind, Lane, Record};
 use crate::report::document::{Block, NOTHING, Table};
@@ -194,16 +196,17 @@ pub fn answer(record: &Record, demand: &Demand) -> Vec<Block> {
 
 fn asked(demand: &Demand) -> String {
     let connections = demand.connections.map(|rate| format!("{} new connections/s", words::figure(rate)));
-    let gbit = demand.gbit.map(|gbit| format!("{} Gbit/s", words::figure(gbit)));
+    let gbit = demand.gbit.map(|gbit| format!("{gbit} Gbit/s"));
     let rules = demand.rules.map(|rules| format!("{} rules", words::figure(rules as f64)));
     [connections, gbit, rules].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// Which of Portway's engines to take for a demand.
 fn choice(record: &Record, needs: &[Need]) -> String {
-    let known = || needs.iter().filter(|need| need.cpus.is_some() && need.unknown.is_empty());
+    // Those of which most is known come first.
+    let known = || needs.iter().filter(|need| need.cpus.is_some());
     let Some(best) = known().find(|need| need.kind == Kind::Portway) else {
-        return "None of Portway's engines was measured under all of this: no advice.".to_owned();
+        return "None of Portway's engines was measured under any of this: no advice.".to_owned();
     };
     let (least, most) = best.cpus.unwrap_or_default();
     let mut text = format!(
@@ -283,14 +286,26 @@ fn ranking(record: &Record, load: &str) -> Option<String> {
     Some(text + ".")
 }
 
-/// How many times as much, if the rounds tell.
+/// How many times as much, if the rounds tell: the middle half of the differences within rounds lies on one side of zero.
 fn times(record: &Record, more: &Rounds, less: &Rounds) -> String {
-    let ratio = more.over(less);
-    match ratio.summary() {
-        Some(middle) if ratio.len() >= record.least_rounds() && (middle.low > 1.0 || middle.high < 1.0) => {
-            format!(", {} times as much", words::figure(middle.median))
+    let differ = tells(record, more, less).is_some();
+    match (more.summary(), less.summary()) {
+        (Some(more), Some(less)) if differ && less.low > 0.0 => {
+            format!(", {} times as much", words::figure(more.median / less.median))
         }
+        _ if differ => String::new(),
         _ => ", which the rounds do not tell apart".to_owned(),
+    }
+}
+
+/// Whether the first costs more than the second, or less; nothing if the rounds do not tell.
+fn tells(record: &Record, first: &Rounds, second: &Rounds) -> Option<Ordering> {
+    let differences = first.with(second, |first, second| first - second);
+    let middle = differences.summary().filter(|_| differences.len() >= record.least_rounds())?;
+    match (middle.low > 0.0, middle.high < 0.0) {
+        (true, _) => Some(Ordering::Greater),
+        (_, true) => Some(Ordering::Less),
+        _ => None,
     }
 }
 
@@ -301,27 +316,22 @@ fn engine(record: &Record) -> String {
             record.added(lane, "connections", None, Quantity::Cpu(Part::Total))
         })
     };
-    let ratio = added("portway-ebpf").over(&added("portway-nftables"));
-    let rest = "The proxy is for what only it can do: other address families at both ends, limits and clocks of connections, \
-                policies that count flows.";
-    let tells = ratio.len() >= record.least_rounds();
-    match ratio.summary().filter(|_| tells) {
-        Some(middle) if middle.high < 1.0 => format!(
-            "Leave the choice to Portway (engine auto, which takes nftables wherever it can serve), and write engine = \"ebpf\" \
-             for rules with so many new connections that they fill the CPUs: it adds {} of what nftables adds. {rest}",
-            words::figure(middle.median)
-        ),
-        Some(middle) if middle.low > 1.0 => format!(
-            "Leave the choice to Portway: engine auto takes nftables wherever it can serve, and that is the cheapest here. {rest}"
-        ),
-        Some(_) => format!(
-            "Leave the choice to Portway: engine auto takes nftables wherever it can serve, and whether ebpf would be cheaper \
-             here, this run does not tell. {rest}"
-        ),
+    let (ebpf, nftables) = (added("portway-ebpf"), added("portway-nftables"));
+    let both = ebpf.with(&nftables, |ebpf, _| ebpf).len() >= record.least_rounds();
+    let auto = "Leave the choice to Portway: engine auto takes nftables wherever it can serve";
+    let choice = match tells(record, &ebpf, &nftables) {
+        Some(Ordering::Less) => {
+            ". Write engine = \"ebpf\" for rules with so many new connections that they fill the CPUs: it adds less here".to_owned()
+        }
+        Some(_) => ", and that is cheaper here than ebpf".to_owned(),
+        None if both => ". Whether ebpf would be cheaper here, this run does not tell".to_owned(),
         None => format!(
-            "Leave the choice to Portway: engine auto takes nftables wherever it can serve. Whether ebpf would be cheaper here \
-             takes a run with both and {} rounds. {rest}",
+            ". Whether ebpf would be cheaper here takes a run of both with {} rounds at least",
             record.least_rounds()
         ),
-    }
+    };
+    format!(
+        "{auto}{choice}. The proxy is for what only it can do: other address families at both ends, limits and clocks of \
+         connections, policies that count flows."
+    )
 }

@@ -5,6 +5,7 @@
 //! that was slower on the second day is not a regression. Deliberately absent: judging by absolute figures.
 
 use crate::interval::Interval;
+use crate::plot::bars::tick;
 use crate::quantity::{Better, Part, Percentile, Quantity};
 use crate::record::{Kind, Lane, Mode, Point, Record};
 use crate::report::document::{Block, Table};
@@ -323,7 +324,7 @@ impl Comparison {
             count(Change::Better),
             count(Change::Same),
             count(Change::TooFew),
-            words::figure(self.least * 100.0)
+            tick(self.least * 100.0)
         )));
         if self.mode == Mode::Time {
             blocks.push(Block::Paragraph(

@@ -110,8 +110,11 @@ fn listen(news: &Receiver<News>, record: &mut Record) -> Ending {
     }
 }
 
+/// How the directories begin into which results go if nothing else is said.
+pub const DEFAULT_OUT: &str = "portway-lab-";
+
 /// Where the result of a run that began then goes, if nothing else is said.
 pub fn default_out(record: &Record) -> PathBuf {
     let date: String = record.started.chars().filter(|c| *c != ':').take(15).collect();
-    PathBuf::from(format!("portway-lab-{date}"))
+    PathBuf::from(format!("{DEFAULT_OUT}{date}"))
 }

@@ -14,13 +14,13 @@ pub struct Axis {
 }
 
 impl Axis {
-    /// An axis on which equal steps are equal differences. It begins at zero, or below if figures do, and ends at a figure
-    /// that is written beside it.
+    /// An axis on which equal steps are equal differences. It begins at zero, or at the least figure if that is below,
+    /// and ends at one that is written beside it.
     pub fn linear(figures: impl Iterator<Item = f64>, places: (f64, f64)) -> Self {
         let (low, high) = range(figures).unwrap_or((0.0, 1.0));
         let (low, high) = (low.min(0.0), high.max(0.0));
         let step = step((high - low) / 6.0);
-        let figures = ((low / step).floor() * step, (high / step).ceil() * step);
+        let figures = (low, (high / step).ceil() * step);
         let figures = if figures.0 < figures.1 { figures } else { (figures.0, figures.0 + step) };
         Self { figures, places, step: Some(step) }
     }
@@ -64,8 +64,11 @@ impl Axis {
     pub fn ticks(&self) -> Vec<f64> {
         let (low, high) = self.figures;
         if let Some(step) = self.step {
-            let count = ((high - low) / step).round() as i32;
-            return (0..=count).map(|tick| low + f64::from(tick) * step).collect();
+            // The least less is for what a division has lost.
+            let first = (low / step - 1e-6).ceil();
+            let count = (high / step - first).round() as i32;
+            // Minus zero is zero.
+            return (0..=count).map(|tick| (first + f64::from(tick)) * step + 0.0).collect();
         }
         let decades = (high / low).log10();
         let of_each: &[f64] = if decades > 3.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
@@ -119,7 +122,7 @@ mod tests {
         assert_eq!(axis.ticks(), [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]);
         assert_eq!(axis.place(50.0), 50.0);
         let axis = Axis::linear([-3.0, 9.0].into_iter(), (0.0, 100.0));
-        assert_eq!(axis.ticks(), [-4.0, -2.0, 0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
+        assert_eq!(axis.ticks(), [-2.0, 0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
     }
 
     #[test]

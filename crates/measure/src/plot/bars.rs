@@ -43,7 +43,8 @@ pub fn bars(
     let mut drawing = Drawing::new(name, title, alt, bottom + 38.0);
     drawing.text((MARGIN, 16.0), Anchor::Start, "strong", title);
     let mut x = MARGIN;
-    for (class, meaning) in parts {
+    let undivided = bars.iter().any(|bar| bar.parts.iter().any(|(class, _)| *class == "total"));
+    for (class, meaning) in parts.iter().chain(undivided.then_some(&("total", "not divided"))) {
         drawing.filled(x, 25.0, 11.0, 11.0, class);
         drawing.text((x + 16.0, 34.5), Anchor::Start, "small", meaning);
         x += 30.0 + 6.0 * meaning.chars().count() as f64;
@@ -61,7 +62,10 @@ pub fn bars(
         (MARGIN + 2.0, WIDTH - MARGIN - 14.0),
     );
     for figure in scale.ticks() {
-        drawing.text((scale.place(figure), bottom + 14.0), Anchor::Middle, "small", &tick(figure));
+        let text = tick(figure);
+        // Not cut off at the edge: a digit is about six wide.
+        let x = scale.place(figure).max(3.0 * text.chars().count() as f64 + 4.0);
+        drawing.text((x, bottom + 14.0), Anchor::Middle, "small", &text);
     }
     drawing.text((WIDTH / 2.0, bottom + 30.0), Anchor::Middle, "small", axis);
 

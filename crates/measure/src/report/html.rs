@@ -14,7 +14,7 @@ use crate::plot::style;
 const LAYOUT: &str = "\
 *{box-sizing:border-box}
 body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 Roboto,system-ui,-apple-system,'Segoe UI',sans-serif}
-main{max-width:76rem;margin:0 auto;padding:1rem 1rem 4rem}
+main{max-width:82rem;margin:0 auto;padding:1rem 1rem 4rem}
 h1{font-size:1.9rem;line-height:1.2;margin:1.5rem 0 .5rem}
 h2{font-size:1.35rem;line-height:1.25;margin:3rem 0 .5rem;padding-top:1rem;border-top:1px solid var(--grid)}
 h3{font-size:1.05rem;margin:1.8rem 0 .4rem}
@@ -31,15 +31,16 @@ figure{margin:0}
 .scroll:focus-visible,a:focus-visible,summary:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums lining-nums}
 caption{text-align:left;color:var(--quiet);padding:.2rem 0 .4rem;caption-side:top}
-th,td{padding:.3rem .6rem;text-align:right;vertical-align:top;border-bottom:1px solid var(--grid);white-space:nowrap}
-thead th{color:var(--quiet);font-weight:500;white-space:normal;vertical-align:bottom;min-width:4.5rem}
+th,td{padding:.3rem .6rem;text-align:right;vertical-align:top;border-bottom:1px solid var(--grid)}
+tbody th{white-space:nowrap}
+thead th{color:var(--quiet);font-weight:500;vertical-align:bottom;min-width:4.5rem}
 th:first-child,td:first-child{text-align:left;padding-left:0}
 tbody th{font-weight:500}
-.words td{white-space:normal;text-align:left;min-width:10rem}
+.words td{text-align:left}
 .words thead th{text-align:left}
 details{margin:.4rem 0}
 summary{cursor:pointer}
-@media (min-width:60rem){.pair{grid-template-columns:minmax(0,30rem) minmax(0,1fr)}}
+@media (min-width:60rem){.pair{grid-template-columns:minmax(0,29rem) minmax(0,1fr)}}
 @media print{h2,.pair{break-inside:avoid}}
 ";
 

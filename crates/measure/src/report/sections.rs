@@ -107,7 +107,7 @@ pub fn targets(record: &Record) -> Vec<Block> {
         let ratio = target.ratio(record);
         if !ratio.is_empty() {
             let verdict = target.verdict(record).words().to_owned();
-            table.rows.push(vec![target.title(), words::spread(&ratio), words::figure(target.most), verdict]);
+            table.rows.push(vec![target.title(), words::spread(&ratio), target.most.to_string(), verdict]);
         }
     }
     if table.rows.is_empty() {

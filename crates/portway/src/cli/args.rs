@@ -295,9 +295,9 @@ pub(super) enum Records {
     #[command(after_help = "Example:\n  portway lab advise --record portway-lab-2026-11-26T2200 \\\n    \
         --connections-per-second 20000 --gbit 4 --rules 500")]
     Advise {
-        /// The record: record.json, or the directory that a run wrote
+        /// The record: record.json, or the directory that a run wrote [default: the last portway-lab-DATE here]
         #[arg(long, value_name = "FILE")]
-        record: PathBuf,
+        record: Option<PathBuf>,
         /// New connections a second
         #[arg(long, value_name = "N", value_parser = amount)]
         connections_per_second: Option<f64>,

@@ -1,6 +1,6 @@
 //! `portway lab`: arguments in, the lab's reports out. What it does is `portway-measure`'s.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use portway_measure::advise::Demand;
 use portway_measure::lane::Scheme;
@@ -22,7 +22,7 @@ pub(super) fn run(words: Lab) -> Result<(), Failure> {
             return compare(&first, &second, least, fail_on_regression, all);
         }
         Some(Records::Advise { record, connections_per_second: connections, gbit, rules }) => {
-            return advise(&record, &Demand { connections, gbit, rules });
+            return advise(record, &Demand { connections, gbit, rules });
         }
         None => (),
     }
@@ -77,8 +77,9 @@ fn compare(
 }
 
 /// Says which engine fits, and what a demand takes if there is one.
-fn advise(path: &Path, demand: &Demand) -> Result<(), Failure> {
-    let record = read(path)?;
+fn advise(path: Option<PathBuf>, demand: &Demand) -> Result<(), Failure> {
+    let none = "no record of the lab is here: run `portway lab` first, or say which by --record";
+    let record = read(&path.or_else(last_run).ok_or(none)?)?;
     let mut blocks = Vec::new();
     if *demand != Demand::default() {
         blocks = advise::answer(&record, demand);
@@ -86,6 +87,16 @@ fn advise(path: &Path, demand: &Demand) -> Result<(), Failure> {
     blocks.extend(advise::conclusions(&record));
     report::say(&reports::text(&blocks));
     Ok(())
+}
+
+/// The last run whose reports went here: the names sort by time.
+fn last_run() -> Option<PathBuf> {
+    let here = std::fs::read_dir(".").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let is_run = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with(run::DEFAULT_OUT)) && path.join("record.json").is_file()
+    };
+    here.filter(is_run).max()
 }
 
 fn read(path: &Path) -> Result<Record, Failure> {
