@@ -197,7 +197,7 @@ pub fn answer(record: &Record, demand: &Demand) -> Vec<Block> {
 fn asked(demand: &Demand) -> String {
     let connections = demand.connections.map(|rate| format!("{} new connections/s", words::figure(rate)));
     let gbit = demand.gbit.map(|gbit| format!("{gbit} Gbit/s"));
-    let rules = demand.rules.map(|rules| format!("{} rules", words::figure(rules as f64)));
+    let rules = demand.rules.map(|rules| format!("{} rules", words::count(rules)));
     [connections, gbit, rules].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 

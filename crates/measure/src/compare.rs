@@ -317,11 +317,14 @@ impl Comparison {
         }
         let count = |change| self.compared.iter().filter(|each| each.change == change).count();
         blocks.push(Block::Paragraph(format!(
-            "{} figures compared: {} worse, {} better, {} without a change that can be told, {} with too few rounds. A \
-             difference counts from {} % on, and if the interval of its ratio, from the ranks of the rounds, excludes 1.",
+            "{} figures compared: {} worse and {} perhaps, {} better and {} perhaps, {} without a change that can be told, {} \
+             with too few rounds. A difference counts from {} % on, and if the interval of its ratio, from the ranks of the rounds, excludes 1; \
+             perhaps: three rounds on each side are sure to 90 % only.",
             self.compared.len(),
             count(Change::Worse),
+            count(Change::PerhapsWorse),
             count(Change::Better),
+            count(Change::PerhapsBetter),
             count(Change::Same),
             count(Change::TooFew),
             tick(self.least * 100.0)
@@ -341,7 +344,7 @@ impl Compared {
     fn row(&self, mode: Mode) -> Vec<String> {
         let unit = subject(&self.load).unit;
         let load = match &self.at {
-            Some(at) => format!("{}, {} {}", self.load, words::figure(at.count as f64), at.of),
+            Some(at) => format!("{}, {} {}", self.load, words::count(at.count), at.of),
             None => self.load.clone(),
         };
         let counted_in = self.quantity.counted_in(unit, mode);

@@ -6,6 +6,7 @@ mod made;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use portway_measure::advise::{self, Demand};
 use portway_measure::record::{Figures, Record};
 use portway_measure::report;
 
@@ -138,5 +139,37 @@ fn a_record_without_figures_makes_a_report_without_them() {
         for text in [html, report::markdown(&record)] {
             assert!(!text.contains("NaN") && !text.contains("inf "), "a figure that is no number");
         }
+    }
+}
+
+/// The whole of a small report, of a comparison and of advice, byte for byte. `UPDATE=1 cargo test -p portway-measure --test report`
+/// rewrites the golden texts; read what that changes.
+#[test]
+fn reports_read_as_they_did() {
+    let mut record = made::record(3, 0.02, 7);
+    record.lanes.retain(|lane| {
+        ["routing", "nft", "haproxy", "portway-ebpf", "portway-proxy"].contains(&lane.name.as_str())
+    });
+    let kept: Vec<String> = record.lanes.iter().map(|lane| lane.name.clone()).collect();
+    record.runs.retain(|run| kept.contains(&run.lane));
+    let mut slower = record.clone();
+    for run in slower.runs.iter_mut().filter(|run| run.lane == "portway-proxy" && run.load == "connections") {
+        run.figures.cpu =
+            run.figures.cpu.map(|cpu| portway_measure::record::Cpu { kernel: cpu.kernel * 1.5, ..cpu });
+    }
+    let comparison = portway_measure::compare::compare(&record, &slower, None).unwrap();
+    let demand = Demand { connections: Some(20_000.0), gbit: Some(4.0), rules: Some(500) };
+    let texts = [
+        ("report.md", report::markdown(&record)),
+        ("compare.md", report::text(&comparison.blocks(false))),
+        ("advise.md", report::text(&advise::answer(&record, &demand))),
+    ];
+    for (name, shown) in texts {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, &shown).expect("the golden text can be written");
+        }
+        let golden = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(golden == shown, "{name} differs; now it is:\n{shown}");
     }
 }

@@ -166,7 +166,7 @@ pub fn series(record: &Record, of: &str, name: &str) -> Table {
     counts.dedup();
     let caption = format!("CPU per {}, {}, by {of}", unit.word(), unit.cost(record.mode));
     let head = std::iter::once("lane".to_owned());
-    let head = head.chain(counts.iter().map(|count| words::figure(*count as f64))).collect();
+    let head = head.chain(counts.iter().map(|count| words::count(*count))).collect();
     let mut table = Table { caption, head, rows: Vec::new() };
     for lane in &record.lanes {
         let cell = |count: &u64| {

@@ -9,6 +9,11 @@ pub fn figure(figure: f64) -> String {
     with_digits(figure, digits(figure))
 }
 
+/// A number of things.
+pub fn count(count: u64) -> String {
+    with_digits(count as f64, 0)
+}
+
 /// The median, and in brackets the middle half; of one round the figure alone.
 pub fn spread(rounds: &Rounds) -> String {
     match rounds.summary() {
