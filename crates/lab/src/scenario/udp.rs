@@ -105,6 +105,11 @@ pub fn iperf3(engine: Engine) {
     let report: serde_json::Value = serde_json::from_str(&report).expect("iperf3 -J prints JSON");
     let sum = &report["end"]["sum"];
     let (packets, lost) =
-        (sum["packets"].as_f64().unwrap_or(0.0), sum["lost_percent"].as_f64().unwrap_or(100.0));
-    assert!(packets > 3000.0 && lost < 5.0, "{packets} packets, {lost} % lost");
+        (sum["packets"].as_u64().expect("a number"), sum["lost_packets"].as_u64().expect("a number"));
+    // What has come as far as the server's socket and found it full was not lost on the way: the server was late.
+    let late = net.server().counter("RcvbufErrors");
+    assert!(
+        packets > 3000 && lost.saturating_sub(late) * 20 < packets,
+        "{packets} packets, {lost} lost, {late} of them at the server"
+    );
 }
