@@ -5,7 +5,7 @@
 //! which are `portway-load`'s.
 
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,8 @@ enum Part {
 pub struct Call {
     /// Whom it calls.
     pub target: SocketAddr,
+    /// From which of its addresses, in turn, if not from the one that routes choose.
+    pub from: Vec<IpAddr>,
     /// What it asks.
     pub asked: Asked,
     /// How many at a time.
@@ -53,7 +55,15 @@ impl Default for Call {
     /// A new connection for every request, 64 at a time.
     fn default() -> Self {
         let target = (Ipv4Addr::UNSPECIFIED, 0).into();
-        Self { target, asked: Asked::Connections, concurrency: 64, rate: None, count: None, seconds: 1.0 }
+        Self {
+            target,
+            from: Vec::new(),
+            asked: Asked::Connections,
+            concurrency: 64,
+            rate: None,
+            count: None,
+            seconds: 1.0,
+        }
     }
 }
 
@@ -72,6 +82,8 @@ pub enum Asked {
     Udp {
         /// Bytes of each.
         size: usize,
+        /// Whether each comes from a port of its own.
+        fresh: bool,
     },
     /// Nothing.
     Idle,
@@ -158,12 +170,13 @@ impl Call {
             Asked::Keepalive => portway_load::Load::Keepalive(page()),
             Asked::Up => portway_load::Load::Bulk(Direction::Up),
             Asked::Down => portway_load::Load::Bulk(Direction::Down),
-            Asked::Udp { size } => portway_load::Load::Udp { size, fresh: false },
+            Asked::Udp { size, fresh } => portway_load::Load::Udp { size, fresh },
             Asked::Idle => portway_load::Load::Idle,
         };
         let length = self.count.map_or(Length::Time(Duration::from_secs_f64(self.seconds)), Length::Count);
         // Warming up is a run of its own: CPU time is that of a whole process.
         let plan = Plan {
+            from: self.from.clone(),
             concurrency: self.concurrency,
             rate: self.rate,
             length,

@@ -131,6 +131,11 @@ impl Load {
         !matches!(self, Self::Article | Self::Churn | Self::Idle)
     }
 
+    /// Whether it needs lanes of its own: the two backends of a pool would be watched during all other loads.
+    pub fn is_apart(self) -> bool {
+        self == Self::Churn
+    }
+
     /// Whether it can be asked of a lane.
     ///
     /// # Errors
@@ -163,61 +168,101 @@ impl Load {
     }
 
     /// Which listener of the gateway it calls.
-    fn forward(self) -> Forward {
+    fn forward(self, terms: Terms) -> Forward {
         match self {
             Self::UdpSmall | Self::UdpLarge => UDP,
-            Self::Churn => POOL,
+            _ if terms.pooled => POOL,
             _ => TCP,
         }
     }
 
     /// What the client is to do.
-    fn call(self, lane: &Lane, seconds: f64, scale: Scale) -> Call {
-        let (host, port) = lane.address(self.forward());
-        let call = Call { target: setup::address(host, port), seconds, ..Call::default() };
-        match self {
+    fn call(self, lane: &Lane, terms: Terms) -> Call {
+        let (host, port) = lane.address(self.forward(terms));
+        let call = Call { target: setup::address(host, port), seconds: terms.seconds, ..Call::default() };
+        let call = match self {
             Self::Connections => call,
             Self::Keepalive => Call { asked: Asked::Keepalive, ..call },
             Self::BulkUp => Call { asked: Asked::Up, concurrency: 1, ..call },
             Self::BulkDown => Call { asked: Asked::Down, concurrency: 1, ..call },
-            Self::UdpSmall => Call { asked: Asked::Udp { size: 64 }, ..call },
-            Self::UdpLarge => Call { asked: Asked::Udp { size: 1400 }, ..call },
-            Self::Idle => {
-                let concurrency = match scale {
-                    Scale::Quick => 200,
-                    Scale::Usual => 1000,
-                    Scale::Long => 4000,
-                };
-                Call { asked: Asked::Idle, concurrency, ..call }
-            }
+            Self::UdpSmall => Call { asked: Asked::Udp { size: 64, fresh: false }, ..call },
+            Self::UdpLarge => Call { asked: Asked::Udp { size: 1400, fresh: false }, ..call },
+            Self::Idle => Call { asked: Asked::Idle, ..call },
             Self::Churn | Self::Flood => Call { rate: Some(1000.0), ..call },
-            Self::Article => {
-                Call { count: Some(100_000), concurrency: at_a_time().min(ARTICLE_AT_A_TIME) as u32, ..call }
-            }
-        }
+            Self::Article => Call { count: Some(100_000), ..call },
+        };
+        Call { concurrency: terms.concurrency.unwrap_or(call.concurrency), ..call }
     }
 
     /// Runs it and says what became of it.
     ///
     /// # Panics
     /// When the generator fails.
-    pub fn run(self, lane: &Lane, seconds: f64, scale: Scale) -> Figures {
-        let call = self.call(lane, seconds, scale);
+    pub fn run(self, lane: &Lane, terms: Terms) -> Figures {
+        let call = self.call(lane, terms);
+        let run = || actor::call(lane.net.client(), &call);
         match self {
-            Self::Churn => {
-                lane.with_churn(Duration::from_secs_f64(seconds), || actor::call(lane.net.client(), &call))
-            }
+            Self::Churn => lane.with_churn(Duration::from_secs_f64(terms.seconds), run),
             Self::Flood => {
                 let (host, port) = lane.address(TCP);
-                actor::flooded(&lane.net, setup::address(host, port), || {
-                    actor::call(lane.net.client(), &call)
-                })
+                actor::flooded(&lane.net, setup::address(host, port), run)
             }
             // The article turns SYN cookies off on all three hosts.
-            Self::Article => {
-                lane.with_sysctl("net.ipv4.tcp_syncookies", "0", || actor::call(lane.net.client(), &call))
-            }
-            _ => actor::call(lane.net.client(), &call),
+            Self::Article => lane.with_sysctl("net.ipv4.tcp_syncookies", "0", run),
+            _ => run(),
+        }
+    }
+}
+
+/// What a load is, besides its kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Terms {
+    /// How long, in seconds.
+    pub seconds: f64,
+    /// How many at a time, if not as many as usual.
+    pub concurrency: Option<u32>,
+    /// Whether the pool is called.
+    pub pooled: bool,
+    /// How many flows are there beside it.
+    pub flows: u64,
+}
+
+impl Terms {
+    /// As a load has them in the rounds.
+    pub fn of(load: Load, scale: Scale) -> Self {
+        let concurrency = match (load, scale) {
+            (Load::Idle, Scale::Quick) => Some(200),
+            (Load::Idle, Scale::Usual) => Some(1000),
+            (Load::Idle, Scale::Long) => Some(4000),
+            (Load::Article, _) => Some(at_a_time().min(ARTICLE_AT_A_TIME) as u32),
+            _ => None,
+        };
+        Self { seconds: load.seconds(scale), concurrency, pooled: load == Load::Churn, flows: 0 }
+    }
+
+    /// Makes the flows: datagrams, each from a port of its own, which whoever forwards them remembers for half a minute.
+    ///
+    /// # Panics
+    /// When they cannot be made.
+    pub fn make_flows(self, lane: &Lane) {
+        if self.flows > 0 {
+            // The kernel gives each datagram any free port: many addresses make it unlikely that two are of one flow.
+            let from: Vec<String> = (100..116).map(|nth| format!("10.1.0.{nth}")).collect();
+            let add = from.iter().map(|own| format!("address replace {own}/24 dev eth0\n"));
+            lane.net.client().ip(&add.collect::<String>());
+            let (host, port) = lane.address(UDP);
+            let asked = Asked::Udp { size: 64, fresh: true };
+            let target = setup::address(host, port);
+            let from = from.iter().filter_map(|own| own.parse().ok()).collect();
+            let call = Call { target, from, asked, count: Some(self.flows), ..Call::default() };
+            let made = actor::call(lane.net.client(), &call);
+            assert!(
+                made.done * 100 >= self.flows * 95,
+                "of {} flows only {} were made: {:?}",
+                self.flows,
+                made.done,
+                made.errors
+            );
         }
     }
 }

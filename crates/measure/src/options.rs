@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::lane::Scheme;
-use crate::load::Load;
+use crate::load::{self, Load};
 
 /// The orders of the stage.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -20,6 +20,60 @@ pub struct Options {
     pub rounds: Option<u32>,
     /// Forwarders of the user's.
     pub peers: Vec<Peer>,
+    /// What is to grow, besides what `scale` has.
+    pub series: Vec<Series>,
+}
+
+/// Something that grows, to see what costs grow with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Series {
+    /// Rules, one of which is used.
+    Rules,
+    /// Flows that are there and do nothing.
+    Flows,
+    /// Connections at a time.
+    Concurrency,
+    /// Backends of the pool.
+    Backends,
+}
+
+impl Series {
+    /// All.
+    pub const ALL: [Self; 4] = [Self::Rules, Self::Flows, Self::Concurrency, Self::Backends];
+
+    /// The name by which it is known.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rules => "rules",
+            Self::Flows => "flows",
+            Self::Concurrency => "concurrency",
+            Self::Backends => "backends",
+        }
+    }
+
+    /// Its points. Flows end where the ports of the gateway's one address do, concurrency where the descriptors of a process.
+    pub fn counts(self) -> Vec<u64> {
+        match self {
+            Self::Rules => vec![1, 100, 10_000, 100_000],
+            Self::Flows => vec![1, 1000, 10_000, 50_000],
+            Self::Concurrency => vec![1, 10, 100, 1000, load::at_a_time().min(10_000)],
+            Self::Backends => vec![1, 2, 10, 100],
+        }
+    }
+
+    /// Whether plain routing can be asked as well.
+    pub const fn has_zero_line(self) -> bool {
+        matches!(self, Self::Concurrency)
+    }
+}
+
+impl FromStr for Series {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let names = Self::ALL.map(Self::name).join(", ");
+        Self::ALL.into_iter().find(|series| series.name() == word).ok_or_else(|| format!("there are {names}"))
+    }
 }
 
 /// How much time there is.
@@ -127,6 +181,12 @@ impl Options {
             return named;
         }
         Load::ALL.into_iter().filter(|load| load.is_in(self.scale)).collect()
+    }
+
+    /// The series that are wanted. Who names lanes or loads wants only those that are named as well.
+    pub fn series(&self) -> Vec<Series> {
+        let all = self.scale == Scale::Long && self.only.is_empty();
+        if all && self.series.is_empty() { Series::ALL.to_vec() } else { self.series.clone() }
     }
 
     /// How many rounds.

@@ -4,6 +4,7 @@
 //! sentence becomes an event: a lane that cannot be set up does not take part, whatever the reason, unless nothing can be told
 //! without it. Deliberately absent: any cleaning up ([`crate::stage`] says why) and any writing to files that stay.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead};
 use std::panic::{self, AssertUnwindSafe};
 use std::thread;
@@ -11,9 +12,10 @@ use std::thread;
 use crate::event::Event;
 use crate::lane::Scheme;
 use crate::lane::setup::{Lane, Setting};
+use crate::load::{Load, Terms};
 use crate::options::Options;
-use crate::record::{Kind, LeftOut, Run};
-use crate::schedule::{self, Step};
+use crate::record::{Figures, Kind, LeftOut, Moment, Point, Run};
+use crate::schedule::{self, Step, Trial};
 use crate::{ground, host, meter};
 
 /// The stage could not go on, and has told why.
@@ -89,12 +91,23 @@ fn perform(options: &Options) -> Result<(), String> {
         }
     }
     let steps = schedule::rounds(&schemes, &loads, options.rounds(), options.scale);
+    let groups = schedule::apart(&schemes, &loads, &options.series(), options.scale);
+    let groups: Vec<Vec<Trial>> =
+        groups.into_iter().map(|group| group.into_iter().filter(is_possible).collect()).collect();
+    let of_apart = options.rounds().div_ceil(2);
     let work: f64 = steps.iter().map(Step::takes).sum();
-    tell(&Event::Plan { seconds: work + schedule::SET_UP * schemes.len() as f64 });
+    let apart: f64 = groups.iter().flatten().map(|trial| trial.takes(of_apart)).sum();
+    let standing = if steps.is_empty() { 0.0 } else { schedule::SET_UP * schemes.len() as f64 };
+    tell(&Event::Plan { seconds: work + apart + standing });
+    let mut told = BTreeSet::new();
     let mut lanes = Vec::new();
-    for scheme in &schemes {
+    for (nth, scheme) in schemes.iter().enumerate() {
+        if !steps.iter().any(|step| step.lane == nth) {
+            lanes.push(None);
+            continue;
+        }
         tell(&Event::Begins { what: format!("setting up {}", scheme.name()) });
-        lanes.push(set_up(scheme)?);
+        lanes.push(set_up(scheme)?.inspect(|lane| describe(lane, &mut told)));
         tell(&Event::Passed { seconds: schedule::SET_UP });
     }
     // A pair that has failed once is not tried again.
@@ -109,16 +122,10 @@ fn perform(options: &Options) -> Result<(), String> {
                 round => format!("round {round} of {}: {name}, {}", options.rounds(), step.load.name()),
             };
             tell(&Event::Begins { what });
-            match caught(|| meter::measure(lane, || step.load.run(lane, step.seconds, options.scale))) {
+            let terms = Terms { seconds: step.seconds, ..Terms::of(step.load, options.scale) };
+            match caught(|| meter::measure(lane, || step.load.run(lane, terms))) {
                 Ok(_) if step.round == 0 => (),
-                Ok((figures, moments)) => tell(&Event::Run(Box::new(Run {
-                    lane: name,
-                    load: step.load.name().to_owned(),
-                    round: step.round,
-                    at: None,
-                    figures,
-                    moments,
-                }))),
+                Ok(measured) => tell(&run(lane, step.load, step.round, None, measured)),
                 Err(why) => {
                     leave_out(&format!("{name} under {}", step.load.name()), &why);
                     broken.push((step.lane, step.load));
@@ -127,9 +134,71 @@ fn perform(options: &Options) -> Result<(), String> {
         }
         tell(&Event::Passed { seconds: step.takes() });
     }
+    drop(lanes);
+    groups.iter().for_each(|group| try_apart(group, of_apart, &mut told));
     tell(&Event::Done);
     // Not by hand: what took seconds to set up takes as many to take down, and the kernel does it anyway.
     std::process::exit(0);
+}
+
+/// Sets up the lanes of a group and runs their rounds.
+fn try_apart(group: &[Trial], rounds: u32, told: &mut BTreeSet<String>) {
+    let mut lanes = Vec::new();
+    for trial in group {
+        tell(&Event::Begins { what: format!("setting up {}", trial.title()) });
+        let lane = caught(|| Lane::set_up(&trial.scheme, trial.setting));
+        let lane = lane.inspect_err(|why| leave_out(&trial.title(), why)).ok();
+        lanes.push(lane.inspect(|lane| describe(lane, told)));
+        tell(&Event::Passed { seconds: trial.takes(0) });
+    }
+    for round in 1..=rounds {
+        for (trial, place) in group.iter().zip(&mut lanes) {
+            if let Some(lane) = place {
+                tell(&Event::Begins { what: format!("round {round} of {rounds}: {}", trial.title()) });
+                let measured = caught(|| {
+                    trial.terms.make_flows(lane);
+                    meter::measure(lane, || trial.load.run(lane, trial.terms))
+                });
+                match measured {
+                    Ok(measured) => tell(&run(lane, trial.load, round, trial.at.clone(), measured)),
+                    Err(why) => {
+                        leave_out(&trial.title(), &why);
+                        *place = None;
+                    }
+                }
+            }
+            tell(&Event::Passed { seconds: trial.takes(1) - trial.takes(0) });
+        }
+    }
+}
+
+/// Tells of a lane that stands, once.
+fn describe(lane: &Lane, told: &mut BTreeSet<String>) {
+    if told.insert(lane.scheme.name()) {
+        tell(&Event::Lane(lane.described()));
+    }
+}
+
+fn run(
+    lane: &Lane,
+    load: Load,
+    round: u32,
+    at: Option<Point>,
+    (figures, moments): (Figures, Vec<Moment>),
+) -> Event {
+    Event::Run(Box::new(Run {
+        lane: lane.scheme.name(),
+        load: load.name().to_owned(),
+        round,
+        at,
+        figures,
+        moments,
+    }))
+}
+
+/// Whether something can be tried; if not, that is told.
+fn is_possible(trial: &Trial) -> bool {
+    trial.possible().inspect_err(|why| leave_out(&trial.title(), why)).is_ok()
 }
 
 /// Whether this host can have a lane; if not, that is told.
@@ -140,10 +209,7 @@ fn is_there(scheme: &Scheme) -> bool {
 /// A lane, or none if it could not be set up, which is told. Without a zero line there is nothing to compare with.
 fn set_up(scheme: &Scheme) -> Result<Option<Lane>, String> {
     match caught(|| Lane::set_up(scheme, Setting::default())) {
-        Ok(lane) => {
-            tell(&Event::Lane(lane.described()));
-            Ok(Some(lane))
-        }
+        Ok(lane) => Ok(Some(lane)),
         Err(why) if scheme.kind() == Kind::Routing => Err(why),
         Err(why) => {
             leave_out(&scheme.name(), &why);

@@ -5,8 +5,10 @@
 //! not kept: caches fill, and so do tables. Pure: what is there is an argument.
 
 use crate::lane::Scheme;
-use crate::load::Load;
-use crate::options::Scale;
+use crate::lane::setup::Setting;
+use crate::load::{self, Load, Terms};
+use crate::options::{Scale, Series};
+use crate::record::{Kind, Point};
 
 /// A run to come.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,13 +47,107 @@ pub fn rounds(lanes: &[Scheme], loads: &[Load], rounds: u32, scale: Scale) -> Ve
                 let seconds = load.seconds(scale);
                 let seconds = if round == 0 { seconds.min(WARM_UP) } else { seconds };
                 let takes_part = if round == 0 { load.is_warmed_up() } else { round <= load.rounds(rounds) };
-                if takes_part && load.suits(&lanes[lane]).is_ok() {
+                if takes_part && !load.is_apart() && load.suits(&lanes[lane]).is_ok() {
                     steps.push(Step { lane, load: *load, round, seconds });
                 }
             }
         }
     }
     steps
+}
+
+/// A lane that is set up for one purpose, and the runs there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trial {
+    /// Which lane.
+    pub scheme: Scheme,
+    /// Under which load.
+    pub load: Load,
+    /// What the lane has.
+    pub setting: Setting,
+    /// What the load is.
+    pub terms: Terms,
+    /// Where on a series.
+    pub at: Option<Point>,
+}
+
+impl Trial {
+    /// `nft with 1000 rules, connections`.
+    pub fn title(&self) -> String {
+        let at = self.at.as_ref().map(|at| format!(" at {} {}", at.of, at.count)).unwrap_or_default();
+        format!("{}{at}, {}", self.scheme.name(), self.load.name())
+    }
+
+    /// How long it takes in all, in seconds: setting it up, and so many runs.
+    pub fn takes(&self, rounds: u32) -> f64 {
+        SET_UP + f64::from(self.setting.rules) * PER_RULE + f64::from(rounds) * (self.terms.seconds + AROUND)
+    }
+
+    /// Whether it can be.
+    ///
+    /// # Errors
+    /// Why not, as a sentence without a full stop.
+    pub fn possible(&self) -> Result<(), String> {
+        self.load.suits(&self.scheme)?;
+        let pooled = self.setting.backends > 0;
+        let one_target = matches!(self.scheme, Scheme::Realm | Scheme::Socat | Scheme::Peer(_));
+        if one_target && (pooled || self.setting.rules > 0) {
+            return Err("it is set up with one target".to_owned());
+        }
+        let sockets = if pooled { 0 } else { self.at.as_ref().map_or(0, |at| at.count) };
+        if self.scheme.is_relay() && sockets > load::at_a_time() {
+            return Err("they are more sockets than a process may have here".to_owned());
+        }
+        if self.terms.flows > 0 && !self.scheme.takes_udp() {
+            return Err("the flows are UDP, which it does not forward".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// What a lane with many rules takes longer to set up, for each.
+const PER_RULE: f64 = 0.0001;
+
+/// The lanes that are set up apart from the rounds: for loads that need a pool, and for series. Those of one group are set up
+/// together, and their rounds interleaved.
+pub fn apart(lanes: &[Scheme], loads: &[Load], series: &[Series], scale: Scale) -> Vec<Vec<Trial>> {
+    let forwarders = || lanes.iter().filter(|scheme| scheme.kind() != Kind::Routing);
+    let mut groups = Vec::new();
+    if loads.contains(&Load::Churn) {
+        let setting = Setting { backends: 2, checked: true, ..Setting::default() };
+        let terms = Terms::of(Load::Churn, scale);
+        let trial =
+            |scheme: &Scheme| Trial { scheme: scheme.clone(), load: Load::Churn, setting, terms, at: None };
+        groups.push(forwarders().map(trial).collect());
+    }
+    for series in series {
+        let mut group = Vec::new();
+        for scheme in lanes.iter().filter(|scheme| series.has_zero_line() || scheme.kind() != Kind::Routing) {
+            for count in series.counts() {
+                let mut trial = Trial {
+                    scheme: scheme.clone(),
+                    load: Load::Connections,
+                    setting: Setting::default(),
+                    terms: Terms::of(Load::Connections, scale),
+                    at: Some(Point { of: series.name().to_owned(), count }),
+                };
+                let few = u32::try_from(count).unwrap_or(u32::MAX);
+                match series {
+                    // One of them is the one that is used.
+                    Series::Rules => trial.setting.rules = few - 1,
+                    Series::Flows => trial.terms.flows = count,
+                    Series::Concurrency => trial.terms.concurrency = Some(few),
+                    Series::Backends => {
+                        trial.setting.backends = u8::try_from(count).unwrap_or(u8::MAX);
+                        trial.terms.pooled = true;
+                    }
+                }
+                group.push(trial);
+            }
+        }
+        groups.push(group);
+    }
+    groups
 }
 
 #[cfg(test)]
@@ -72,6 +168,25 @@ mod tests {
             pairs.dedup();
             assert_eq!(pairs.len(), 6);
         }
+    }
+
+    #[test]
+    fn what_is_apart_is_possible_or_says_why_not() {
+        let groups = apart(&Scheme::ALL, &[Load::Churn], &Series::ALL, Scale::Long);
+        assert_eq!(groups.len(), 1 + Series::ALL.len());
+        for trial in groups.iter().flatten() {
+            let engine = matches!(trial.scheme, Scheme::Portway(_)) && !trial.scheme.is_relay();
+            assert!(trial.possible().is_ok() || !engine, "{}: {:?}", trial.title(), trial.possible());
+        }
+        // Where Portway promises that many rules cost no more than one, both are measured.
+        let rules = |count: u64| {
+            let at = Point { of: "rules".to_owned(), count };
+            groups
+                .iter()
+                .flatten()
+                .any(|trial| trial.at.as_ref() == Some(&at) && trial.scheme.name() == "portway-nftables")
+        };
+        assert!(rules(1) && rules(10_000));
     }
 
     #[test]

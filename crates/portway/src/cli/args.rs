@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use portway_core::config::value::parse_duration;
 use portway_core::flow::{Network, Place};
 use portway_core::ruleset::EngineKind;
-use portway_measure::options::Peer;
+use portway_measure::options::{Peer, Series};
 
 use super::bench::words::Bench;
 use crate::state_dir;
@@ -249,6 +249,9 @@ pub(super) struct Lab {
     /// {target_port} are there too (may be given often)
     #[arg(long = "peer", value_name = "NAME=COMMAND")]
     pub(super) peers: Vec<Peer>,
+    /// Series of new connections while something grows: rules, flows, concurrency, backends [default: all with --long]
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub(super) series: Vec<Series>,
     /// Half a minute: everything works, the figures are rough
     #[arg(long, conflicts_with = "long")]
     pub(super) quick: bool,
@@ -261,7 +264,7 @@ pub(super) struct Lab {
     /// Where the reports go [default: portway-lab-DATE]
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
-    /// Say which lanes and loads there are
+    /// Say which lanes, loads and series there are
     #[arg(long)]
     pub(super) list: bool,
     /// This process is the stage of a lab

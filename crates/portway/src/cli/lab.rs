@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use portway_measure::advise::Demand;
 use portway_measure::lane::Scheme;
 use portway_measure::load::Load;
-use portway_measure::options::{Options, Scale};
+use portway_measure::options::{Options, Scale, Series};
 use portway_measure::record::Record;
 use portway_measure::run::{self, Ending};
 use portway_measure::{actor, advise, compare, perform, read, report as reports};
@@ -41,7 +41,8 @@ pub(super) fn run(words: Lab) -> Result<(), Failure> {
         (_, true) => Scale::Long,
         _ => Scale::Usual,
     };
-    let options = Options { only: words.only, scale, rounds: words.rounds, peers: words.peers };
+    let options =
+        Options { only: words.only, scale, rounds: words.rounds, peers: words.peers, series: words.series };
     let (record, ending) = run::run(&options, &ON_STAGE, env!("CARGO_PKG_VERSION"))?;
     if record.runs.is_empty()
         && let Ending::Failed(reason) = ending
@@ -103,7 +104,7 @@ fn read(path: &Path) -> Result<Record, Failure> {
     read::read(path).map_err(|reason| Failure::Say(format!("{}: {reason}", path.display())))
 }
 
-/// Says which lanes and loads there are.
+/// Says which lanes, loads and series there are.
 fn list() {
     report::say("lanes");
     for scheme in Scheme::ALL {
@@ -113,5 +114,10 @@ fn list() {
     report::say("loads");
     for load in Load::ALL {
         report::say(&format!("  {:<18} {}", load.name(), load.title()));
+    }
+    report::say("series");
+    for series in Series::ALL {
+        let counts: Vec<String> = series.counts().iter().map(u64::to_string).collect();
+        report::say(&format!("  {:<18} {}", series.name(), counts.join(", ")));
     }
 }
