@@ -61,6 +61,17 @@ fn compare_fails_on_a_regression_when_told_to() {
 }
 
 #[test]
+fn reports_of_a_record_are_written_again() {
+    let scratch = Scratch::new("report");
+    scratch.record("a", &made::record(1, 0.0, 1));
+    let (status, said, complaint) = scratch.lab(&["report", "a", "--out", "b"]);
+    assert_eq!((status, said.as_str()), (Some(0), "written: b/report.html\n"), "{complaint}");
+    let [old, new] = ["a", "b"].map(|dir| fs::read(scratch.0.join(dir).join("record.json")).unwrap());
+    let [old, new]: [Record; 2] = [old, new].map(|bytes| serde_json::from_slice(&bytes).unwrap());
+    assert!(old == new, "the record is another one");
+}
+
+#[test]
 fn what_is_no_record_is_refused_with_its_name_and_why() {
     let scratch = Scratch::new("refused");
     scratch.record("a", &made::record(1, 0.0, 1));

@@ -32,7 +32,8 @@ figure{margin:0}
 table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums lining-nums}
 caption{text-align:left;color:var(--quiet);padding:.2rem 0 .4rem;caption-side:top}
 th,td{padding:.3rem .6rem;text-align:right;vertical-align:top;border-bottom:1px solid var(--grid)}
-tbody th{white-space:nowrap}
+tbody th,.half{white-space:nowrap}
+.half{color:var(--quiet)}
 thead th{color:var(--quiet);font-weight:500;vertical-align:bottom;min-width:4.5rem}
 th:first-child,td:first-child{text-align:left;padding-left:0}
 tbody th{font-weight:500}
@@ -123,6 +124,17 @@ fn write(out: &mut String, block: &Block, sections: &mut Sections) {
     };
 }
 
+/// A cell whose middle half, in brackets, stays on one line and behind the median.
+fn figure(cell: &str) -> String {
+    let text = escaped(cell);
+    match (text.find('('), text.find(')')) {
+        (Some(from), Some(to)) if from < to && text[from..to].contains('–') => {
+            format!("{}<span class=\"half\">{}</span>{}", &text[..from], &text[from..=to], &text[to + 1..])
+        }
+        _ => text,
+    }
+}
+
 fn write_table(out: &mut String, table: &Table) -> std::fmt::Result {
     // Columns of words are set as words, columns of figures as figures.
     let is_figure = |cell: &String| cell.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '−' | '–'));
@@ -138,10 +150,9 @@ fn write_table(out: &mut String, table: &Table) -> std::fmt::Result {
     for row in &table.rows {
         write!(out, "<tr>")?;
         for (place, cell) in row.iter().enumerate() {
-            let cell = escaped(cell);
             match place {
-                0 => write!(out, "<th scope=\"row\">{cell}</th>")?,
-                _ => write!(out, "<td>{cell}</td>")?,
+                0 => write!(out, "<th scope=\"row\">{}</th>", escaped(cell))?,
+                _ => write!(out, "<td>{}</td>", figure(cell))?,
             }
         }
         writeln!(out, "</tr>")?;

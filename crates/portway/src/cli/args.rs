@@ -294,6 +294,14 @@ pub(super) enum Records {
         #[arg(long)]
         all: bool,
     },
+    /// Write the reports of a record again: page, Markdown, plots
+    Report {
+        /// The record: record.json, or the directory that a run wrote
+        record: PathBuf,
+        /// Where the reports go
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
     /// Say which engine fits the host that was measured, and what a demand takes
     #[command(after_help = "Example:\n  portway lab advise --record portway-lab-2026-11-26T2200 \\\n    \
         --connections-per-second 20000 --gbit 4 --rules 500")]

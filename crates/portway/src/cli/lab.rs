@@ -21,6 +21,11 @@ pub(super) fn run(words: Lab) -> Result<(), Failure> {
         Some(Records::Compare { first, second, least, fail_on_regression, all }) => {
             return compare(&first, &second, least, fail_on_regression, all);
         }
+        Some(Records::Report { record, out }) => {
+            let written = reports::write_all(&read(&record)?, &out)?;
+            report::say(&format!("written: {}", written.html.display()));
+            return Ok(());
+        }
         Some(Records::Advise { record, connections_per_second: connections, gbit, rules }) => {
             return advise(record, &Demand { connections, gbit, rules });
         }
