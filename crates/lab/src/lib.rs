@@ -2,7 +2,7 @@
 //!
 //! The lab knows Portway only from the outside: the `portway` binary, its file, its output. So what passes
 //! here works for a user, and nothing here has to change when the inside does. Everything panics with a
-//! sentence: the callers are tests and a benchmark.
+//! sentence: the callers are tests, and the stage of `portway lab`.
 //!
 //! Deliberately absent: any Portway crate as a dependency, and any way to skip. A missing program, or no
 //! root, is a failure that says what to install.

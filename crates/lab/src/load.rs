@@ -1,5 +1,5 @@
 //! A client that never stops asking: what a change must not disturb. Deliberately absent: rates and figures, which are the
-//! benchmark's.
+//! those of `portway lab`.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};

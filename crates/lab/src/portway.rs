@@ -1,6 +1,6 @@
 //! The real `portway` binary as a process in a namespace.
 //!
-//! The binary is the one that PORTWAY_BIN names, else the one beside the running test or benchmark: build
+//! The binary is the one that PORTWAY_BIN names, else the one beside the running test or program: build
 //! it first with `cargo build -p portway` (the same profile).
 
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ pub fn binary() -> PathBuf {
         return path.into();
     }
     let exe = std::env::current_exe().expect("/proc is mounted");
-    // A test lies in target/PROFILE/deps, the benchmark in target/PROFILE.
+    // A test lies in target/PROFILE/deps, the other programs of the lab in target/PROFILE.
     let found = exe.ancestors().skip(1).take(2).map(|dir| dir.join("portway")).find(|path| path.is_file());
     found.unwrap_or_else(|| {
         panic!("no portway beside {}: cargo build -p portway (or set PORTWAY_BIN)", exe.display())

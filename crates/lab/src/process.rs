@@ -229,13 +229,6 @@ impl Process {
         cpu_time(self.id())
     }
 
-    /// CPU time used until now by its whole process group, a master and its workers, as the scheduler counts
-    /// it.
-    pub fn group_cpu_time(&self) -> Duration {
-        let group = Some(self.id().to_string());
-        processes().filter(|pid| stat_fields(*pid).nth(2) == group).map(run_time).sum()
-    }
-
     fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
@@ -260,33 +253,6 @@ pub fn raise_descriptor_limit() {
 pub fn cpu_time(pid: u32) -> Duration {
     let ticks: u64 = stat_fields(pid).skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
     Duration::from_millis(ticks * 10)
-}
-
-/// CPU time of all children that have ended and were waited for, in ticks of 10 ms (fields 16 and 17).
-pub fn ended_children_cpu_time() -> Duration {
-    let fields = stat_fields(std::process::id()).skip(13).take(2);
-    Duration::from_millis(10 * fields.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>())
-}
-
-/// CPU time of the kernel's threads that take over packet work when there is much of it.
-pub fn softirq_cpu_time() -> Duration {
-    let named = |pid: &u32| {
-        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|n| n.starts_with("ksoftirqd/"))
-    };
-    processes().filter(named).map(run_time).sum()
-}
-
-/// CPU time of a process's living threads, in nanoseconds by the scheduler's count (the first figure of
-/// schedstat; Documentation/scheduler/sched-stats.rst).
-fn run_time(pid: u32) -> Duration {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let files = threads.filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
-    Duration::from_nanos(files.filter_map(|file| file.split_whitespace().next()?.parse::<u64>().ok()).sum())
-}
-
-fn processes() -> impl Iterator<Item = u32> {
-    let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// The fields of /proc/PID/stat from the third on; none when the process is gone. The second is the name in

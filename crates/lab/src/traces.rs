@@ -111,8 +111,8 @@ fn numbers(directory: &str) -> impl Iterator<Item = String> {
     names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// What can be seen of a host, as text by topic. Namespaces of other labs of this machine come and go and are left out; those
-/// of a lab in a PID namespace have the number 1 in their names. What is pinned is not here either, because it exists, which
+/// What can be seen of a host, as text by topic. Namespaces of others come and go and are left out; those that a lab in a PID
+/// namespace would have left have the number 1 in their names. What is pinned is not here either, because it exists, which
 /// [`Traces`] sees.
 ///
 /// # Panics
@@ -128,13 +128,12 @@ pub fn of_host() -> BTreeMap<&'static str, String> {
         ("rules", process::run(process::program("nft").args(["list", "ruleset"]))),
         ("mounts", without_others(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())),
         ("named network namespaces", without_others(&list("/run/netns"))),
-        ("control groups", list("/sys/fs/cgroup")),
         ("interfaces", list("/sys/class/net")),
     ])
 }
 
 fn without_others(text: &str) -> String {
-    let ours = |line: &&str| !line.contains("/pwlab-") || line.contains("/pwlab-1-");
+    let ours = |line: &&str| !line.contains("/run/netns") || line.contains("/pwlab-1-");
     text.lines().filter(ours).collect::<Vec<_>>().join("\n")
 }
 
@@ -157,8 +156,6 @@ fn below(directory: &Path) -> Vec<PathBuf> {
                     found.push(entry.path());
                     next.push(entry.path());
                 }
-                // Of control groups only the groups are of interest.
-                Ok(_) if directory.starts_with("/sys/fs/cgroup") => (),
                 Ok(kind) if kind.is_file() || kind.is_symlink() => found.push(entry.path()),
                 _ => (),
             }

@@ -1,4 +1,4 @@
-//! `portway lab` ends at any moment, in any way, and nothing of it is left.
+//! `portway lab` measures every engine, and ends at any moment, in any way, with nothing of it left.
 //!
 //! Needs root and the `portway` binary, as the conformance suite does. The moments are spread evenly over the time that a run
 //! takes on this machine, with a step that has nothing in common with its own.
@@ -116,3 +116,38 @@ fn a_stage_that_dies_is_an_error_and_leaves_nothing() {
     assert!(said.contains("the stage has ended before its time"), "{said}");
     until_none("without a stage", || traces.left());
 }
+
+/// Every engine of this program, and a forwarder that is the user's, in one short run.
+#[test]
+fn every_engine_is_measured() {
+    let files = Scratch::new();
+    let out = files.join("out");
+    let mut command = Command::new(portway::binary());
+    command.args(["lab", "--quick", "--out"]).arg(&out).args(["--only", ENGINES, "--peer"]);
+    command.arg("mine=socat TCP-LISTEN:{listen_port},bind={listen_host},reuseaddr,fork TCP:{target}");
+    portway_lab::process::run(&mut command);
+    let record = std::fs::read_to_string(out.join("record.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let lanes = ["portway-nftables", "portway-ebpf", "portway-xdp", "portway-proxy", "mine", "routing"];
+    for (lane, load) in lanes.iter().flat_map(|lane| [(*lane, "connections"), (*lane, "bulk-up")]) {
+        let runs = record["runs"].as_array().unwrap();
+        let run = runs.iter().find(|run| run["lane"] == lane && run["load"] == load);
+        let figures = &run.unwrap_or_else(|| panic!("{lane} has no run of {load}: {:#}", record["left_out"]))
+            ["figures"];
+        assert!(
+            figures["done"].as_u64() > Some(0) && figures["bytes"].as_u64() > Some(0),
+            "{lane}: {figures:#}"
+        );
+        assert_eq!(figures["errors"], serde_json::json!({}), "{lane}: {figures:#}");
+        // A request and its answer are some packets at the gateway, and some CPU time.
+        assert!(figures["packets"].as_u64() > figures["done"].as_u64(), "{lane}: {figures:#}");
+        assert!(figures["cpu"]["kernel"].as_f64() > Some(0.0), "{lane}: {figures:#}");
+        let relay = lane == "portway-proxy" || lane == "mine";
+        assert_eq!(figures["forwarder_cpu"]["kernel"].as_f64() > Some(0.0), relay, "{lane}: {figures:#}");
+        assert_eq!(figures["forwarder_memory"].as_u64() > Some(0), lane != "routing", "{lane}: {figures:#}");
+        let tracked = lane == "portway-nftables";
+        assert_eq!(figures["conntrack"].as_u64() > Some(0), tracked, "{lane}: {figures:#}");
+    }
+}
+
+const ENGINES: &str = "portway-nftables,portway-ebpf,portway-xdp,portway-proxy,connections,bulk-up";

@@ -164,13 +164,15 @@ impl Options {
     /// The lanes that are wanted, and those that they are compared with, in the order of the report.
     pub fn lanes(&self) -> Vec<Scheme> {
         let all = || Scheme::ALL.into_iter().chain(self.peers.iter().cloned().map(Scheme::Peer));
-        let named: Vec<Scheme> = all().filter(|scheme| self.only.contains(&scheme.name())).collect();
-        if named.is_empty() {
-            return all().filter(|scheme| self.scale != Scale::Quick || scheme.is_usual()).collect();
-        }
-        all()
-            .filter(|scheme| named.contains(scheme) || named.iter().any(|other| other.base() == *scheme))
-            .collect()
+        let named = all().any(|scheme| self.only.contains(&scheme.name()));
+        // Who says what a forwarder of his is wants to see it.
+        let wanted = |scheme: &Scheme| match scheme {
+            Scheme::Peer(_) => true,
+            _ if named => self.only.contains(&scheme.name()),
+            _ => self.scale != Scale::Quick || scheme.is_usual(),
+        };
+        let is_base = |scheme: &Scheme| all().any(|other| wanted(&other) && other.base() == *scheme);
+        all().filter(|scheme| wanted(scheme) || is_base(scheme)).collect()
     }
 
     /// The loads that are wanted.
@@ -224,6 +226,16 @@ mod tests {
         let names: Vec<String> = options.lanes().iter().map(Scheme::name).collect();
         assert_eq!(names, ["routing-xdp-wires", "portway-xdp"]);
         assert!(options.loads().len() > 1);
+    }
+
+    #[test]
+    fn a_peer_is_there_whatever_else_is() {
+        let peers = vec![Peer { name: "mine".to_owned(), command: "relay {listen} {target}".to_owned() }];
+        for only in [Vec::new(), vec!["nft".to_owned()]] {
+            let options = Options { only, scale: Scale::Quick, peers: peers.clone(), ..Options::default() };
+            let names: Vec<String> = options.lanes().iter().map(Scheme::name).collect();
+            assert!(names.contains(&"mine".to_owned()) && names.contains(&"routing".to_owned()), "{names:?}");
+        }
     }
 
     #[test]

@@ -458,3 +458,18 @@ fn bench_says_what_became_of_a_load() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8(refused.stdout).unwrap().contains("errors     3 refused"));
 }
+
+#[test]
+fn the_lab_needs_root_and_says_so_in_a_line() {
+    let scratch = Scratch::new();
+    let output = scratch.run(&["lab"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        said,
+        "portway: error: the lab makes network namespaces, which needs root: sudo portway lab\n"
+    );
+    assert!(scratch.run(&["lab", "--list"]).status.success());
+    let output = scratch.run(&["lab", "--only", "nfs"]);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("no lane or load is called \"nfs\""));
+}

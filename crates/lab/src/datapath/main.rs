@@ -3,7 +3,7 @@
 //! `cargo build --release -p portway && sudo cargo run --release -p portway-lab --bin datapath`
 //!
 //! The engine's programs are run where they hang, on packets made up for them (`BPF_PROG_TEST_RUN`), with the maps of a
-//! running daemon. Deliberately absent: what the kernel does before and after them, which is the benchmark's.
+//! running daemon. Deliberately absent: what the kernel does before and after them, which `portway lab` shows.
 
 mod flows;
 mod ground;

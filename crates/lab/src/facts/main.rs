@@ -5,7 +5,7 @@
 //!
 //! Everything is measured from the outside, through the engines, but for the time of an apply, which the daemon takes
 //! itself: from a verdict to the last system call that puts it in force. Deliberately absent: rates and CPU time, which
-//! are the benchmark's.
+//! are those of `portway lab`.
 
 mod disruption;
 mod row;
