@@ -6,8 +6,8 @@
 //! backend's numbers are other ones than the cookie, and so are moved from then on ([`crate::carry`]).
 //!
 //! Deliberately absent: a timer. A SYN that is lost on the way to the backend is sent again when the client sends
-//! something, which asks for a window as long as it has data; a client that waits for the server to speak first waits until
-//! it gives up.
+//! something, which asks for a window as long as it has data; for a client that waits for the server to speak first the
+//! daemon does it (`reopen.rs` of the loader).
 
 use core::sync::atomic::Ordering::Relaxed;
 

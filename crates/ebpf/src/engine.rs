@@ -76,7 +76,7 @@ impl EbpfEngine {
         if self.threads.is_none() {
             let start = |error| failure("start a thread", &error);
             let follower = Follower::start(Arc::clone(&self.held)).map_err(start)?;
-            self.threads = Some((follower, Sweeper::start(flows).map_err(start)?));
+            self.threads = Some((follower, Sweeper::start(flows, Arc::clone(&self.log)).map_err(start)?));
         }
         Ok(())
     }

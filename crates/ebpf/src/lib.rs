@@ -23,6 +23,7 @@ mod observe;
 mod pins;
 mod probe;
 mod refusal;
+mod reopen;
 mod room;
 mod route;
 mod serve;

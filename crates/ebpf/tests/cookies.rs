@@ -327,6 +327,35 @@ fn a_server_may_speak_first_and_a_refusal_is_a_reset() {
     lab.gateway.within(|| engine.clear()).unwrap();
 }
 
+/// The client is connected and waits for the server to speak, so nothing but the daemon's sweep can ask the backend again.
+#[test]
+fn a_lost_syn_is_sent_again_though_the_client_is_silent() {
+    for (to, wrong) in [("10.1.0.1:80", "10.2.0.2"), ("[fd01::1]:80", "fd02::2")] {
+        let lab = Lab::new();
+        let greeter = lab.server.within(|| TcpListener::bind("[::]:8080").unwrap());
+        let (mut engine, log) = lab.engine();
+        apply(&lab.gateway, &mut engine, &plan(&file(0, "tc"))).unwrap();
+        let neighbour = |link: &str| {
+            lab.gateway.ip(&format!("neighbour replace {wrong} lladdr {link} dev wan nud permanent"));
+        };
+        let right = lab.server.run("cat /sys/class/net/eth0/address");
+        neighbour("02:09:09:09:09:09");
+        let mut stream = lab.connect(to).unwrap();
+        wait_for("the flow", || flows(&mut engine) == 1);
+        // Longer than the SYN that the client's acknowledgement became is under way.
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        neighbour(right.trim());
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(15))).unwrap();
+        let thread = std::thread::spawn(move || greeter.accept().unwrap().0.write_all(b"220 hello").unwrap());
+        let mut greeting = String::new();
+        stream.read_to_string(&mut greeting).unwrap();
+        assert_eq!(greeting, "220 hello");
+        thread.join().unwrap();
+        assert!(log.lock().unwrap().is_empty(), "{log:?}");
+        lab.gateway.within(|| engine.clear()).unwrap();
+    }
+}
+
 #[test]
 fn below_the_rate_there_are_none() {
     let lab = Lab::new();

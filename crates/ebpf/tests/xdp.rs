@@ -123,6 +123,7 @@ fn frames_to_other_link_addresses_are_not_carried() {
         assert!(answer.is_err(), "{attach}: answered: {answer:?}");
         assert_eq!(figures(), before, "{attach}: counted");
         neighbour(right.trim());
+        socket.set_read_timeout(Some(support::PATIENCE)).unwrap();
         assert_eq!(ask(b"here").unwrap(), b"here", "{attach}");
         lab.gateway.within(|| engine.clear()).unwrap();
     }
