@@ -175,10 +175,12 @@ claims! {
         bridges: nftables ebpf xdp proxy;
         macvlan: nftables ebpf xdp proxy;
         tunnel: nftables ebpf xdp proxy;
+        tunnel_cookies: ebpf xdp;
     }
     toa {
         nginx_logs_the_client: ebpf xdp;
         across_families: ebpf xdp;
+        behind_cookies: ebpf xdp;
         forged: ebpf xdp;
         transfers: ebpf xdp;
         nobody_reads: ebpf xdp;
@@ -186,6 +188,7 @@ claims! {
     flood {
         cookies: ebpf xdp;
         cookies_always: ebpf xdp;
+        cookies_across_families: ebpf xdp;
         cookies_and_the_ends: ebpf xdp;
         rate: ebpf xdp;
     }

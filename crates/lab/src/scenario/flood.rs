@@ -136,6 +136,14 @@ pub fn cookies_always(engine: Engine) {
     );
 }
 
+/// Cookies whose client and backend are of different families: the numbers are shifted and the headers exchanged.
+pub fn cookies_across_families(engine: Engine) {
+    let net = Topology::new();
+    let file = engine.rule("listen = '0.0.0.0:8888'\nforward = '[fd02::10]:81'\nsyn-cookies = 0")
+        + &engine.rule("listen = '[::]:8888'\nforward = '10.2.0.10:80'\nsyn-cookies = 0");
+    there_and_back(&net, net.client(), net.server(), ["10.2.0.10:80", "[fd02::10]:81"], &file, 10_000_000);
+}
+
 /// Behind cookies a closed port is still a refusal, and a server that speaks first is heard at once.
 pub fn cookies_and_the_ends(engine: Engine) {
     let net = Topology::new();

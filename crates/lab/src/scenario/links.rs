@@ -1,6 +1,7 @@
 //! Links of other kinds than a plain Ethernet interface: a bridge whose ports are the wires, a second address on a wire
 //! (macvlan), a tunnel without link header.
 
+use crate::client::{Held, who};
 use crate::traffic::{Server, tcp_works, udp_works};
 use crate::{Engine, Portway, Process, Topology};
 
@@ -60,10 +61,10 @@ fn tunnel_end(host: &crate::Namespace, inner: &str, outer: &str, far: &str) -> P
     Process::start(&mut socat)
 }
 
-/// A tunnel device, whose packets begin with the IP header: clients come through it, and a backend is behind it.
-pub fn tunnel(engine: Engine) {
+/// A network with a tunnel between client and gateway, and its two ends.
+fn tunneled() -> (Topology, [Process; 2]) {
     let net = Topology::new();
-    let _ends = [
+    let ends = [
         tunnel_end(&net.gateway, "10.6.0.1/24", "10.1.0.1", "10.1.0.10"),
         tunnel_end(net.client(), "10.6.0.10/24", "10.1.0.10", "10.1.0.1"),
     ];
@@ -73,6 +74,12 @@ pub fn tunnel(engine: Engine) {
         });
         host.ip("link set tunnel mtu 1400");
     }
+    (net, ends)
+}
+
+/// A tunnel device, whose packets begin with the IP header: clients come through it, and a backend is behind it.
+pub fn tunnel(engine: Engine) {
+    let (net, _ends) = tunneled();
     let _server = Server::tcp_echo(net.server(), "10.2.0.10:7000");
     let _udp = Server::udp_echo(net.server(), "10.2.0.10:7000");
     let _behind = Server::tcp_echo(net.client(), "10.6.0.10:7000");
@@ -89,4 +96,30 @@ pub fn tunnel(engine: Engine) {
                 .unwrap_or_else(|e| panic!("bytes by {to}: {e}"));
         }
     }
+}
+
+/// SYN cookies through the tunnel, in both directions, with option 254 appended (who reads it is another scenario's): packets
+/// without a link header on the way in or on the way out, and servers that speak first.
+pub fn tunnel_cookies(engine: Engine) {
+    let (net, _ends) = tunneled();
+    let _server = Server::tcp_named(net.server(), "10.2.0.10:7000", "server");
+    let _behind = Server::tcp_named(net.client(), "10.6.0.10:7000", "behind");
+    let rule = |listen: &str, forward: &str| {
+        engine.rule(&format!(
+            "listen = '{listen}'\nforward = '{forward}'\nsyn-cookies = 0\nclient-address = 'toa'"
+        ))
+    };
+    let rules = rule("0.0.0.0:8000", "10.2.0.10:7000") + &rule("0.0.0.0:8001", "10.6.0.10:7000");
+    let portway = Portway::start(&net.gateway, &rules);
+    for (host, to, name) in
+        [(net.client(), "10.6.0.1:8000", "server"), (net.server(), "10.2.0.1:8001", "behind")]
+    {
+        for _ in 0..5 {
+            let mut held = Held::open(host, to);
+            held.lives("opened by a cookie, through a tunnel");
+            let met = who(host, to).unwrap_or_else(|e| panic!("{to}: {e}"));
+            assert_eq!(met.trim(), name, "by {to}");
+        }
+    }
+    assert_eq!(portway.status()["engines"]["ebpf"]["syn_cookies"], 20);
 }

@@ -78,6 +78,30 @@ pub fn across_families(engine: Engine) {
     assert_eq!(seen, own);
 }
 
+/// Connections that a SYN cookie opens: the SYN that the backend sees is the gateway's own, and tells the client all the same;
+/// within a family and from one to the other.
+pub fn behind_cookies(engine: Engine) {
+    let (net, cgroup) = network();
+    let _toa = Toa::start(&cgroup, &[WAN4, WAN6]);
+    let (_nginx, _logs) =
+        nginx(net.server(), &["10.2.0.10:80", "[::]:80 ipv6only=on", "[::]:81 ipv6only=off"]);
+    let cookies = |listen: &str, backend: &str| rule(engine, listen, backend) + "syn-cookies = 0\n";
+    let rules = cookies("0.0.0.0:8888", "10.2.0.10:80")
+        + &cookies("[::]:8888", "[fd02::10]:80")
+        + &cookies("0.0.0.0:8889", "[fd02::10]:81")
+        + &cookies("[::]:8889", "10.2.0.10:81");
+    let portway = Portway::start(&net.gateway, &rules);
+    for (to, mapped) in
+        [("10.1.0.1:8888", ""), ("[fd01::1]:8888", ""), ("10.1.0.1:8889", "::ffff:"), ("[fd01::1]:8889", "")]
+    {
+        for _ in 0..5 {
+            let (seen, own) = asked(net.client().connect(to).unwrap_or_else(|e| panic!("{to}: {e}")));
+            assert_eq!(seen, format!("{mapped}{own}"), "by {to}");
+        }
+    }
+    assert_eq!(portway.status()["engines"]["ebpf"]["syn_cookies"], 20);
+}
+
 /// What clients write into the option themselves reaches no server, wherever they put it.
 pub fn forged(engine: Engine) {
     let (net, cgroup) = network();
