@@ -10,8 +10,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use portway_datapath::abi::{Drop, Record, Tuple, state};
 use portway_datapath::record::Direction;
-use portway_datapath::tcp;
-use portway_datapath::toa::{LENGTH_V6, ROOM};
+use portway_datapath::tcp::{self, Mss};
+use portway_datapath::toa::{LENGTH_V6, ROOM, Walk};
 
 use crate::carry::{BEGINS, Hook, answered, is_over, leaving, may_begin, note};
 use crate::clock::ticks;
@@ -30,6 +30,10 @@ pub struct Work {
     pub new: Tuple,
     /// Its TCP header.
     pub header: [u8; ROOM],
+    /// Walks over its options.
+    pub walk: Walk,
+    /// See [`Self::walk`].
+    pub mss: Mss,
     /// The option that is appended to it.
     pub option: [u32; LENGTH_V6 / 4],
 }

@@ -16,7 +16,7 @@ use crate::header::{Arriving, Header, Ipv4, Ipv6, is_whole};
 use crate::memory::Maps;
 use crate::packet::Packet;
 use crate::parse::{Headers, TCP, family};
-use crate::way::{Hop, Route, kept, renewed};
+use crate::way::{Hop, Question, kept, renewed};
 
 /// What differs between the hooks beyond access to bytes.
 pub trait Hook: Packet {
@@ -86,10 +86,13 @@ fn plain<P: Hook, H: Header, const LINK: u32>(packet: P) -> i32 {
     }
     let side = record.side(direction);
     let hop = kept(maps.config(), side, now).or_else(|| {
-        let ports = record.side(direction.other()).ports_of_answer();
-        let ends = H::words(H::leaving(record, direction));
-        let route = Route::question(packet, H::IPV4, header.protocol(), ports, ends);
-        renewed(packet, maps.config(), side, now, route)
+        let question = Question {
+            ipv4: H::IPV4,
+            protocol: header.protocol(),
+            ports: record.side(direction.other()).ports_of_answer(),
+            ends: H::ends(H::leaving(record, direction)),
+        };
+        renewed(packet, maps.config(), side, now, question)
     });
     let Some(hop) = hop else { return CAREFUL };
     let largest = packet.largest::<LINK>(LINK + H::LENGTH, header.length(), header.protocol());

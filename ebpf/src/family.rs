@@ -4,11 +4,15 @@
 //! forbids. A packet that crosses to IPv4 is never fragmented on the way (RFC 7915 5.1 allows it for small ones): IPv6
 //! senders learn the path's MTU, if it is not below the 1280 bytes that they may rely on.
 
+use core::ffi::c_void;
+use core::ptr::null_mut;
+
+use aya_ebpf::helpers::generated::bpf_loop;
 use portway_datapath::checksum::Difference;
-use portway_datapath::tcp::{self, flags};
+use portway_datapath::tcp::{Mss, flags};
 
 use crate::answer::write_ip;
-use crate::careful::Work;
+use crate::careful::{Work, work};
 use crate::packet::Packet;
 use crate::parse::{Headers, IPV4, IPV4_HEADER, IPV6, IPV6_HEADER, TCP, UDP};
 use crate::rewrite::ports;
@@ -112,11 +116,14 @@ pub fn translate<const LINK: u32>(packet: Skb, work: &mut Work) -> u32 {
 #[inline(never)]
 fn clamp(packet: Skb, work: &mut Work) -> bool {
     let Some(length) = packet.load_tcp(work.headers.transport, &mut work.header) else { return false };
-    let at = tcp::mss(&work.header, length);
+    work.mss = Mss::new(length);
+    let body = search as unsafe extern "C" fn(u32, *mut c_void) -> i64;
+    // SAFETY: the function, and nothing for it.
+    unsafe { bpf_loop(Mss::STEPS, body as *mut c_void, null_mut(), 0) };
+    let at = work.mss.at;
     if at == 0 {
         return true;
     }
-    let at = at as u32;
     let Some(option) = packet.window::<2>(work.headers.transport + at) else { return false };
     let before = option.get::<u16, 0>();
     let after = (u16::from_be(before).saturating_sub(LONGER as u16)).to_be();
@@ -126,4 +133,9 @@ fn clamp(packet: Skb, work: &mut Work) -> bool {
         if at & 1 == 0 { (before, after) } else { (before.swap_bytes(), after.swap_bytes()) };
     let change = Difference::NONE.minus(u32::from(before)).plus(u32::from(after));
     packet.update_rest(work.headers.transport + 16, change.folded(), false)
+}
+
+/// The body of the search's loop, which is the kernel's, so that the verifier follows it once: 1 ends it.
+unsafe extern "C" fn search(nth: u32, _: *mut c_void) -> i64 {
+    work().map_or(1, |work| i64::from(!work.mss.step(&work.header, nth)))
 }

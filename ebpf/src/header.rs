@@ -47,8 +47,8 @@ pub trait Header: Copy {
     fn is_of(self, record: &Record, direction: Direction) -> bool;
     /// The addresses of what leaves when a packet of this direction arrives.
     fn leaving(record: &Record, direction: Direction) -> Self::Addresses;
-    /// The addresses as a route is asked for them.
-    fn words(addresses: Self::Addresses) -> [[u32; 4]; 2];
+    /// Each by itself.
+    fn ends(addresses: Self::Addresses) -> [Address; 2];
     /// What it is to a sum over the addresses that they become these.
     fn difference(self, new: Self::Addresses) -> Difference;
     /// Makes them these, and takes one from the time to live; `difference` is that of the addresses.
@@ -138,8 +138,8 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
-    fn words(addresses: u64) -> [[u32; 4]; 2] {
-        [[addresses as u32, 0, 0, 0], [(addresses >> 32) as u32, 0, 0, 0]]
+    fn ends(addresses: u64) -> [Address; 2] {
+        [Address::ipv4(addresses as u32), Address::ipv4((addresses >> 32) as u32)]
     }
 
     #[inline(always)]
@@ -229,8 +229,8 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
-    fn words([source, destination]: [Address; 2]) -> [[u32; 4]; 2] {
-        [source.words(), destination.words()]
+    fn ends(addresses: [Address; 2]) -> [Address; 2] {
+        addresses
     }
 
     #[inline(always)]

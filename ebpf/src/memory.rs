@@ -3,7 +3,7 @@
 use portway_datapath::abi::{Bucket, Config, Record, Tuple};
 use portway_datapath::atomic::AtomicU64;
 use portway_datapath::record::Direction;
-use portway_datapath::table::{self, Found, Memory, Refused};
+use portway_datapath::table::{self, Found, Memory, Refused, Rival};
 
 use crate::maps::{BUCKETS, CONFIG, FREE, RECORDS};
 
@@ -54,6 +54,16 @@ impl Memory for Maps {
     }
 
     #[inline(always)]
+    fn rival(&self, index: u32, _: &Record, direction: Direction) -> Rival {
+        match table_rival(index, u32::from(direction == Direction::Back)) {
+            0 => Rival::None,
+            1 => Rival::Withdraws,
+            2 => Rival::Live,
+            _ => Rival::Stays,
+        }
+    }
+
+    #[inline(always)]
     fn leave(&self, index: u32, _: &Record, direction: Direction) {
         table_leave(index, u32::from(direction == Direction::Back));
     }
@@ -87,6 +97,21 @@ extern "C" fn table_enter(index: u32, back: u32) -> u64 {
     let Some(record) = maps.record(index) else { return FULL };
     let direction = if back == 0 { Direction::Forth } else { Direction::Back };
     answer(table::enter(&maps, index, record, direction))
+}
+
+/// [`table::rival`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn table_rival(index: u32, back: u32) -> u64 {
+    let Some(maps) = Maps::open() else { return FULL };
+    let Some(record) = maps.record(index) else { return FULL };
+    let direction = if back == 0 { Direction::Forth } else { Direction::Back };
+    match table::rival(&maps, index, record, direction) {
+        Rival::None => 0,
+        Rival::Withdraws => 1,
+        Rival::Live => 2,
+        Rival::Stays => 3,
+    }
 }
 
 /// [`table::leave`].

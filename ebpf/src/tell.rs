@@ -3,12 +3,16 @@
 //!
 //! The error comes from the address that the sender called, which is an address of this host.
 
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_skb_load_bytes};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
+use core::sync::atomic::Ordering::Relaxed;
 use portway_datapath::abi::TICKS_PER_SECOND;
+use portway_datapath::atomic::AtomicU64;
 use portway_datapath::checksum::Difference;
 
+use crate::ETHERNET;
 use crate::answer::{LIVES, is_partial, write_ip};
 use crate::carry::swapped;
 use crate::clock::ticks;
@@ -51,7 +55,7 @@ pub const NO_PORT: Told = Told { ipv4: 3 << 8 | 3, ipv6: 1 << 8 | 4, word: 0 };
 
 /// What a processor needs for it; too large for the stack.
 struct Work {
-    quote: [u8; QUOTE],
+    quote: [AtomicU64; QUOTE / 8],
     headers: Headers,
     /// How many errors have been sent since `since`.
     sent: u32,
@@ -65,10 +69,25 @@ static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 /// Tells the sender of a TCP or UDP packet why it is not carried.
 #[inline(always)]
 pub fn tell<const LINK: u32>(packet: Skb, told: Told) -> i32 {
-    tell_parts::<LINK>(packet, u32::from(told.ipv4) << 16 | u32::from(told.ipv6), told.word)
+    let kinds = u32::from(told.ipv4) << 16 | u32::from(told.ipv6);
+    if LINK == 0 { tell_ip(packet.0, kinds, told.word) } else { tell_ethernet(packet.0, kinds, told.word) }
 }
 
+/// [`tell`]. Global functions: the verifier follows them once, and not wherever they are called.
+#[unsafe(no_mangle)]
 #[inline(never)]
+extern "C" fn tell_ethernet(context: *mut __sk_buff, kinds: u32, word: u32) -> i32 {
+    tell_parts::<ETHERNET>(Skb(context), kinds, word)
+}
+
+/// See [`tell_ethernet`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tell_ip(context: *mut __sk_buff, kinds: u32, word: u32) -> i32 {
+    tell_parts::<0>(Skb(context), kinds, word)
+}
+
+#[inline(always)]
 fn tell_parts<const LINK: u32>(packet: Skb, kinds: u32, word: u32) -> i32 {
     let Some(work) = WORK.get_ptr_mut(0) else { return Skb::DROP };
     // SAFETY: this processor's; programs of both hooks do not interrupt each other.
@@ -107,11 +126,12 @@ fn quote<const LINK: u32>(packet: Skb, work: &mut Work, length: u32) -> Option<D
     if !partial {
         packet.window::<2>(at)?.set::<u16, 0>(check);
     }
-    work.quote = [0; QUOTE];
+    // One by one: the compiler would clear memory by a loop over bytes.
+    work.quote.iter().for_each(|word| word.store(0, Relaxed));
     if length == 0 || length as usize > QUOTE {
         return None;
     }
-    let buffer = work.quote.as_mut_ptr();
+    let buffer = work.quote.as_mut_ptr().cast::<u8>();
     // SAFETY: the context, and as many bytes as the buffer has, at most.
     if unsafe { bpf_skb_load_bytes(packet.context(), LINK, buffer.cast(), length) } != 0 {
         return None;

@@ -5,14 +5,17 @@
 //! payload or without: a backend that believes this gateway must not read it. When the backend has said something the
 //! connection stands, nobody looks any more, and [`state::TOA`] is cleared.
 
-use aya_ebpf::helpers::generated::bpf_csum_diff;
+use core::ffi::c_void;
+use core::ptr::null_mut;
+
+use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_loop};
 use portway_datapath::abi::{Record, state};
 use portway_datapath::checksum::Difference;
 use portway_datapath::record::Direction;
 use portway_datapath::tcp::flags;
-use portway_datapath::toa::{self, Client, HEADER_MOST, LENGTH_V4, LENGTH_V6, ROOM};
+use portway_datapath::toa::{Client, HEADER_MOST, LENGTH_V4, LENGTH_V6, ROOM, STEPS, Walk};
 
-use crate::careful::Work;
+use crate::careful::{Work, work};
 use crate::packet::Packet;
 use crate::parse::{Headers, IPV4_HEADER, IPV6_HEADER};
 use crate::skb::Skb;
@@ -62,7 +65,11 @@ pub fn prepare(packet: Skb, work: &mut Work) -> u32 {
     let at = work.headers.transport;
     let Some(length) = packet.load_tcp(at, &mut work.header) else { return FAILED };
     let before = sum(&mut work.header);
-    let prepared = toa::prepare(&mut work.header, length);
+    work.walk = Walk::new(&work.header, length);
+    let body = step as unsafe extern "C" fn(u32, *mut c_void) -> i64;
+    // SAFETY: the function, and nothing for it.
+    unsafe { bpf_loop(STEPS, body as *mut c_void, null_mut(), 0) };
+    let prepared = work.walk.prepared();
     if prepared.changed {
         let change = Difference::NONE.minus(before).plus(sum(&mut work.header));
         if !(packet.store_tcp(at, &work.header, length)
@@ -72,6 +79,11 @@ pub fn prepare(packet: Skb, work: &mut Work) -> u32 {
         }
     }
     if prepared.open { OPEN } else { SHUT }
+}
+
+/// The body of the walk's loop, which is the kernel's, so that the verifier follows it once: 1 ends it.
+unsafe extern "C" fn step(nth: u32, _: *mut c_void) -> i64 {
+    work().map_or(1, |work| i64::from(!work.walk.step(&mut work.header, nth)))
 }
 
 /// The sum over a header, and what is behind it.

@@ -10,7 +10,7 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use portway_datapath::abi::{Config, Port, Side, TICKS_PER_SECOND, Tuple, port_flags};
+use portway_datapath::abi::{Address, Config, Port, Side, TICKS_PER_SECOND, Tuple, port_flags};
 use portway_datapath::record::Direction;
 use portway_datapath::table::Memory;
 
@@ -34,9 +34,8 @@ pub const AF_INET: u8 = 2;
 pub const AF_INET6: u8 = 10;
 
 /// `struct bpf_fib_lookup`: the question, and in the same words the answer.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Route {
+#[repr(C, align(8))]
+struct Route {
     family: u8,
     protocol: u8,
     source_port: u16,
@@ -96,7 +95,13 @@ pub fn kept(config: &Config, side: &Side, now: u32) -> Option<Hop> {
 /// Asks the kernel whether the way is as it was last, and keeps it then. Whatever is new about it, or cannot be kept, is for
 /// [`way`].
 #[inline(always)]
-pub fn renewed<P: Packet>(packet: P, config: &Config, side: &Side, now: u32, question: Route) -> Option<Hop> {
+pub fn renewed<P: Packet>(
+    packet: P,
+    config: &Config,
+    side: &Side,
+    now: u32,
+    question: Question,
+) -> Option<Hop> {
     let number = (side.way.load(Relaxed) >> 48) as u32;
     let (answer, route) = look_up(packet, question)?;
     let port = PORTS.get(number)?;
@@ -159,8 +164,8 @@ extern "C" fn find_way(context: *mut __sk_buff, index: u32, back: u32) -> u64 {
     }
     let last = (side.way.load(Relaxed) >> 48) as u32;
     // The packet as it will leave is the answer to one that comes the other way.
-    let route = question(Skb(context), &record.tuple(direction.other()));
-    let Some(port) = answer(Skb(context), route, last, way) else { return 0 };
+    let question = Question::of(&record.tuple(direction.other()));
+    let Some(port) = answer(Skb(context), question, last, way) else { return 0 };
     let hop = if port == 0 || way.resolve != 0 { 0 } else { u64::from(port) << 48 | way.next };
     keep(maps.config(), side, now, hop);
     1
@@ -173,7 +178,7 @@ extern "C" fn find_way_back(context: *mut __sk_buff, tuple: *const Tuple) -> u64
     let Some(way) = WAY.get_ptr_mut(0) else { return 0 };
     // SAFETY: this processor's; and the verifier asks every caller for a whole tuple, and here for the comparison with null.
     let (way, Some(tuple)) = (unsafe { &mut *way }, unsafe { tuple.as_ref() }) else { return 0 };
-    u64::from(answer(Skb(context), question(Skb(context), tuple), 0, way).is_some())
+    u64::from(answer(Skb(context), Question::of(tuple), 0, way).is_some())
 }
 
 /// The bits of a link address in a word.
@@ -186,46 +191,58 @@ pub fn link(bytes: [u8; 6]) -> u64 {
     u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
 }
 
-impl Route {
-    /// The question for a packet that leaves: its protocol, its ports as they lie in memory, and its addresses, of IPv4 in
-    /// the first words.
+/// What a route is asked for: a packet that leaves.
+pub struct Question {
+    /// Whether it is IPv4.
+    pub ipv4: bool,
+    /// Its protocol's number.
+    pub protocol: u8,
+    /// Its ports as they lie in memory.
+    pub ports: u32,
+    /// Its addresses, the sender's first.
+    pub ends: [Address; 2],
+}
+
+impl Question {
+    /// For what answers `tuple`.
     #[inline(always)]
-    pub fn question<P: Packet>(
-        packet: P,
-        ipv4: bool,
-        protocol: u8,
-        ports: u32,
-        [source, destination]: [[u32; 4]; 2],
-    ) -> Self {
+    fn of(tuple: &Tuple) -> Self {
         Self {
-            family: if ipv4 { AF_INET } else { AF_INET6 },
-            protocol,
-            source_port: ports as u16,
-            destination_port: (ports >> 16) as u16,
+            ipv4: tuple.source.is_ipv4(),
+            protocol: tuple.protocol as u8,
+            ports: tuple.ports().rotate_left(16),
+            ends: [tuple.destination, tuple.source],
+        }
+    }
+
+    /// Puts it, with the interface that the packet came in by, where the kernel reads it. Word by word, and no word that is
+    /// only answered: the compiler would clear memory by a loop over bytes.
+    #[inline(always)]
+    fn put(self, route: *mut Route, interface: u32) {
+        let family = if self.ipv4 { AF_INET } else { AF_INET6 };
+        let first = u64::from(family) | u64::from(self.protocol) << 8 | u64::from(self.ports) << 16;
+        let [source, destination] = self.ends;
+        // SAFETY: fields of this processor's value, of which no reference is held.
+        unsafe {
             // Any length: what is wanted is the MTU in the answer.
-            length: 1,
-            interface: packet.interface(),
-            class: 0,
-            source,
-            destination,
-            vlan: 0,
-            own_link: [0; 3],
-            next_link: [0; 3],
+            route.cast::<u64>().write_volatile(first | ANY_LENGTH << 48);
+            (&raw mut (*route).interface).cast::<u64>().write_volatile(u64::from(interface));
+            let (from, to) = (&raw mut (*route).source, &raw mut (*route).destination);
+            if self.ipv4 {
+                from.cast::<u32>().write_volatile(source.last_word());
+                to.cast::<u32>().write_volatile(destination.last_word());
+            } else {
+                from.cast::<u64>().write_volatile(source.high);
+                from.cast::<u64>().add(1).write_volatile(source.low);
+                to.cast::<u64>().write_volatile(destination.high);
+                to.cast::<u64>().add(1).write_volatile(destination.low);
+            }
         }
     }
 }
 
-/// The question for the route of what answers `tuple`.
-#[inline(always)]
-fn question<P: Packet>(packet: P, tuple: &Tuple) -> Route {
-    let ends = if tuple.source.is_ipv4() {
-        [[tuple.destination.last_word(), 0, 0, 0], [tuple.source.last_word(), 0, 0, 0]]
-    } else {
-        [tuple.destination.words(), tuple.source.words()]
-    };
-    let ports = tuple.ports().rotate_left(16);
-    Route::question(packet, tuple.source.is_ipv4(), tuple.protocol as u8, ports, ends)
-}
+/// See [`Question::put`].
+const ANY_LENGTH: u64 = 1;
 
 /// One for each processor: the stack is for what every packet needs.
 #[map(name = "route")]
@@ -233,11 +250,11 @@ static ROUTE: PerCpuArray<Route> = PerCpuArray::with_max_entries(1, 0);
 
 /// Asks the kernel.
 #[inline(always)]
-fn look_up<P: Packet>(packet: P, question: Route) -> Option<(i64, &'static Route)> {
+fn look_up<P: Packet>(packet: P, question: Question) -> Option<(i64, &'static Route)> {
     let route = ROUTE.get_ptr_mut(0)?;
+    question.put(route, packet.interface());
     // SAFETY: this processor's, as [`WAY`]; the context, and a structure of the size that is said.
     unsafe {
-        route.write(question);
         let answer = bpf_fib_lookup(packet.context(), route.cast(), size_of::<Route>() as i32, 0);
         Some((answer, &*route))
     }
@@ -248,13 +265,13 @@ fn look_up<P: Packet>(packet: P, question: Route) -> Option<(i64, &'static Route
 pub fn is_local<P: Packet>(packet: P, tuple: &Tuple) -> bool {
     /// `BPF_FIB_LKUP_RET_NOT_FWDED`.
     const NOT_FORWARDED: i64 = 4;
-    look_up(packet, question(packet, &swapped(tuple))).is_some_and(|(answer, _)| answer == NOT_FORWARDED)
+    look_up(packet, Question::of(&swapped(tuple))).is_some_and(|(answer, _)| answer == NOT_FORWARDED)
 }
 
 /// The kernel's answer: the number of the route's port, 0 if it is not one that can be kept.
 /// `last` is the number of the port that it had when it was asked last, and mostly has still.
 #[inline(always)]
-fn answer(packet: Skb, question: Route, last: u32, way: &mut Way) -> Option<u32> {
+fn answer(packet: Skb, question: Question, last: u32, way: &mut Way) -> Option<u32> {
     let (answer, route) = look_up(packet, question)?;
     if answer != SUCCESS && answer != NO_NEIGHBOUR && answer != FRAGMENTATION_NEEDED {
         return None;

@@ -83,6 +83,15 @@ pub trait Memory {
         enter(self, index, record, direction)
     }
 
+    /// [`rival`], for the same reason.
+    #[inline(always)]
+    fn rival(&self, index: u32, record: &Record, direction: Direction) -> Rival
+    where
+        Self: Sized,
+    {
+        rival(self, index, record, direction)
+    }
+
     /// [`leave`].
     #[inline(always)]
     fn leave(&self, index: u32, record: &Record, direction: Direction)
@@ -358,7 +367,7 @@ pub fn enter<M: Memory>(
     }
     let mut refused = Refused::Race;
     for _ in 0..ROUNDS {
-        match rival(memory, &place, &tuple, own) {
+        match memory.rival(index, record, direction) {
             Rival::None => return Ok(()),
             Rival::Withdraws => {}
             Rival::Stays => break,
@@ -373,8 +382,8 @@ pub fn enter<M: Memory>(
 }
 
 /// Who else has entered a tuple.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Rival {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rival {
     /// Nobody.
     None,
     /// A claimed record of a larger number, which is to withdraw when it sees ours.
@@ -385,11 +394,13 @@ enum Rival {
     Live,
 }
 
-/// Who has entered `tuple` besides the entry `own`. A function of its own, so that for the verifier the ways through it come
-/// together behind it.
-#[inline(never)]
-fn rival<M: Memory>(memory: &M, place: &Place, tuple: &Tuple, own: u64) -> Rival {
-    match find(memory, place, tuple, own, true) {
+/// Who has entered a record's tuple besides the record.
+#[inline(always)]
+pub fn rival<M: Memory>(memory: &M, index: u32, record: &Record, direction: Direction) -> Rival {
+    let tuple = record.tuple(direction);
+    let place = Place::of(&tuple, memory.config());
+    let own = place.entry(index, direction);
+    match find(memory, &place, &tuple, own, true) {
         None => Rival::None,
         Some(other) if other.record.phase.load(SeqCst) == phase::LIVE => Rival::Live,
         Some(other) if u64::from(other.index) >= own & RECORD => Rival::Withdraws,

@@ -5,8 +5,6 @@
 //!
 //! Deliberately absent: how long a state lasts ([`crate::record::timeout_of`]).
 
-use core::hint::black_box;
-
 use crate::abi::state;
 use crate::record::Direction;
 use crate::toa::{HEADER, HEADER_MOST, ROOM};
@@ -75,33 +73,52 @@ pub const fn is_over(bits: u32) -> bool {
     bits & state::RST != 0 || bits & (state::FIN | state::FIN_BACK) == state::FIN | state::FIN_BACK
 }
 
-/// Where in a TCP header, of which the first `end` bytes are there, the value of the option of maximum segment size lies; 0
-/// if it has none. Every byte is passed over, rather than jumped from option to option, so that the verifier knows each
-/// index ([`crate::toa`]).
-#[inline(always)]
-#[must_use]
-pub fn mss(header: &[u8; ROOM], end: usize) -> usize {
-    let mut within = 0;
-    for at in HEADER..HEADER_MOST {
-        if at + 3 >= end {
-            break;
+/// A search for the option of maximum segment size. Every byte is passed over, rather than jumped from option to option, so
+/// that each step is the same for the verifier ([`crate::toa`]).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mss {
+    end: u32,
+    /// How many bytes of another option are still to come.
+    within: u32,
+    /// Where its value lies in the header; 0 if it has not been found.
+    pub at: u32,
+}
+
+impl Mss {
+    /// How many steps there are at most.
+    pub const STEPS: u32 = (HEADER_MOST - HEADER) as u32;
+
+    /// In a header of which the first `end` bytes are there.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(end: usize) -> Self {
+        Self { end: end as u32, within: 0, at: 0 }
+    }
+
+    /// Passes over one byte of the options; whether the search goes on.
+    #[inline(always)]
+    pub fn step(&mut self, header: &[u8; ROOM], nth: u32) -> bool {
+        let at = HEADER + nth as usize;
+        if at + 3 >= self.end as usize {
+            return false;
         }
-        if within > 0 {
-            within = black_box(within - 1);
-            continue;
+        if self.within > 0 {
+            self.within -= 1;
+            return true;
         }
         let (kind, length) = (header[at & (ROOM - 1)], header[(at + 1) & (ROOM - 1)]);
         if (kind, length) == MSS {
-            return at + 2;
+            self.at = at as u32 + 2;
+            return false;
         }
-        within = match kind {
-            0 => break,
-            1 => 0,
-            _ if length < 2 => break,
-            _ => usize::from(length) - 1,
-        };
+        match kind {
+            0 => return false,
+            1 => {}
+            _ if length < 2 => return false,
+            _ => self.within = u32::from(length) - 1,
+        }
+        true
     }
-    0
 }
 
 #[cfg(test)]
@@ -112,6 +129,12 @@ mod tests {
 
     fn run(segments: &[(u8, Direction)]) -> u32 {
         segments.iter().fold(0, |bits, (flags, direction)| follow(bits, *flags, *direction))
+    }
+
+    fn mss(header: &[u8; ROOM], end: usize) -> usize {
+        let mut search = Mss::new(end);
+        _ = (0..Mss::STEPS).find(|nth| !search.step(header, *nth));
+        search.at as usize
     }
 
     const OPENED: [(u8, Direction); 3] =

@@ -194,33 +194,74 @@ pub struct Prepared {
 /// the end of the options and what is behind it, for nobody would read further. The length stays.
 #[inline(always)]
 pub fn prepare(header: &mut [u8; ROOM], present: usize) -> Prepared {
-    let end = end(header, present);
-    let mut within = 0;
-    let mut blank = false;
-    let mut ended = false;
-    let mut changed = false;
-    for at in HEADER..HEADER_MOST {
-        if at >= end {
+    let mut walk = Walk::new(header, present);
+    for nth in 0..STEPS {
+        if !walk.step(header, nth) {
             break;
         }
-        if within > 0 {
-            within = black_box(within - 1);
-        } else if !ended {
-            ended = header[at] == END;
-            if !ended {
-                let Some(size) = option_at(header, at, end) else {
-                    return Prepared { changed, open: false };
+    }
+    walk.prepared()
+}
+
+/// How many steps a [`Walk`] has at most.
+pub const STEPS: u32 = (HEADER_MOST - HEADER) as u32;
+
+/// [`prepare`] step by step, for who has a loop of his own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Walk {
+    end: u32,
+    /// How many bytes of an option are still to come.
+    within: u32,
+    /// That option is to be overwritten.
+    blank: bool,
+    /// There has been an end of options.
+    ended: bool,
+    /// There has been something that is no option.
+    lost: bool,
+    changed: bool,
+}
+
+impl Walk {
+    /// At the beginning of the options.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(header: &[u8; ROOM], present: usize) -> Self {
+        Self { end: end(header, present) as u32, ..Self::default() }
+    }
+
+    /// Passes over one byte of the options; whether there are more.
+    #[inline(always)]
+    pub fn step(&mut self, header: &mut [u8; ROOM], nth: u32) -> bool {
+        let at = HEADER + nth as usize;
+        if at >= self.end as usize {
+            return false;
+        }
+        if self.within > 0 {
+            self.within -= 1;
+        } else if !self.ended {
+            self.ended = header[at & (ROOM - 1)] == END;
+            if !self.ended {
+                let Some(size) = option_at(header, at, self.end as usize) else {
+                    self.lost = true;
+                    return false;
                 };
-                blank = is_ours(header, at, size);
-                within = size - 1;
+                self.blank = is_ours(header, at, size);
+                self.within = size as u32 - 1;
             }
         }
-        if blank || ended {
-            header[at] = NOP;
-            changed = true;
+        if self.blank || self.ended {
+            header[at & (ROOM - 1)] = NOP;
+            self.changed = true;
         }
+        true
     }
-    Prepared { changed, open: end >= HEADER }
+
+    /// What was done.
+    #[inline(always)]
+    #[must_use]
+    pub const fn prepared(&self) -> Prepared {
+        Prepared { changed: self.changed, open: !self.lost && self.end as usize >= HEADER }
+    }
 }
 
 /// Where the options end: by the header's own length and by what is there. 0 if that contradicts itself.
