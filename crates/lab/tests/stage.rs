@@ -145,6 +145,9 @@ fn every_engine_is_measured() {
         let relay = lane == "portway-proxy" || lane == "mine";
         assert_eq!(figures["forwarder_cpu"]["kernel"].as_f64() > Some(0.0), relay, "{lane}: {figures:#}");
         assert_eq!(figures["forwarder_memory"].as_u64() > Some(0), lane != "routing", "{lane}: {figures:#}");
+        if load == "connections" && lane.starts_with("portway-") && !relay {
+            assert!(figures["source_ports"].as_u64() > Some(0), "{lane}: {figures:#}");
+        }
         let tracked = lane == "portway-nftables";
         assert_eq!(figures["conntrack"].as_u64() > Some(0), tracked, "{lane}: {figures:#}");
     }

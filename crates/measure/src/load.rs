@@ -114,7 +114,7 @@ impl Load {
     pub fn seconds(self, scale: Scale) -> f64 {
         let usual = match scale {
             Scale::Quick => 0.4,
-            Scale::Usual => 1.0,
+            Scale::Usual => 0.8,
             Scale::Long => 3.0,
         };
         match self {

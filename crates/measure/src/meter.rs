@@ -94,8 +94,9 @@ pub fn measure(lane: &Lane, load: impl FnOnce() -> Figures) -> (Figures, Vec<Mom
         forwarder_memory: seen.memory,
         forwarder_memory_before: memory_before,
         kernel_memory: Some(seen.kernel_memory - before.kernel_memory),
-        packets: Some(after.counters.packets - before.counters.packets),
-        retransmits: Some(after.counters.retransmits - before.counters.retransmits),
+        // An interface that a user's program removes takes its counters along.
+        packets: after.counters.packets.checked_sub(before.counters.packets),
+        retransmits: after.counters.retransmits.checked_sub(before.counters.retransmits),
         conntrack: seen.conntrack,
         source_ports: network::source_ports(lane),
         background,

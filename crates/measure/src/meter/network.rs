@@ -59,7 +59,9 @@ pub fn conntrack() -> Option<u64> {
 /// Source ports of the gateway that are in use towards the server now, also by connections that have ended and wait.
 pub fn source_ports(lane: &Lane) -> Option<u64> {
     match &lane.scheme {
-        Scheme::Portway(Engine::Ebpf | Engine::Xdp) => None,
+        Scheme::Portway(Engine::Ebpf | Engine::Xdp) => {
+            chosen(&lane.portway()?.command("status --json").ok()?)
+        }
         Scheme::Portway(Engine::Nftables) => Some(translated(&read(&lane.net.gateway, "nf_conntrack"))),
         scheme => match scheme.kind() {
             Kind::Routing => None,
@@ -67,6 +69,12 @@ pub fn source_ports(lane: &Lane) -> Option<u64> {
             Kind::Program | Kind::Portway => Some(connected(&read(&lane.net.gateway, "tcp"))),
         },
     }
+}
+
+/// Source ports by the status of the engine that chooses them itself: those of the backend that has most.
+fn chosen(status: &str) -> Option<u64> {
+    let status: serde_json::Value = serde_json::from_str(status).ok()?;
+    status["source_ports"].as_array()?.iter().map(|pair| pair["fill"]["used"].as_u64()).max()?
 }
 
 /// Different ports that answers of the server come to, in a table of conntrack: each entry has the addresses of both
@@ -104,6 +112,13 @@ mod tests {
     #[test]
     fn segments_sent_again_are_found_by_name() {
         assert_eq!(resent("Ip: A B\nIp: 1 2\nTcp: OutSegs RetransSegs InErrs\nTcp: 7 3 1\n"), 3);
+    }
+
+    #[test]
+    fn source_ports_of_the_status() {
+        let status = r#"{"source_ports": [{"fill": {"used": 3, "of": 9}}, {"fill": {"used": 7, "of": 9}}]}"#;
+        assert_eq!(chosen(status), Some(7));
+        assert_eq!(chosen(r#"{"source_ports": []}"#), None);
     }
 
     #[test]
