@@ -70,8 +70,9 @@ impl Held {
         let wanted = Room::needed(plan).with_reserve().entries();
         let found = Maps::open(&pins.maps()).ok().filter(|maps| config::is_ours(&maps.flows));
         let adopted = found.is_some();
+        let is_new = Pins::names(&pins.maps()).is_empty();
         if !adopted {
-            if !Pins::names(&pins.maps()).is_empty() {
+            if !is_new {
                 log("ebpf: the maps found are of another version: flows begin anew");
             }
             crate::pins::remove(&pins.maps())
@@ -114,7 +115,7 @@ impl Held {
             plan: Plan::default(),
             log,
             adopted,
-            is_new: !adopted,
+            is_new,
         })
     }
 

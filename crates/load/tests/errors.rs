@@ -126,6 +126,22 @@ fn wrong_answers() {
     }
 }
 
+/// What an echo server sends back is no report of what it has read.
+#[test]
+fn an_echo_is_no_sink() {
+    let echo = tcp(|mut stream| {
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            let _ = stream.write_all(&buffer[..length]);
+        }
+    });
+    let mut plan = plan(echo, Load::Bulk(Direction::Up), 0);
+    plan.length = Length::Time(Duration::from_millis(200));
+    let outcome = ran(&plan);
+    assert!(outcome.errors.of(ErrorKind::WrongAnswer) > 0, "{outcome:?}");
+    assert!(outcome.sent < 1 << 40, "{outcome:?}");
+}
+
 /// Of ten datagrams the tenth stays unanswered until it is too late: one in ten is lost, and a late answer is not taken for
 /// the next one's.
 #[test]

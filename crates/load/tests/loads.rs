@@ -1,6 +1,7 @@
 //! Every load against the generator's own server: what is asked for is done, and counted rightly.
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -27,6 +28,21 @@ fn ran(plan: &Plan) -> Outcome {
     let outcome = run(plan, &Stop::new(), |_| {}).expect("it runs");
     assert_eq!(outcome.errors.total(), 0, "{:?}: {:?}", plan.load, outcome.errors.iter().collect::<Vec<_>>());
     outcome
+}
+
+/// A request that names no page is told so, whatever bytes its path has, and the server serves on.
+#[test]
+fn a_strange_path_is_no_page() {
+    let (_server, target) = server("127.0.0.1:0");
+    for path in ["\u{e9}", "\u{e9}/", "*", "/\u{e9}", "/99999999999999999999999", "http://host/"] {
+        let mut stream = TcpStream::connect(target).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a positive time");
+        stream.write_all(format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes()).expect("sent");
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).expect("it answers");
+        assert_eq!(&head, b"HTTP/1.1 404", "{path}");
+    }
+    ran(&plan(target, Load::Connections(Exchange::get("host", "/"))));
 }
 
 /// Every exchange over both families, with connections that end in every way and that stay.

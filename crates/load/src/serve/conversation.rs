@@ -237,7 +237,11 @@ impl Conversation {
         let said = |word: &[u8]| connection.is_some_and(|header| header.value.eq_ignore_ascii_case(word));
         let close = said(b"close") || (request.version == Some(0) && !said(b"keep-alive"));
         let path = request.path.unwrap_or("/");
-        let size = if path == "/" { Some(page.size) } else { path[1..].parse().ok() };
+        let size = match path.strip_prefix('/') {
+            Some("") => Some(page.size),
+            Some(size) => size.parse().ok(),
+            None => None,
+        };
         self.respond(size.filter(|_| request.method == Some("GET")), close, page)?;
         Ok(Some(length))
     }
