@@ -160,6 +160,8 @@ impl<V: Plain> Counters<V> {
     /// # Errors
     /// The type has not the size of the map, or the processors cannot be counted.
     pub fn new(map: Map) -> io::Result<Self> {
+        // The kernel rounds up each processor's value, of one processor too; nothing here does.
+        const { assert!(size_of::<V>().is_multiple_of(8)) };
         if map.info.value as usize != size_of::<V>() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not the sizes of the map"));
         }
