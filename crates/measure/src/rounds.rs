@@ -219,6 +219,13 @@ mod tests {
     }
 
     #[test]
+    fn figures_of_one_round_are_their_mean_in_whatever_order() {
+        let mean = |figures: [f64; 3]| figures.map(|figure| (7, figure)).into_iter().collect::<Rounds>();
+        assert_eq!(mean([0.1, 0.2, 0.3]), mean([0.3, 0.2, 0.1]));
+        assert_eq!(mean([1.0, 2.0, 3.0]).iter().collect::<Vec<_>>(), [(7, 2.0)]);
+    }
+
+    #[test]
     fn cost_below_zero_has_no_ratio() {
         assert!(rounds(&[-1.0]).over(&rounds(&[2.0])).is_empty());
         assert!(rounds(&[1.0]).over(&rounds(&[0.0])).is_empty());

@@ -177,6 +177,23 @@ fn a_report_ends_with_advice() {
     );
 }
 
+#[test]
+fn what_a_lane_adds_is_what_was_put_in() {
+    let record = made::record(5, 0.0, 3);
+    let rounds = |lane: &str, part| {
+        let quantity = Quantity::Cpu(part);
+        let all = record.rounds("routing", "connections", None, quantity);
+        record.added(record.lane(lane).unwrap(), "connections", None, quantity).over(&all)
+    };
+    // Over the base of the same round the pace of the round falls out: 17 µs and 0.5 µs beside routing's 92 and 16.
+    for (part, share) in [(Part::Kernel, 17.0 / 92.0), (Part::User, 0.5 / 16.0), (Part::Total, 17.5 / 108.0)]
+    {
+        let shares = rounds("nft", part);
+        assert_eq!(shares.len(), 5);
+        assert!(shares.figures().all(|each| (each - share).abs() < 1e-9), "{part:?}: {shares:?}");
+    }
+}
+
 /// A value of JSON of any form.
 fn value() -> impl Strategy<Value = serde_json::Value> {
     use serde_json::Value;

@@ -261,3 +261,48 @@ fn slug(name: &str) -> String {
 pub fn is_held(load: &Subject<'_>) -> bool {
     load.unit == crate::subject::Unit::Held
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Figures, Host, Kind, Mode, VERSION};
+
+    #[test]
+    fn a_distribution_ends_where_a_round_is_too_short_for_it() {
+        let lane = Lane {
+            name: "a".into(),
+            title: String::new(),
+            kind: Kind::Kernel,
+            base: None,
+            configuration: String::new(),
+        };
+        // A short round that was slow and a long one that was fast: without the slow one the line would step back.
+        let run = |round, steps: Vec<(f64, u64)>| {
+            let latency = Some(Latency { steps, ..Latency::default() });
+            let figures = Figures { latency, ..Figures::default() };
+            Run {
+                lane: "a".into(),
+                load: "connections".into(),
+                round,
+                at: None,
+                figures,
+                moments: Vec::new(),
+            }
+        };
+        let record = Record {
+            version: VERSION,
+            portway: String::new(),
+            started: String::new(),
+            seconds: 0.0,
+            command: Vec::new(),
+            mode: Mode::Time,
+            host: Host::default(),
+            lanes: vec![lane.clone()],
+            left_out: Vec::new(),
+            runs: vec![run(1, vec![(9000.0, 100)]), run(2, vec![(1000.0, 99_000), (2000.0, 100_000)])],
+        };
+        let line = distribution(&record, &lane, "connections");
+        assert!(line.windows(2).all(|pair| pair[0].1 <= pair[1].1), "{line:?}");
+        assert!((line.last().unwrap().0 - 0.99).abs() < 1e-9, "{line:?}");
+    }
+}
