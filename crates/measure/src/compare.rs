@@ -5,10 +5,8 @@
 //! that was slower on the second day is not a regression. Deliberately absent: judging by absolute figures.
 
 use crate::interval::Interval;
-use crate::plot::bars::tick;
 use crate::quantity::{Better, Part, Percentile, Quantity};
 use crate::record::{Kind, Lane, Mode, Point, Record};
-use crate::report::document::{Block, Table};
 use crate::report::words;
 use crate::rounds::Rounds;
 use crate::subject::{Unit, subject};
@@ -114,7 +112,8 @@ pub struct Comparison {
     pub compared: Vec<Compared>,
     /// A smaller difference is none: 0.05 for 5 %.
     pub least: f64,
-    mode: Mode,
+    /// What the figures are of.
+    pub mode: Mode,
 }
 
 /// The least size of a difference that counts, if nothing else is said: times vary by more than instructions.
@@ -299,72 +298,5 @@ impl Comparison {
     /// Figures of Portway's own lanes that are worse for certain.
     pub fn regressions(&self) -> impl Iterator<Item = &Compared> {
         self.compared.iter().filter(|each| each.kind == Kind::Portway && each.change == Change::Worse)
-    }
-
-    /// As text: what changed, or all.
-    pub fn blocks(&self, all: bool) -> Vec<Block> {
-        let mut blocks: Vec<Block> =
-            self.warnings.iter().map(|warning| Block::Warning(words::sentence(warning))).collect();
-        let mut shown: Vec<&Compared> =
-            self.compared.iter().filter(|each| all || each.change < Change::Same).collect();
-        shown.sort_by_key(|each| each.change);
-        let caption = "Ratio of the second to the first, in brackets its interval; first and second are medians as measured";
-        let mut table =
-            Table::new(caption, &["lane", "load", "figure", "first", "second", "ratio", "verdict"]);
-        table.rows = shown.into_iter().map(|each| each.row(self.mode)).collect();
-        if !table.rows.is_empty() {
-            blocks.push(Block::Table(table));
-        }
-        let count = |change| self.compared.iter().filter(|each| each.change == change).count();
-        blocks.push(Block::Paragraph(format!(
-            "{} figures compared: {} worse and {} perhaps, {} better and {} perhaps, {} without a change that can be told, {} \
-             with too few rounds. A difference counts from {} % on, and if the interval of its ratio, from the ranks of the rounds, excludes 1; \
-             perhaps: three rounds on each side are sure to 90 % only.",
-            self.compared.len(),
-            count(Change::Worse),
-            count(Change::PerhapsWorse),
-            count(Change::Better),
-            count(Change::PerhapsBetter),
-            count(Change::Same),
-            count(Change::TooFew),
-            tick(self.least * 100.0)
-        )));
-        if self.mode == Mode::Time {
-            blocks.push(Block::Paragraph(
-                "Rates, times and CPU are compared relative to the base lane of the same round; bases themselves show how the \
-                 machine has changed."
-                    .to_owned(),
-            ));
-        }
-        blocks
-    }
-}
-
-impl Compared {
-    fn row(&self, mode: Mode) -> Vec<String> {
-        let unit = subject(&self.load).unit;
-        let load = match &self.at {
-            Some(at) => format!("{}, {} {}", self.load, words::count(at.count), at.of),
-            None => self.load.clone(),
-        };
-        let counted_in = self.quantity.counted_in(unit, mode);
-        let verdict = match (self.kind, self.change) {
-            (Kind::Routing, change) if change < Change::Same => format!("{}: the machine", change.words()),
-            (_, change) => change.words().to_owned(),
-        };
-        let Interval { ratio, low, high, level } = self.interval;
-        let interval = match mode {
-            Mode::Time => format!("{ratio:.3} ({low:.3}–{high:.3} at {:.0} %)", level * 100.0),
-            Mode::Exact => format!("{ratio:.3} ({low:.3}–{high:.3})"),
-        };
-        vec![
-            self.lane.clone(),
-            load,
-            words::column(&self.quantity.title(unit), counted_in),
-            words::figure(self.medians.0),
-            words::figure(self.medians.1),
-            interval,
-            verdict,
-        ]
     }
 }

@@ -41,7 +41,7 @@ fn a_regression_of_one_lane_is_found_and_nothing_else() {
     let found = comparison.regressions().next().unwrap();
     assert_eq!(found.quantity, CPU);
     assert!((found.interval.ratio - 1.2).abs() < 0.03, "{found:?}");
-    let text = report::text(&comparison.blocks(false));
+    let text = report::text(&report::changes(&comparison, false));
     assert!(text.contains("| portway-proxy ") && text.contains(" worse |"), "{text}");
     // The other way round it is a gain.
     assert_eq!(compare(&second, &first, None).unwrap().regressions().count(), 0);
@@ -240,7 +240,7 @@ fn small() -> Record {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// A record of which some values are others is refused in words or makes a report without a figure that is no number.
     #[test]
@@ -254,7 +254,7 @@ proptest! {
             Ok(record) => {
                 let html = report::html(&record);
                 prop_assert!(!html.contains("NaN") && !html.contains("\"inf") && !html.contains("\"-inf"));
-                let _ = compare(&small(), &record, None).map(|comparison| report::text(&comparison.blocks(true)));
+                let _ = compare(&small(), &record, None).map(|comparison| report::text(&report::changes(&comparison, true)));
                 let demand = Demand { connections: Some(1e4), gbit: Some(1.0), rules: Some(100) };
                 report::text(&advise::answer(&record, &demand));
             }

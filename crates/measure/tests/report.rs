@@ -161,7 +161,7 @@ fn reports_read_as_they_did() {
     let demand = Demand { connections: Some(20_000.0), gbit: Some(4.0), rules: Some(500) };
     let texts = [
         ("report.md", report::markdown(&record)),
-        ("compare.md", report::text(&comparison.blocks(false))),
+        ("compare.md", report::text(&report::changes(&comparison, false))),
         ("advise.md", report::text(&advise::answer(&record, &demand))),
     ];
     for (name, shown) in texts {

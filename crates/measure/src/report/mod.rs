@@ -3,6 +3,8 @@
 //! One document is assembled ([`mod@document`]) and written twice, as HTML and as Markdown, with the drawings as SVG and PNG
 //! beside it. Pure but for [`write_all`]. Deliberately absent: the terminal's progress and anything that measures.
 
+mod changes;
+mod conclusions;
 pub mod document;
 mod facts;
 pub mod figures;
@@ -15,9 +17,10 @@ pub mod words;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::advise;
 use crate::plot::png::{PngError, Renderer};
 use crate::record::Record;
+pub use changes::blocks as changes;
+pub use conclusions::conclusions;
 use document::Block;
 
 /// Where everything is.
@@ -89,7 +92,7 @@ pub fn brief(record: &Record) -> String {
     blocks.extend(sections::glance(record));
     blocks.extend(sections::targets(record));
     blocks.extend(facts::left_out(record));
-    blocks.extend(advise::conclusions(record));
+    blocks.extend(conclusions(record));
     markdown::markdown(&blocks)
 }
 
@@ -119,6 +122,6 @@ pub fn document(record: &Record) -> Vec<Block> {
     blocks.extend(sections::targets(record));
     blocks.extend(sections::outliers(record));
     blocks.extend(facts::tail(record));
-    blocks.extend(advise::conclusions(record));
+    blocks.extend(conclusions(record));
     blocks
 }

@@ -74,7 +74,7 @@ fn compare(
     all: bool,
 ) -> Result<(), Failure> {
     let comparison = compare::compare(&read(first)?, &read(second)?, least)?;
-    report::say(&reports::text(&comparison.blocks(all)));
+    report::say(&reports::text(&reports::changes(&comparison, all)));
     let regressions = comparison.regressions().count();
     if fail_on_regression && regressions > 0 {
         return Err(Failure::Say(format!("figures of Portway's own lanes that are worse: {regressions}")));
@@ -90,7 +90,7 @@ fn advise(path: Option<PathBuf>, demand: &Demand) -> Result<(), Failure> {
     if *demand != Demand::default() {
         blocks = advise::answer(&record, demand);
     }
-    blocks.extend(advise::conclusions(&record));
+    blocks.extend(reports::conclusions(&record));
     report::say(&reports::text(&blocks));
     Ok(())
 }
