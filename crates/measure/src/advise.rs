@@ -3,7 +3,7 @@
 //! What is asked of a gateway lies between two bounds. A lane's added cost is the least: what forwarding takes beyond routing.
 //! All that was measured is the most: client and server were on the machine as well. Deliberately absent: guesses. What was not
 //! measured is said to be unknown, what lies beyond the measured is said to be extrapolated. What follows without a demand is
-//! [`crate::report::conclusions()`].
+//! `report::conclusions`.
 
 use crate::quantity::{Part, Quantity};
 use crate::record::{Kind, Lane, Record};
