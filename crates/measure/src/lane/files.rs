@@ -7,9 +7,7 @@ use std::fmt::Write;
 
 use portway_lab::Engine;
 
-use super::setup::{
-    FORWARDS, Forward, GATEWAY, POOL, SERVER, SOURCE, STREAM_MODULE, Setting, backend, others,
-};
+use super::setup::{FORWARDS, Forward, GATEWAY, POOL, SERVER, SOURCE, STREAM_MODULE, Setting, backend};
 use crate::load;
 
 impl Setting {
@@ -209,4 +207,46 @@ pub fn portway(engine: Engine, setting: Setting) -> String {
         file += &engine.pool(&format!("tcp/{GATEWAY}:{}", POOL.listen), &members, check);
     }
     file
+}
+
+/// How many of the rules that no traffic uses are on one address of the gateway.
+pub const RULES_EACH: u32 = 50_000;
+
+/// The address that these are on.
+pub fn other_address(nth: u32) -> String {
+    format!("10.1.{}.1", 1 + nth)
+}
+
+/// Addresses and ports of rules that no traffic uses.
+fn others(count: u32) -> impl Iterator<Item = (String, u16)> {
+    (0..count).map(|nth| (other_address(nth / RULES_EACH), 10_000 + (nth % RULES_EACH) as u16))
+}
+
+/// A configuration for the reader: of very many lines the first and the last.
+pub fn shortened(text: &str) -> String {
+    const EACH: usize = 20;
+    let lines: Vec<&str> = text.lines().collect();
+    if lines.len() <= 3 * EACH {
+        return text.to_owned();
+    }
+    let left_out = format!("... {} lines more ...", lines.len() - 2 * EACH);
+    [&lines[..EACH], &[left_out.as_str()], &lines[lines.len() - EACH..]].concat().join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_configuration_keeps_its_ends() {
+        let text = shortened(&iptables(Setting { rules: 1000, ..Setting::default() }));
+        assert!(text.starts_with("*nat\n") && text.ends_with("COMMIT\n"), "{text}");
+        assert!(text.lines().count() == 41, "{text}");
+    }
+
+    #[test]
+    fn unused_rules_are_all_different() {
+        let all: std::collections::BTreeSet<_> = others(100_000).collect();
+        assert_eq!(all.len(), 100_000);
+    }
 }

@@ -12,7 +12,8 @@ use std::{fs, thread};
 use portway_lab::netns::wait_for;
 use portway_lab::{Portway, Process, Scratch, Topology, peer, process, wire};
 
-use super::{Scheme, files};
+use super::Scheme;
+use super::files::{self, shortened};
 use crate::actor;
 use crate::record::{self, Kind};
 
@@ -94,8 +95,8 @@ impl Lane {
             net.server().ip(&format!("address add {}/24 dev eth0", backend(nth)));
         }
         // Rules of other addresses are only rules if the addresses are the gateway's.
-        for nth in 0..setting.rules.div_ceil(RULES_EACH) {
-            net.gateway.ip(&format!("address add {}/32 dev lan", other_address(nth)));
+        for nth in 0..setting.rules.div_ceil(files::RULES_EACH) {
+            net.gateway.ip(&format!("address add {}/32 dev lan", files::other_address(nth)));
         }
         let server = actor::serve(net.server(), &[address(SERVER, TCP.target)]);
         let all: Vec<SocketAddr> =
@@ -225,11 +226,8 @@ impl Lane {
                 self.configuration = shortened(&contexts);
             }
             Scheme::Realm => self.each(true, |forward| {
-                let udp = if forward.udp { " --udp --tcp=false" } else { "" };
-                format!(
-                    "realm --listen {GATEWAY}:{} --remote {SERVER}:{}{udp}",
-                    forward.listen, forward.target
-                )
+                let udp = if forward.udp { " -u -t" } else { "" };
+                format!("realm -l {GATEWAY}:{} -r {SERVER}:{}{udp}", forward.listen, forward.target)
             }),
             Scheme::Socat => self.each(false, |forward| {
                 format!(
@@ -288,45 +286,4 @@ pub(super) fn backend(nth: u8) -> String {
 pub fn address(host: &str, port: u16) -> SocketAddr {
     let host: IpAddr = host.parse().unwrap_or_else(|_| panic!("{host} is no address"));
     (host, port).into()
-}
-
-/// How many of the rules that no traffic uses are on one address of the gateway.
-const RULES_EACH: u32 = 50_000;
-
-fn other_address(nth: u32) -> String {
-    format!("10.1.{}.1", 1 + nth)
-}
-
-/// Addresses and ports of rules that no traffic uses.
-pub(super) fn others(count: u32) -> impl Iterator<Item = (String, u16)> {
-    (0..count).map(|nth| (other_address(nth / RULES_EACH), 10_000 + (nth % RULES_EACH) as u16))
-}
-
-/// A configuration for the reader: of very many lines the first and the last.
-fn shortened(text: &str) -> String {
-    const EACH: usize = 20;
-    let lines: Vec<&str> = text.lines().collect();
-    if lines.len() <= 3 * EACH {
-        return text.to_owned();
-    }
-    let left_out = format!("... {} lines more ...", lines.len() - 2 * EACH);
-    [&lines[..EACH], &[left_out.as_str()], &lines[lines.len() - EACH..]].concat().join("\n") + "\n"
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_configuration_keeps_its_ends() {
-        let text = shortened(&files::iptables(Setting { rules: 1000, ..Setting::default() }));
-        assert!(text.starts_with("*nat\n") && text.ends_with("COMMIT\n"), "{text}");
-        assert!(text.lines().count() == 41, "{text}");
-    }
-
-    #[test]
-    fn unused_rules_are_all_different() {
-        let all: std::collections::BTreeSet<_> = others(100_000).collect();
-        assert_eq!(all.len(), 100_000);
-    }
 }
