@@ -36,6 +36,25 @@ fn without_rules_and_after_an_abort_there_is_nothing() {
     assert!(!pins(&lab.gateway).exists());
 }
 
+/// Maps that cannot be taken over are another version's, and its programs carry on until a plan is committed.
+#[test]
+fn an_abort_leaves_what_another_version_attached() {
+    let lab = Lab::new();
+    let (mut engine, _) = lab.engine();
+    apply(&lab.gateway, &mut engine, &plan(&web())).unwrap();
+    let before = attached(&lab.gateway, "lan");
+    drop(engine);
+    let map = std::fs::read_dir(pins(&lab.gateway).join("maps")).unwrap().next().unwrap().unwrap();
+    std::fs::remove_file(map.path()).unwrap();
+    let (mut engine, log) = lab.engine();
+    lab.gateway.within(|| engine.prepare(&plan(&web()))).unwrap();
+    engine.abort();
+    assert_eq!(log.lock().unwrap().len(), 1, "{log:?}");
+    assert_eq!(attached(&lab.gateway, "lan"), before);
+    lab.gateway.within(|| engine.clear()).unwrap();
+    assert!(attached(&lab.gateway, "lan").is_empty() && !pins(&lab.gateway).exists());
+}
+
 #[test]
 fn when_the_last_rule_has_gone_nothing_stays_but_what_carries_flows() {
     let lab = Lab::new();
