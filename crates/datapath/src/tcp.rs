@@ -121,6 +121,15 @@ impl Mss {
     }
 }
 
+/// Where in a TCP header, of which the first `end` bytes are there, the value of the option of maximum segment size lies; 0
+/// if it has none.
+#[must_use]
+pub fn mss(header: &[u8; ROOM], end: usize) -> usize {
+    let mut search = Mss::new(end);
+    _ = (0..Mss::STEPS).find(|nth| !search.step(header, *nth));
+    search.at as usize
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,12 +138,6 @@ mod tests {
 
     fn run(segments: &[(u8, Direction)]) -> u32 {
         segments.iter().fold(0, |bits, (flags, direction)| follow(bits, *flags, *direction))
-    }
-
-    fn mss(header: &[u8; ROOM], end: usize) -> usize {
-        let mut search = Mss::new(end);
-        _ = (0..Mss::STEPS).find(|nth| !search.step(header, *nth));
-        search.at as usize
     }
 
     const OPENED: [(u8, Direction); 3] =
