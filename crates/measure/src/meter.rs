@@ -63,10 +63,12 @@ struct Seen {
     memory: Option<u64>,
     kernel_memory: i64,
     conntrack: Option<u64>,
+    source_ports: Option<u64>,
 }
 
-/// Runs a load and says what it did and what it cost.
-pub fn measure(lane: &Lane, load: impl FnOnce() -> Figures) -> (Figures, Vec<Moment>) {
+/// Runs a load and says what it did and what it cost. Where connections are `held`, source ports are in use while it runs and
+/// not when it has ended.
+pub fn measure(lane: &Lane, held: bool, load: impl FnOnce() -> Figures) -> (Figures, Vec<Moment>) {
     let background = background();
     let memory_before = forwarder_memory(lane);
     let over = AtomicBool::new(false);
@@ -74,7 +76,7 @@ pub fn measure(lane: &Lane, load: impl FnOnce() -> Figures) -> (Figures, Vec<Mom
     let (outcome, after, seen) = thread::scope(|scope| {
         // It ends before the scope does even when the load panics.
         let end = Ends(&over);
-        let watch = scope.spawn(|| lane.net.gateway.enter(|| watch(lane, &over)));
+        let watch = scope.spawn(|| lane.net.gateway.enter(|| watch(lane, held, &over)));
         let outcome = load();
         let after = Reading::take(lane);
         drop(end);
@@ -98,7 +100,7 @@ pub fn measure(lane: &Lane, load: impl FnOnce() -> Figures) -> (Figures, Vec<Mom
         packets: after.counters.packets.checked_sub(before.counters.packets),
         retransmits: after.counters.retransmits.checked_sub(before.counters.retransmits),
         conntrack: seen.conntrack,
-        source_ports: network::source_ports(lane),
+        source_ports: network::source_ports(lane).max(seen.source_ports),
         background,
         ..outcome
     };
@@ -121,7 +123,7 @@ impl Drop for Ends<'_> {
 }
 
 /// Looks every now and then, in the gateway's namespace, until the load is over.
-fn watch(lane: &Lane, over: &AtomicBool) -> Seen {
+fn watch(lane: &Lane, held: bool, over: &AtomicBool) -> Seen {
     let forwarder = || lane.forwarder().map(group).sum::<Spent>();
     let mut seen = Seen::default();
     let start = Instant::now();
@@ -129,6 +131,10 @@ fn watch(lane: &Lane, over: &AtomicBool) -> Seen {
     for nth in 0_u32.. {
         if nth % MEMORY_EVERY == 0 {
             seen.memory = seen.memory.max(forwarder_memory(lane));
+            // Not otherwise: to list thousands of sockets is work that the forwarder would feel.
+            if held && lane.scheme.is_relay() {
+                seen.source_ports = seen.source_ports.max(network::source_ports(lane));
+            }
         }
         seen.kernel_memory = seen.kernel_memory.max(kernel_memory());
         seen.conntrack = seen.conntrack.max(network::conntrack());

@@ -123,7 +123,7 @@ fn perform(options: &Options) -> Result<(), String> {
             };
             tell(&Event::Begins { what });
             let terms = Terms { seconds: step.seconds, ..Terms::of(step.load, options.scale) };
-            match caught(|| meter::measure(lane, || step.load.run(lane, terms))) {
+            match caught(|| meter::measure(lane, step.load == Load::Idle, || step.load.run(lane, terms))) {
                 Ok(_) if step.round == 0 => (),
                 Ok(measured) => tell(&run(lane, step.load, step.round, None, measured)),
                 Err(why) => {
@@ -157,7 +157,7 @@ fn try_apart(group: &[Trial], rounds: u32, told: &mut BTreeSet<String>) {
                 tell(&Event::Begins { what: format!("round {round} of {rounds}: {}", trial.title()) });
                 let measured = caught(|| {
                     trial.terms.make_flows(lane);
-                    meter::measure(lane, || trial.load.run(lane, trial.terms))
+                    meter::measure(lane, false, || trial.load.run(lane, trial.terms))
                 });
                 match measured {
                     Ok(measured) => tell(&run(lane, trial.load, round, trial.at.clone(), measured)),
