@@ -4,7 +4,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use portway_datapath::abi::{Port, Record, Side, Tuple, config_flags, state};
+use portway_datapath::abi::{Drop, Port, Record, Side, Tuple, config_flags, state};
 use portway_datapath::cookie;
 use portway_datapath::record::Direction;
 use portway_datapath::table::{self, Memory};
@@ -112,6 +112,8 @@ fn plain<P: Hook, H: Header, const LINK: u32>(packet: P) -> i32 {
     note(record, bits, after, now);
     count::carried(record.member.load(Relaxed), direction, header.length());
     if !packet.replace::<H, LINK>(header, record, direction) {
+        // It is counted as carried as well: to know before would cost every packet a register more than there is.
+        count::dropped(record.rule.load(Relaxed), Drop::Mangled);
         return P::DROP;
     }
     packet.forward::<LINK>(H::IPV4, hop)

@@ -177,7 +177,11 @@ impl Header for Ipv6 {
 
     #[inline(always)]
     fn of<P: Packet>(packet: P, link: u32) -> Option<Self> {
-        packet.window::<48>(link).map(Self)
+        let window = packet.window::<48>(link)?;
+        // Addresses that begin with 64 zeros may be mapped ones, which no packet may have.
+        let plain =
+            window.get::<u8, 0>() >> 4 == 6 && window.get::<u64, 8>() != 0 && window.get::<u64, 24>() != 0;
+        plain.then_some(Self(window))
     }
 
     #[inline(always)]
@@ -268,7 +272,7 @@ pub fn is_whole<P: Packet, H: Header>(packet: P, link: u32, protocol: u8, length
         TCP => packet.window::<20>(link + H::LENGTH).is_some(),
         protocol => protocol == UDP,
     };
-    transport && packet.has(link + length)
+    transport && length >= H::LENGTH && packet.has(link + length)
 }
 
 /// Makes a packet in a driver's memory, where the bytes are all there is, what leaves.

@@ -158,6 +158,9 @@ pub fn parse<P: Packet, const LINK: u32>(packet: P, headers: &mut Headers) -> Pa
         protocol = first.get::<u8, 9>();
     } else {
         let Some(first) = packet.window::<40>(LINK) else { return Parsed::Short };
+        if first.get::<u8, 0>() >> 4 != 6 {
+            return Parsed::Other;
+        }
         headers.transport = LINK + IPV6_HEADER;
         headers.length = u32::from(u16::from_be(first.get::<u16, 4>())) + IPV6_HEADER;
         headers.ttl = first.get::<u8, 7>();
@@ -174,8 +177,10 @@ pub fn parse<P: Packet, const LINK: u32>(packet: P, headers: &mut Headers) -> Pa
             protocol = header.get::<u8, 0>();
         }
     }
-    if !packet.has(LINK + headers.length) {
-        // The kernel drops what says that it is longer than it is (`ip_rcv_core`, `ip6_rcv_core`).
+    // The kernel drops what says that it is longer than it is, or shorter than its headers, and IPv6 between mapped addresses,
+    // which would be the tuple of an IPv4 flow (`ip_rcv_core`, `ip6_rcv_core`).
+    let mapped = headers.tuple.source.is_ipv4() || headers.tuple.destination.is_ipv4();
+    if !packet.has(LINK + headers.length) || LINK + headers.length < headers.transport || mapped != ipv4 {
         return Parsed::Other;
     }
     headers.tuple.protocol = u32::from(protocol);

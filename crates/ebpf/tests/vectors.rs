@@ -545,6 +545,49 @@ fn frames_to_other_link_addresses_are_not_carried_at_xdp() {
     }
 }
 
+/// What the kernel drops on arrival (`ip_rcv_core`, `ip6_rcv_core`) is not carried past it, though its tuple is a flow's.
+#[test]
+fn what_the_kernel_would_not_take_is_left_to_it() {
+    let mut bench = Bench::new("");
+    let mut random = Random(13);
+    for round in 0..40_u16 {
+        let (ipv4, tcp) = KINDS[usize::from(round) % 4];
+        let ends = ends(ipv4, tcp, 53_000 + round);
+        begin(&mut bench, &mut random, &ends, tcp);
+        let mut packet = any(&mut random, ipv4, tcp, flags::ACK).between(ends.arriving(true));
+        packet.ip.options.clear();
+        let whole = bench.arriving(true, &packet.bytes());
+        assert_eq!(bench.run(Program::TcEthernet, true, &whole).result, TC_REDIRECT);
+        let mut wrong = Vec::new();
+        let mut change = |at: usize, bytes: &[u8]| {
+            let mut frame = whole.clone();
+            frame[at..at + bytes.len()].copy_from_slice(bytes);
+            wrong.push(frame);
+        };
+        if ipv4 {
+            change(16, &[0, 19]);
+            change(16, &[0, 0]);
+            change(14, &[0x65]);
+            // The same tuple in the other family's header.
+            let transport = packet.transport();
+            let mapped = |address: IpAddr| [&[0; 10][..], &[0xff; 2], &reference::octets(address)].concat();
+            let length = (transport.len() as u16).to_be_bytes();
+            let header = [&[0x60, 0, 0, 0][..], &length, &[packet.protocol(), 64]].concat();
+            let addresses = [mapped(packet.ip.source), mapped(packet.ip.destination)].concat();
+            wrong.push(bench.arriving(true, &[header, addresses, transport].concat()));
+        } else {
+            change(14, &[0x40 | whole[14] & 15]);
+            change(14, &[0x70 | whole[14] & 15]);
+        }
+        for frame in wrong {
+            for (program, pass) in [(Program::XdpEthernet, XDP_PASS), (Program::TcEthernet, TC_NEXT)] {
+                let ran = bench.run(program, true, &frame);
+                assert_eq!((ran.result, ran.packet == frame), (pass, true), "{program:?}: {frame:02x?}");
+            }
+        }
+    }
+}
+
 /// Packets that are none of our business.
 fn foreign(random: &mut Random, bench: &Bench, ends: &Ends) -> Vec<u8> {
     let ipv4 = ends.client.is_ipv4();
