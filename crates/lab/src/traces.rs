@@ -1,8 +1,11 @@
 //! What a program that lives in a PID namespace of its own has of the kernel, and whether any of it is still there: processes,
-//! namespaces, BPF programs, maps and links. And what the host looks like meanwhile: rules, mounts, settings, files.
+//! and the BPF programs, maps and links that they have open. And what the host looks like meanwhile: rules, mounts, named network
+//! namespaces, interfaces, settings.
 //!
-//! The first is by identity, so that it holds on a machine where others come and go as well; identities are not used again. The
-//! second is a comparison. Deliberately absent: removing anything.
+//! The first is by identities that are not used again, so that it holds on a machine where others come and go as well: a
+//! process is its number and the moment of its start. The second is a comparison. Namespaces are counted and not looked for
+//! afterwards: their numbers go at once to the next that are made. Without a process that is in one or has it mounted there is
+//! none, unless its name is on the host, which the comparison sees. Deliberately absent: removing anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,8 +21,8 @@ const KINDS: [&str; 4] = ["pid", "net", "mnt", "ipc"];
 /// What a program and all that lives in PID namespaces below it had at some moment.
 #[derive(Clone, Debug, Default)]
 pub struct Traces {
-    /// The processes between the program and the PID namespace: id and name.
-    outside: Vec<(u32, String)>,
+    /// All that it has started: the number, when it began (in ticks since the machine did), the name.
+    processes: BTreeSet<(u32, String, String)>,
     /// `net:[4026532741]`
     namespaces: BTreeSet<String>,
     bpf: BTreeSet<(Object, u32)>,
@@ -28,21 +31,24 @@ pub struct Traces {
 impl Traces {
     /// Of what a process has started.
     pub fn of(program: u32) -> Self {
-        // Whoever has a mount namespace of its own has a copy of all mounts, those that hold namespaces included.
-        let own: BTreeSet<String> = held_by("self").into_iter().collect();
+        let own: BTreeSet<String> = KINDS.iter().filter_map(|kind| namespace("self", kind)).collect();
         let mut traces = Self::default();
         let (mut next, mut inside) = (children(program), None);
         while let Some(pid) = next.pop() {
             match namespace(&pid.to_string(), "pid") {
                 Some(pids) if !own.contains(&pids) => inside = Some(pids),
                 _ => {
-                    traces.outside.push((pid, name(pid)));
+                    traces.processes.extend(begun(pid).map(|begun| (pid, begun, name(pid))));
                     next.extend(children(pid));
                 }
             }
         }
         for pid in numbers("/proc").filter(|pid| inside.is_some() && namespace(pid, "pid") == inside) {
-            traces.namespaces.extend(held_by(&pid).into_iter().filter(|found| !own.contains(found)));
+            // Its copy of the host's mounts holds namespaces of others as well: of those that are mounted only its own count.
+            let held = held_by(&pid).into_iter().filter(|found| !own.contains(found));
+            traces.namespaces.extend(held);
+            let number = pid.parse().unwrap_or_default();
+            traces.processes.extend(begun(number).map(|begun| (number, begun, name(number))));
             for file in numbers(&format!("/proc/{pid}/fdinfo")) {
                 let text = fs::read_to_string(format!("/proc/{pid}/fdinfo/{file}")).unwrap_or_default();
                 let id =
@@ -63,23 +69,26 @@ impl Traces {
 
     /// What of it is still there, in words.
     pub fn left(&self) -> Vec<String> {
-        let lives = |(pid, known): &&(u32, String)| name(*pid) == *known && !is_zombie(*pid);
-        let mut left: Vec<String> =
-            self.outside.iter().filter(lives).map(|(pid, name)| format!("process {pid} ({name})")).collect();
-        let held: BTreeSet<String> = numbers("/proc").flat_map(|pid| held_by(&pid)).collect();
-        left.extend(self.namespaces.intersection(&held).cloned());
+        let lives = |(pid, start, _): &&(u32, String, String)| begun(*pid).as_ref() == Some(start);
+        let living = self.processes.iter().filter(lives);
+        let mut left: Vec<String> = living.map(|(pid, _, name)| format!("process {pid} ({name})")).collect();
         let there = self.bpf.iter().filter(|(object, id)| sys::open_by_id(*object, *id).is_ok());
         left.extend(there.map(|(object, id)| format!("BPF {object:?} {id}")));
         left
     }
 }
 
-/// The namespaces that a process is in or has mounted.
+/// What network namespaces are called that a lab has made which is the first process of its PID namespace.
+const OF_FIRST: &str = "/run/netns/pwlab-1-";
+
+/// The namespaces that a process is in, and those of a lab that it has mounted.
 fn held_by(pid: &str) -> Vec<String> {
     let mut held: Vec<String> = KINDS.iter().filter_map(|kind| namespace(pid, kind)).collect();
     let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
-    let words =
-        mounts.lines().filter(|line| line.contains(" nsfs ")).filter_map(|line| line.split(' ').nth(3));
+    let words = mounts
+        .lines()
+        .filter(|line| line.contains(" nsfs ") && line.contains(OF_FIRST))
+        .filter_map(|line| line.split(' ').nth(3));
     held.extend(words.map(str::to_owned));
     held
 }
@@ -97,8 +106,11 @@ fn name(pid: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
 
-fn is_zombie(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+/// When a process began, in ticks since the machine did (proc(5): field 22 of its stat); none of one that has ended.
+fn begun(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+    (fields.first() != Some(&"Z")).then(|| fields.get(19).map(|field| (*field).to_owned()))?
 }
 
 /// The entries of a directory whose names are numbers.
