@@ -14,6 +14,7 @@ pub fn describe(programs: &[(&str, &str)]) -> String {
         let text = output.map(|o| [o.stdout, o.stderr].concat()).unwrap_or_default();
         String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned()
     };
-    let versions: Vec<String> = programs.iter().map(version).collect();
-    format!("{}, {cpus} CPUs; {}.", kernel.trim(), versions.join("; "))
+    let host = format!("{}, {cpus} CPUs", kernel.trim());
+    let parts: Vec<String> = std::iter::once(host).chain(programs.iter().map(version)).collect();
+    format!("{}.", parts.join("; "))
 }
