@@ -68,7 +68,7 @@ fn trimmed(first: usize, second: usize, tail: f64) -> (usize, f64) {
 /// How many orders of so many figures of two sets have each rank sum, from the least (Mann and Whitney 1947): the number of
 /// pairs in which the second set's figure is smaller is 0, 1, 2, …
 fn orders(first: usize, second: usize) -> Vec<f64> {
-    // More figures than these are thinned: the counts would leave the range of a float, the bounds hardly move.
+    // `portway lab` makes no more rounds than these, beyond which the counts would leave the range of a float.
     let (first, second) = (first.min(60), second.min(60));
     // The product over i of (1 - q^(second + i)) / (1 - q^i), coefficient by coefficient.
     let most = first * second;

@@ -27,7 +27,9 @@ impl Axis {
 
     /// An axis on which equal steps are equal ratios; figures that are not above zero have no place on it.
     pub fn logarithmic(figures: impl Iterator<Item = f64>, places: (f64, f64)) -> Self {
-        let (low, high) = range(figures.filter(|figure| *figure > 0.0)).unwrap_or((1.0, 10.0));
+        // A record may hold any number: beyond these all are drawn at the end, so that ticks are a handful.
+        let figures = figures.filter(|figure| *figure > 0.0).map(|figure| figure.clamp(1e-12, 1e15));
+        let (low, high) = range(figures).unwrap_or((1.0, 10.0));
         // To the next 1, 2 or 5, so that there is little empty space.
         let (low, high) = (below(low), above(high));
         let high = if low < high { high } else { low * 10.0 };
@@ -115,6 +117,15 @@ fn below(figure: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_figure_makes_endless_ticks() {
+        for figures in [[5e-324, 1.0], [1.0, f64::MAX], [5e-324, f64::MAX]] {
+            let axis = Axis::logarithmic(figures.into_iter(), (0.0, 100.0));
+            assert!((1..40).contains(&axis.ticks().len()), "{figures:?}: {:?}", axis.ticks());
+            assert!(figures.iter().all(|figure| (0.0..=100.0).contains(&axis.place(*figure))), "{figures:?}");
+        }
+    }
 
     #[test]
     fn a_linear_axis_begins_at_zero_and_ends_at_a_tick() {

@@ -259,7 +259,7 @@ pub(super) struct Lab {
     #[arg(long)]
     pub(super) long: bool,
     /// Rounds; each runs every lane under every load once [default: 3, quick 1, long 5]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60))]
     pub(super) rounds: Option<u32>,
     /// Where the reports go [default: portway-lab-DATE]
     #[arg(long, value_name = "DIR")]
