@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 /// What became of a load.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -145,8 +146,9 @@ impl Errors {
     }
 }
 
-/// How long requests took, in microseconds, to three digits. Under a rate it counts from when the request was due.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// How long requests took, in microseconds, to three digits. Without coordinated omission: of a load with a rate, the time
+/// counts from when a request was due, not from when it could be sent. Records of `portway lab` hold it as it is here.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     /// Half took at most this.
     pub p50: f64,

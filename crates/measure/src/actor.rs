@@ -16,7 +16,7 @@ use portway_load::{Direction, Exchange, Length, Plan, ServeOptions, Server, Stop
 use serde::{Deserialize, Serialize};
 
 use crate::load::PAGE;
-use crate::record::{Figures, Latency};
+use crate::record::Figures;
 
 /// The words that make this program an actor; its part follows.
 pub const WORDS: [&str; 2] = ["lab", "--act"];
@@ -193,20 +193,12 @@ impl Call {
 }
 
 fn figures(outcome: portway_load::Outcome) -> Figures {
-    let latency = |latency: portway_load::Latency| Latency {
-        p50: latency.p50,
-        p90: latency.p90,
-        p99: latency.p99,
-        p999: latency.p999,
-        max: latency.max,
-        steps: latency.steps,
-    };
     Figures {
         seconds: outcome.seconds,
         done: outcome.done,
         bytes: outcome.sent + outcome.received,
         errors: outcome.errors.iter().map(|(kind, count)| (kind.to_string(), count)).collect(),
-        latency: outcome.latency.map(latency),
+        latency: outcome.latency,
         ..Figures::default()
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+pub use portway_load::Latency;
 use serde::{Deserialize, Serialize};
 
 /// The version of this form. A file of another one is refused by name.
@@ -182,24 +183,6 @@ impl Cpu {
     pub fn total(self) -> f64 {
         self.user + self.kernel
     }
-}
-
-/// How long requests took, in microseconds. Without coordinated omission: of a load with a rate, the time counts from when a
-/// request was due, not from when it could be sent.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Latency {
-    /// Half took at most this.
-    pub p50: f64,
-    /// 90 of 100.
-    pub p90: f64,
-    /// 99 of 100.
-    pub p99: f64,
-    /// 999 of 1000.
-    pub p999: f64,
-    /// The longest.
-    pub max: f64,
-    /// The distribution for drawing: upper bound in microseconds, and how many of all took at most that, growing.
-    pub steps: Vec<(f64, u64)>,
 }
 
 /// What the CPUs did in one interval.
