@@ -16,6 +16,8 @@ use crate::{Namespace, Process, Scratch, engine, process, wire};
 
 /// How long a start may take. Having the kernel verify programs is a second of work, and other tests want the CPUs too.
 const START: Duration = Duration::from_secs(30);
+/// How much longer for each line of the file: a hundred thousand rules of three lines are a minute for a busy machine.
+const START_LINE: Duration = Duration::from_micros(400);
 
 /// The binary under test.
 ///
@@ -216,15 +218,20 @@ fn spawn(namespace: &Namespace, prefix: &[String], directory: &Scratch) -> Resul
     };
     command.args(["run", "-c"]).arg(directory.join("portway.toml"));
     command.arg("--state-dir").arg(directory.join("state"));
-    until_ready(Process::start(&mut command))
+    let file = std::fs::read_to_string(directory.join("portway.toml")).unwrap_or_default();
+    until_ready_within(Process::start(&mut command), START + START_LINE * file.lines().count() as u32)
 }
 
 /// Waits for the line that says that every rule forwards.
 ///
 /// # Errors
 /// What it printed when it ends or takes too long.
-pub fn until_ready(mut process: Process) -> Result<Process, String> {
-    let (start, limit) = (Instant::now(), patience(START));
+pub fn until_ready(process: Process) -> Result<Process, String> {
+    until_ready_within(process, START)
+}
+
+fn until_ready_within(mut process: Process, limit: Duration) -> Result<Process, String> {
+    let (start, limit) = (Instant::now(), patience(limit));
     loop {
         if process.log().lines().any(|line| line.starts_with("ready")) {
             return Ok(process);

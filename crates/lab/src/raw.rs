@@ -1,5 +1,5 @@
-//! Packets as no socket would send them: segments of connections that do not exist, from clients that do not exist; and what
-//! comes back, as it is on the wire. IPv4.
+//! Packets as no socket would send them: segments of connections that do not exist and datagrams, from clients that do not
+//! exist; and what comes back, as it is on the wire. IPv4.
 //!
 //! Deliberately absent: any state of a connection. Whoever wants a conversation uses a socket.
 
@@ -67,12 +67,8 @@ impl Segment {
         packet[28..32].copy_from_slice(&self.acknowledgement.to_be_bytes());
         packet[32..36].copy_from_slice(&[5 << 4, self.flags, 0xff, 0xff]);
         // RFC 9293, section 3.1: addresses, protocol and length count as well.
-        let pseudo = [0, 6, 0, 20];
-        let words = packet[12..].chunks(2).chain(pseudo.chunks(2));
-        let mut sum: u32 = words.map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
-        sum = (sum & 0xffff) + (sum >> 16);
-        sum = (sum & 0xffff) + (sum >> 16);
-        packet[36..38].copy_from_slice(&(!sum as u16).to_be_bytes());
+        let sum = checksum(&[&packet[12..], &[0, 6, 0, 20]]);
+        packet[36..38].copy_from_slice(&sum.to_be_bytes());
         packet
     }
 
@@ -87,6 +83,50 @@ impl Segment {
             acknowledgement: word(8)?,
         })
     }
+}
+
+/// A UDP datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datagram<'a> {
+    /// Who sends, truly or not.
+    pub source: SocketAddrV4,
+    /// To whom.
+    pub destination: SocketAddrV4,
+    /// What it carries.
+    pub payload: &'a [u8],
+}
+
+impl Datagram<'_> {
+    /// The whole IPv4 packet, with a checksum of its own: without one (RFC 768) a forwarder would be spared to change it.
+    fn packet(&self) -> Vec<u8> {
+        let length = 8 + self.payload.len() as u16;
+        let mut packet = vec![0; 28];
+        packet[0] = 0x45;
+        packet[2..4].copy_from_slice(&(20 + length).to_be_bytes());
+        packet[8..10].copy_from_slice(&[64, 17]);
+        packet[12..16].copy_from_slice(&self.source.ip().octets());
+        packet[16..20].copy_from_slice(&self.destination.ip().octets());
+        packet[20..22].copy_from_slice(&self.source.port().to_be_bytes());
+        packet[22..24].copy_from_slice(&self.destination.port().to_be_bytes());
+        packet[24..26].copy_from_slice(&length.to_be_bytes());
+        packet.extend_from_slice(self.payload);
+        let checksum = match checksum(&[&packet[12..], &[0, 17], &length.to_be_bytes()]) {
+            // None would mean that there is none.
+            0 => 0xffff,
+            sum => sum,
+        };
+        packet[26..28].copy_from_slice(&checksum.to_be_bytes());
+        packet
+    }
+}
+
+/// The Internet checksum of parts, each of which is padded to whole words (RFC 1071).
+fn checksum(parts: &[&[u8]]) -> u16 {
+    let word = |word: &[u8]| u64::from(word[0]) << 8 | u64::from(*word.get(1).unwrap_or(&0));
+    let sum: u64 = parts.iter().flat_map(|part| part.chunks(2)).map(word).sum();
+    // One's complement: the sum modulo 0xffff, where nothing but zero is zero.
+    let sum = if sum == 0 { 0 } else { (sum - 1) % 0xffff + 1 };
+    !sum as u16
 }
 
 /// An ICMP error (RFC 792) and which packet it is about.
@@ -180,6 +220,15 @@ impl Raw {
         Ok(())
     }
 
+    /// Sends a datagram.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn send_datagram(&self, datagram: &Datagram<'_>) -> io::Result<()> {
+        sendto(&self.sends, &datagram.packet(), SendFlags::empty(), &datagram.destination)?;
+        Ok(())
+    }
+
     /// The first segment that arrives within `limit` and that is `wanted`.
     pub fn segment(&self, limit: Duration, wanted: impl Fn(&Segment) -> bool) -> Option<Segment> {
         self.first(limit, |packet| Segment::parse(packet).filter(&wanted))
@@ -233,5 +282,19 @@ mod tests {
         let unreachable = icmp.icmp_error(Duration::from_secs(2), |error| error.kind == 3).expect("an error");
         assert_eq!(unreachable.code, 3);
         assert_eq!(unreachable.destination, "10.1.0.1:8001".parse().unwrap());
+    }
+
+    #[test]
+    fn a_datagram_of_odd_length_arrives() {
+        let net = Topology::new();
+        let socket = net.gateway.bind("10.1.0.1:8000");
+        let raw = Raw::tcp(net.client());
+        let (source, destination) = ("198.18.0.1:20000".parse().unwrap(), "10.1.0.1:8000".parse().unwrap());
+        net.gateway.ip("route add 198.18.0.0/15 via 10.1.0.10 dev lan");
+        raw.send_datagram(&Datagram { source, destination, payload: b"hello" }).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut bytes = [0; 9];
+        let (length, from) = socket.recv_from(&mut bytes).unwrap();
+        assert_eq!((&bytes[..length], from), (&b"hello"[..], source.into()));
     }
 }

@@ -37,3 +37,4 @@ pub use outcome::{ErrorKind, Errors, Latency, Outcome};
 pub use plan::{Close, Direction, Exchange, Length, Load, Plan, PlanError};
 pub use run::{Error, Progress, Stop, run};
 pub use serve::{Options as ServeOptions, Server};
+pub use stamp::datagram;

@@ -23,6 +23,15 @@ pub(crate) struct Stamp {
     pub(crate) id: u64,
 }
 
+/// A datagram of so many bytes that a [`crate::Server`] returns as it is, for who sends in a way of his own. It is no shorter than what the server must read.
+pub fn datagram(size: usize) -> Vec<u8> {
+    let size = size.max(Stamp::LEN);
+    let mut message = filler(size);
+    let stamp = Stamp { wish: Wish::Echo, close: false, len: size as u64, id: 0 };
+    message[..Stamp::LEN].copy_from_slice(&stamp.encode());
+    message
+}
+
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {

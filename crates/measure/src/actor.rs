@@ -15,6 +15,7 @@ use portway_lab::{Namespace, Process, Topology, portway, process};
 use portway_load::{Direction, Exchange, Length, Plan, ServeOptions, Server, Stop};
 use serde::{Deserialize, Serialize};
 
+use crate::flows;
 use crate::load::PAGE;
 use crate::record::Figures;
 
@@ -30,6 +31,8 @@ enum Part {
     Call(Call),
     /// SYNs from nobody.
     Flood(SocketAddr),
+    /// So many flows that do nothing.
+    Flows(SocketAddr, u64),
 }
 
 /// What a client is to do.
@@ -115,13 +118,27 @@ pub fn call(host: &Namespace, call: &Call) -> Figures {
 /// # Panics
 /// When the flood does not begin.
 pub fn flooded(net: &Topology, on: SocketAddr, load: impl FnOnce() -> Figures) -> Figures {
-    // Answers go to the client's host, which has no such address and forwards nothing: they end there in silence. If they found
-    // no way the gateway would not even begin to answer.
-    net.gateway.ip(&format!("route replace 198.18.0.0/15 via {CLIENT4} dev lan"));
+    answers_end_at_the_client(net);
     let flood = Process::start(&mut command(net.client(), &Part::Flood(on)));
     let figures = load();
     drop(flood);
     figures
+}
+
+/// Makes so many flows towards an address, or makes them live on: how many were answered.
+///
+/// # Panics
+/// When that cannot be begun.
+pub fn flows(net: &Topology, on: SocketAddr, count: u64) -> u64 {
+    answers_end_at_the_client(net);
+    let said = process::run(&mut command(net.client(), &Part::Flows(on, count)));
+    said.trim().parse().unwrap_or_else(|_| panic!("what the client said is no number: {said}"))
+}
+
+/// Answers to addresses of nobody's go to the client's host, which has no such address and forwards nothing: they end there in
+/// silence. If they found no way the gateway would not even begin to answer.
+fn answers_end_at_the_client(net: &Topology) {
+    net.gateway.ip(&format!("route replace {} via {CLIENT4} dev lan", flows::NETWORK));
 }
 
 fn command(host: &Namespace, part: &Part) -> std::process::Command {
@@ -158,6 +175,12 @@ fn act(part: Part) -> Result<String, String> {
         Part::Flood(on) => match on {
             SocketAddr::V4(on) => flood(on).map_err(|error| format!("flood {on}: {error}")),
             SocketAddr::V6(_) => Err("a flood is IPv4".to_owned()),
+        },
+        Part::Flows(on, count) => match on {
+            SocketAddr::V4(on) => flows::make(on, count)
+                .map(|made| made.to_string())
+                .map_err(|error| format!("flows to {on}: {error}")),
+            SocketAddr::V6(_) => Err("these flows are IPv4".to_owned()),
         },
     }
 }

@@ -295,6 +295,23 @@ fn warnings(first: &Record, second: &Record) -> Vec<String> {
 }
 
 impl Comparison {
+    /// Why no figure of Portway's own lanes could be worse for certain, if none could.
+    pub fn cannot_tell(&self) -> Option<String> {
+        let mut own = self.compared.iter().filter(|each| each.kind == Kind::Portway).peekable();
+        if own.peek().is_none() {
+            return Some("the two records have no figure of Portway's own lanes in common".to_owned());
+        }
+        let level = own.map(|each| each.interval.level).fold(0.0, f64::max);
+        (self.mode == Mode::Time && level < SURE).then(|| {
+            format!(
+                "no figure can be worse for certain: the rounds of these records make sure to {:.0} %, and it takes {:.0}. \
+                 Measure both with four rounds at least (portway lab --rounds 4)",
+                level * 100.0,
+                SURE * 100.0
+            )
+        })
+    }
+
     /// Figures of Portway's own lanes that are worse for certain.
     pub fn regressions(&self) -> impl Iterator<Item = &Compared> {
         self.compared.iter().filter(|each| each.kind == Kind::Portway && each.change == Change::Worse)

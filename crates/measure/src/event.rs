@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Host, Lane, LeftOut, Run};
+use crate::record::{Capture, Host, Lane, LeftOut, Run};
 
 /// Something that happened on the stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,8 @@ pub enum Event {
     LeftOut(LeftOut),
     /// A run was measured.
     Run(Box<Run>),
+    /// Packets were captured.
+    Capture(Box<Capture>),
     /// All is measured.
     Done,
     /// The stage cannot go on.

@@ -134,6 +134,11 @@ impl Scheme {
         matches!(self.kind(), Kind::Program) || *self == Self::Portway(Engine::Proxy)
     }
 
+    /// Whether its flows are the kernel's connection tracking's.
+    pub fn has_conntrack(&self) -> bool {
+        matches!(self.kind(), Kind::Kernel) || *self == Self::Portway(Engine::Nftables)
+    }
+
     /// Whether it forwards UDP.
     pub fn takes_udp(&self) -> bool {
         !matches!(self, Self::Haproxy | Self::HaproxySplice | Self::Socat | Self::Peer(_))

@@ -7,8 +7,10 @@
 
 pub mod actor;
 pub mod advise;
+pub mod capture;
 pub mod compare;
 pub mod event;
+pub mod flows;
 pub mod ground;
 pub mod host;
 pub mod interval;

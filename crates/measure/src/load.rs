@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit};
 
 use crate::actor::{self, Asked, Call};
+use crate::flows;
 use crate::lane::Scheme;
 use crate::lane::setup::{self, Forward, Lane, POOL, TCP, UDP};
 use crate::options::Scale;
@@ -42,6 +43,8 @@ pub enum Load {
 pub const PAGE: u64 = 130;
 /// Descriptors that a process has for other things than connections.
 const OTHER_FILES: u64 = 500;
+/// How long a stream is captured, in seconds.
+const SAMPLE: f64 = 0.05;
 /// At a time, in the article.
 const ARTICLE_AT_A_TIME: u64 = 10_000;
 
@@ -191,7 +194,23 @@ impl Load {
             Self::Churn | Self::Flood => Call { rate: Some(1000.0), ..call },
             Self::Article => Call { count: Some(100_000), ..call },
         };
-        Call { concurrency: terms.concurrency.unwrap_or(call.concurrency), ..call }
+        Call {
+            concurrency: terms.concurrency.unwrap_or(call.concurrency),
+            count: terms.count.or(call.count),
+            ..call
+        }
+    }
+
+    /// A short run for a packet capture, of the loads whose packets differ from each other's.
+    pub fn sample(self, lane: &Lane) -> Option<Call> {
+        let terms = Terms { seconds: SAMPLE, ..Terms::default() };
+        let count = match self {
+            Self::Connections => Some(300),
+            Self::Keepalive | Self::UdpSmall | Self::UdpLarge => Some(1000),
+            Self::BulkUp | Self::BulkDown => None,
+            Self::Idle | Self::Churn | Self::Flood | Self::Article => return None,
+        };
+        Some(self.call(lane, Terms { count, ..terms }))
     }
 
     /// Runs it and says what became of it.
@@ -221,6 +240,8 @@ pub struct Terms {
     pub seconds: f64,
     /// How many at a time, if not as many as usual.
     pub concurrency: Option<u32>,
+    /// How many in all, if not as many as there is time for.
+    pub count: Option<u64>,
     /// Whether the pool is called.
     pub pooled: bool,
     /// How many flows are there beside it.
@@ -237,39 +258,31 @@ impl Terms {
             (Load::Article, _) => Some(at_a_time().min(ARTICLE_AT_A_TIME) as u32),
             _ => None,
         };
-        Self { seconds: load.seconds(scale), concurrency, pooled: load == Load::Churn, flows: 0 }
+        Self { seconds: load.seconds(scale), concurrency, pooled: load == Load::Churn, ..Self::default() }
     }
 
-    /// Makes the flows: datagrams, each from a port of its own, which whoever forwards them remembers for half a minute.
+    /// Makes the flows, which whoever forwards them remembers for an hour.
     ///
     /// # Panics
     /// When they cannot be made.
     pub fn make_flows(self, lane: &Lane) {
         if self.flows > 0 {
-            // The kernel gives each datagram any free port: many addresses make it unlikely that two are of one flow.
-            let from: Vec<String> = (100..116).map(|nth| format!("10.1.0.{nth}")).collect();
-            let add = from.iter().map(|own| format!("address replace {own}/24 dev eth0\n"));
-            lane.net.client().ip(&add.collect::<String>());
+            flows::fit_memory(self.flows).unwrap_or_else(|why| panic!("{why}"));
             let (host, port) = lane.address(UDP);
-            let asked = Asked::Udp { size: 64, fresh: true };
-            let target = setup::address(host, port);
-            let from = from.iter().filter_map(|own| own.parse().ok()).collect();
-            let call = Call { target, from, asked, count: Some(self.flows), ..Call::default() };
-            let made = actor::call(lane.net.client(), &call);
-            assert!(
-                made.done * 100 >= self.flows * 95,
-                "of {} flows only {} were made: {:?}",
-                self.flows,
-                made.done,
-                made.errors
-            );
+            let made = actor::flows(&lane.net, setup::address(host, port), self.flows);
+            assert!(made * 100 >= self.flows * 99, "of {} flows only {made} were made", self.flows);
         }
     }
 }
 
 /// How many connections a proxy can hold in one process, with a descriptor on either side of each.
 pub fn at_a_time() -> u64 {
-    open_files().saturating_sub(OTHER_FILES) / 2
+    one_sided() / 2
+}
+
+/// How many connections a client or a server can hold in one process.
+pub fn one_sided() -> u64 {
+    open_files().saturating_sub(OTHER_FILES)
 }
 
 fn open_files() -> u64 {

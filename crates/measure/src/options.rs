@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: what the lanes and loads are ([`crate::lane`], [`crate::load`]), and the words of the command line.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,9 @@ pub struct Options {
     pub peers: Vec<Peer>,
     /// What is to grow, besides what `scale` has.
     pub series: Vec<Series>,
+    /// Where packet captures go, if they are wanted: a directory, by its whole path.
+    #[serde(default)]
+    pub captures: Option<PathBuf>,
 }
 
 /// Something that grows, to see what costs grow with it.
@@ -51,12 +55,16 @@ impl Series {
         }
     }
 
-    /// Its points. Flows end where the ports of the gateway's one address do, concurrency where the descriptors of a process.
+    /// Its points. Concurrency ends where the descriptors of the client's process do; what ends earlier for a lane is said of it
+    /// ([`crate::schedule::Trial::possible`]).
     pub fn counts(self) -> Vec<u64> {
         match self {
             Self::Rules => vec![1, 100, 10_000, 100_000],
-            Self::Flows => vec![1, 1000, 10_000, 50_000],
-            Self::Concurrency => vec![1, 10, 100, 1000, load::at_a_time().min(10_000)],
+            Self::Flows => vec![1, 1000, 10_000, 100_000, 1_000_000],
+            Self::Concurrency => {
+                let most = load::one_sided().clamp(1, 10_000);
+                [1, 10, 100, 1000].into_iter().filter(|count| *count < most).chain([most]).collect()
+            }
             Self::Backends => vec![1, 2, 10, 100],
         }
     }

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, BufRead};
 use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
 use std::thread;
 
 use crate::event::Event;
@@ -16,7 +17,7 @@ use crate::load::{Load, Terms};
 use crate::options::Options;
 use crate::record::{Figures, Kind, LeftOut, Moment, Point, Run};
 use crate::schedule::{self, Step, Trial};
-use crate::{ground, host, meter};
+use crate::{capture, ground, host, meter};
 
 /// The stage could not go on, and has told why.
 #[derive(Clone, Copy, Debug)]
@@ -134,11 +135,29 @@ fn perform(options: &Options) -> Result<(), String> {
         }
         tell(&Event::Passed { seconds: step.takes() });
     }
+    if let Some(into) = &options.captures {
+        take_captures(lanes.iter().flatten(), &loads, into);
+    }
     drop(lanes);
     groups.iter().for_each(|group| try_apart(group, of_apart, &mut told));
     tell(&Event::Done);
     // Not by hand: what took seconds to set up takes as many to take down, and the kernel does it anyway.
     std::process::exit(0);
+}
+
+/// Captures a sample of every load in every lane that stands.
+fn take_captures<'a>(lanes: impl Iterator<Item = &'a Lane>, loads: &[Load], into: &Path) {
+    for lane in lanes {
+        let name = lane.scheme.name();
+        for load in loads.iter().filter(|load| load.suits(&lane.scheme).is_ok()) {
+            tell(&Event::Begins { what: format!("capturing packets: {name}, {}", load.name()) });
+            match caught(|| capture::take(lane, *load, into)).flatten() {
+                Ok(Some(capture)) => tell(&Event::Capture(Box::new(capture))),
+                Ok(None) => (),
+                Err(why) => leave_out(&format!("the capture of {name} under {}", load.name()), &why),
+            }
+        }
+    }
 }
 
 /// Sets up the lanes of a group and runs their rounds.
@@ -156,7 +175,10 @@ fn try_apart(group: &[Trial], rounds: u32, told: &mut BTreeSet<String>) {
             if let Some(lane) = place {
                 tell(&Event::Begins { what: format!("round {round} of {rounds}: {}", trial.title()) });
                 let measured = caught(|| {
-                    trial.terms.make_flows(lane);
+                    if round == 1 || trial.scheme.is_relay() {
+                        // Relays forget them after a minute or so, and say so by closing sockets; all others have an hour.
+                        trial.terms.make_flows(lane);
+                    }
                     meter::measure(lane, false, || trial.load.run(lane, trial.terms))
                 });
                 match measured {

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::capture::DIRECTORY;
 use crate::record::{Record, VERSION};
 
 /// The largest file that is read, in bytes: a run of an hour is a few megabytes.
@@ -85,6 +86,15 @@ fn contradiction(record: &Record) -> Option<String> {
             Some(base) if base == lane.name => return Some(format!("the lane {base:?} is its own base")),
             // A base that is not there: a run that was interrupted. Nothing is added to it, then.
             _ => (),
+        }
+    }
+    for capture in &record.captures {
+        // The report links to it: nowhere but beside the record.
+        let name =
+            capture.file.strip_prefix(DIRECTORY).and_then(|name| name.strip_prefix('/')).unwrap_or_default();
+        let plain = |each: char| each.is_ascii_alphanumeric() || matches!(each, '-' | '_' | '.');
+        if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+            return Some(format!("the capture {:?} is not beside it", capture.file));
         }
     }
     for run in &record.runs {

@@ -34,6 +34,9 @@ pub struct Record {
     pub left_out: Vec<LeftOut>,
     /// Every run that was kept, warm-ups excluded.
     pub runs: Vec<Run>,
+    /// Packet captures, where they were wanted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub captures: Vec<Capture>,
 }
 
 /// What the figures are of.
@@ -120,6 +123,37 @@ pub struct Run {
     /// CPU over time, where it was watched: a moment every so often from the start on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moments: Vec<Moment>,
+}
+
+/// What passed on the gateway's two wires in a short run of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capture {
+    /// The lane's name.
+    pub lane: String,
+    /// The load's name.
+    pub load: String,
+    /// The file with the packets, from the record's directory on: `captures/nft-connections.pcapng`.
+    pub file: String,
+    /// What succeeded.
+    pub done: u64,
+    /// Payload that arrived, in bytes, both directions.
+    pub bytes: u64,
+    /// Packets that were counted but are not in the file.
+    pub not_kept: u64,
+    /// The client's wire, then the server's.
+    pub wires: Vec<Wire>,
+}
+
+/// The packets of a wire, by what they are: `SYN`, `SYN-ACK`, `ACK` (and nothing more), `data`, `FIN` (without data), `RST`,
+/// `again` (what was sent before), `datagram`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wire {
+    /// Whose it is: `client` or `server`.
+    pub name: String,
+    /// Towards the server.
+    pub forth: BTreeMap<String, u64>,
+    /// Towards the client.
+    pub back: BTreeMap<String, u64>,
 }
 
 /// A place on a series.

@@ -57,6 +57,7 @@ pub fn run(options: &Options, words: &[&str], portway: &str) -> Result<(Record, 
         lanes: Vec::new(),
         left_out: Vec::new(),
         runs: Vec::new(),
+        captures: Vec::new(),
     };
     // Before the stage is there, so that no signal comes too early to be heard.
     let mut signals =
@@ -103,6 +104,7 @@ fn listen(news: &Receiver<News>, record: &mut Record) -> Ending {
             Event::Lane(lane) => record.lanes.push(lane),
             Event::LeftOut(left_out) => record.left_out.push(left_out),
             Event::Run(run) => record.runs.push(*run),
+            Event::Capture(capture) => record.captures.push(*capture),
             Event::Plan { .. } | Event::Begins { .. } | Event::Passed { .. } => (),
             Event::Done => return Ending::Complete,
             Event::Failed(reason) => return Ending::Failed(reason),
@@ -113,8 +115,8 @@ fn listen(news: &Receiver<News>, record: &mut Record) -> Ending {
 /// How the directories begin into which results go if nothing else is said.
 pub const DEFAULT_OUT: &str = "portway-lab-";
 
-/// Where the result of a run that began then goes, if nothing else is said.
-pub fn default_out(record: &Record) -> PathBuf {
-    let date: String = record.started.chars().filter(|c| *c != ':').take(15).collect();
+/// Where the result of a run that begins then goes, if nothing else is said.
+pub fn default_out(begins: SystemTime) -> PathBuf {
+    let date: String = host::rfc3339(begins).chars().filter(|c| *c != ':').take(15).collect();
     PathBuf::from(format!("{DEFAULT_OUT}{date}"))
 }

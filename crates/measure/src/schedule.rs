@@ -4,6 +4,7 @@
 //! round, so that none always runs when the machine has just rested. Before the first round every pair has a short run that is
 //! not kept: caches fill, and so do tables. Pure: what is there is an argument.
 
+use crate::flows;
 use crate::lane::Scheme;
 use crate::lane::setup::Setting;
 use crate::load::{self, Load, Terms};
@@ -80,7 +81,8 @@ impl Trial {
 
     /// How long it takes in all, in seconds: setting it up, and so many runs.
     pub fn takes(&self, rounds: u32) -> f64 {
-        SET_UP + f64::from(self.setting.rules) * PER_RULE + f64::from(rounds) * (self.terms.seconds + AROUND)
+        let made = f64::from(self.setting.rules) * PER_RULE + f64::from(self.setting.flows) * PER_FLOW;
+        SET_UP + made + f64::from(rounds) * (self.terms.seconds + AROUND)
     }
 
     /// Whether it can be.
@@ -94,12 +96,21 @@ impl Trial {
         if one_target && (pooled || self.setting.rules > 0) {
             return Err("it is set up with one target".to_owned());
         }
-        let sockets = if pooled { 0 } else { self.at.as_ref().map_or(0, |at| at.count) };
-        if self.scheme.is_relay() && sockets > load::at_a_time() {
-            return Err("they are more sockets than a process may have here".to_owned());
-        }
         if self.terms.flows > 0 && !self.scheme.takes_udp() {
             return Err("the flows are UDP, which it does not forward".to_owned());
+        }
+        if self.terms.flows > 0 && self.scheme.is_relay() {
+            return flows::fit_sockets(self.terms.flows);
+        }
+        if self.terms.flows > 0 && self.scheme.has_conntrack() {
+            return flows::fit_conntrack(self.terms.flows);
+        }
+        let sockets = if pooled { 0 } else { self.at.as_ref().map_or(0, |at| at.count) };
+        if self.scheme.is_relay() && sockets > load::at_a_time() {
+            return Err(format!(
+                "it needs two sockets for each, or one for each listener, and a process may have {} of them here (ulimit -Hn)",
+                2 * load::at_a_time()
+            ));
         }
         Ok(())
     }
@@ -107,6 +118,14 @@ impl Trial {
 
 /// What a lane with many rules takes longer to set up, for each.
 const PER_RULE: f64 = 0.0001;
+/// From so many connections at a time on a run ends after a number of them rather than after a time.
+const MANY: u64 = 1000;
+/// How many times as many connections that is.
+const TURNS: u64 = 5;
+/// How long a connection takes then.
+const PER_TURN: f64 = 0.000_15;
+/// And what making a flow takes.
+const PER_FLOW: f64 = 0.000_02;
 
 /// The lanes that are set up apart from the rounds: for loads that need a pool, and for series. Those of one group are set up
 /// together, and their rounds interleaved.
@@ -134,9 +153,23 @@ pub fn apart(lanes: &[Scheme], loads: &[Load], series: &[Series], scale: Scale) 
                 let few = u32::try_from(count).unwrap_or(u32::MAX);
                 match series {
                     // One of them is the one that is used.
-                    Series::Rules => trial.setting.rules = few - 1,
-                    Series::Flows => trial.terms.flows = count,
-                    Series::Concurrency => trial.terms.concurrency = Some(few),
+                    Series::Rules => {
+                        trial.setting.rules = few - 1;
+                        // Where rules are asked one after the other the slowest takes milliseconds for each connection.
+                        trial.terms.seconds = trial.terms.seconds.max(f64::from(few) * 2e-5);
+                    }
+                    Series::Flows => {
+                        trial.terms.flows = count;
+                        trial.setting.flows = few;
+                    }
+                    Series::Concurrency => {
+                        trial.terms.concurrency = Some(few);
+                        // So many at a time take longer than a run to begin: all of them, and all of them again.
+                        if count >= MANY {
+                            trial.terms.count = Some(TURNS * count);
+                            trial.terms.seconds = trial.terms.seconds.max((TURNS * count) as f64 * PER_TURN);
+                        }
+                    }
                     Series::Backends => {
                         trial.setting.backends = u8::try_from(count).unwrap_or(u8::MAX);
                         trial.terms.pooled = true;
@@ -176,7 +209,9 @@ mod tests {
         assert_eq!(groups.len(), 1 + Series::ALL.len());
         for trial in groups.iter().flatten() {
             let engine = matches!(trial.scheme, Scheme::Portway(_)) && !trial.scheme.is_relay();
-            assert!(trial.possible().is_ok() || !engine, "{}: {:?}", trial.title(), trial.possible());
+            // How many flows conntrack may hold is the machine's.
+            let fits = engine && !(trial.scheme.has_conntrack() && trial.terms.flows > 10_000);
+            assert!(trial.possible().is_ok() || !fits, "{}: {:?}", trial.title(), trial.possible());
         }
         // Where Portway promises that many rules cost no more than one, both are measured.
         let rules = |count: u64| {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use portway_measure::advise::{self, Demand};
-use portway_measure::record::{Figures, Record};
+use portway_measure::record::{Capture, Figures, Record, Wire};
 use portway_measure::report;
 
 fn scratch(name: &str) -> PathBuf {
@@ -172,4 +172,45 @@ fn reports_read_as_they_did() {
         let golden = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(golden == shown, "{name} differs; now it is:\n{shown}");
     }
+}
+
+#[test]
+fn captures_are_compared_and_linked_to() {
+    let mut record = made::record(1, 0.0, 1);
+    let counts = |of: &[(&str, u64)]| of.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect();
+    let wire = |name: &str| Wire {
+        name: name.to_owned(),
+        forth: counts(&[("SYN", 10), ("data", 10), ("ACK", 25)]),
+        back: counts(&[("SYN-ACK", 10), ("data", 10), ("again", 5)]),
+    };
+    record.captures.push(Capture {
+        lane: "nft".to_owned(),
+        load: "connections".to_owned(),
+        file: "captures/nft-connections.pcapng".to_owned(),
+        done: 10,
+        bytes: 1000,
+        not_kept: 3,
+        wires: vec![wire("client"), wire("server")],
+    });
+    let page = report::html(&record);
+    let text = parsed(&page).descendants().filter_map(|node| node.text()).collect::<String>();
+    assert!(page.contains(
+        "<a href=\"captures/nft-connections.pcapng\">nft under connections, without the last 3</a>"
+    ));
+    assert!(text.contains("ACK to server") && !text.contains("FIN to server"), "{text}");
+    let markdown = report::markdown(&record);
+    let row = markdown.lines().find(|line| line.contains("nft, server")).unwrap();
+    let cells: Vec<&str> = row.split('|').map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    assert_eq!(cells, ["nft, server", "1.00", "1.00", "2.50", "1.00", "1.00", "0.500", "7.00"], "{markdown}");
+    record.captures[0].file = "captures/../../etc/passwd".to_owned();
+    let json = serde_json::to_vec(&record).unwrap();
+    assert!(portway_measure::read::parse(&json).unwrap_err().to_string().contains("not beside it"));
+}
+
+#[test]
+fn names_that_pictures_cannot_show_are_told() {
+    let mut record = made::record(1, 0.0, 1);
+    assert!(!report::markdown(&record).contains("show boxes"));
+    record.lanes[0].name = "маршрут".to_owned();
+    assert!(report::markdown(&record).contains("show boxes"));
 }

@@ -61,6 +61,18 @@ fn compare_fails_on_a_regression_when_told_to() {
 }
 
 #[test]
+fn too_few_rounds_to_fail_are_a_failure_when_told_to() {
+    let scratch = Scratch::new("rounds");
+    scratch.record("a", &made::record(3, 0.01, 1));
+    scratch.record("b", &made::record(4, 0.01, 2));
+    let (status, said, _) = scratch.lab(&["compare", "a", "a"]);
+    assert!(status == Some(0) && said.contains("--rounds 4"), "{said}");
+    let (status, _, complaint) = scratch.lab(&["compare", "a", "a", "--fail-on-regression"]);
+    assert!(status == Some(1) && complaint.contains("cannot be told"), "{complaint}");
+    assert_eq!(scratch.lab(&["compare", "b", "b", "--fail-on-regression"]).0, Some(0));
+}
+
+#[test]
 fn reports_of_a_record_are_written_again() {
     let scratch = Scratch::new("report");
     scratch.record("a", &made::record(1, 0.0, 1));

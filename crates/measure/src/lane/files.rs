@@ -53,7 +53,8 @@ pub fn iptables(setting: Setting) -> String {
         );
     }
     for protocol in ["tcp", "udp"] {
-        let _ = writeln!(script, "-A POSTROUTING -o wan -p {protocol} -j SNAT --to-source {SOURCE}");
+        let to = if protocol == "udp" && setting.flows > 0 { range() } else { SOURCE.to_owned() };
+        let _ = writeln!(script, "-A POSTROUTING -o wan -p {protocol} -j SNAT --to-source {to}");
     }
     script + "COMMIT\n"
 }
@@ -93,8 +94,14 @@ pub fn nft(setting: Setting) -> String {
             POOL.target
         );
     }
+    let udp = match setting.flows {
+        0 => String::new(),
+        _ => format!("  oifname \"wan\" meta l4proto udp snat to {}\n", range()),
+    };
     script
-        + " }\n chain post {\n  type nat hook postrouting priority 100;\n  oifname \"wan\" masquerade\n }\n}\n"
+        + " }\n chain post {\n  type nat hook postrouting priority 100;\n"
+        + &udp
+        + "  oifname \"wan\" masquerade\n }\n}\n"
 }
 
 /// A script. IPVS translates the destination (`-m`); the source is SNAT's, which sees packets of IPVS only if they are in
@@ -125,7 +132,11 @@ pub fn ipvs(setting: Setting) -> String {
     for target in pool {
         let _ = writeln!(script, "ipvsadm -a -t {GATEWAY}:{} -r {target} -m", POOL.listen);
     }
-    script + &format!("iptables -t nat -A POSTROUTING -o wan -m ipvs --ipvs -j SNAT --to-source {SOURCE}\n")
+    let snat = "iptables -t nat -A POSTROUTING -o wan -m ipvs --ipvs";
+    if setting.flows > 0 {
+        let _ = writeln!(script, "ipvsadm --set 0 0 3600\n{snat} -p udp -j SNAT --to-source {}", range());
+    }
+    script + &format!("{snat} -j SNAT --to-source {SOURCE}\n")
 }
 
 /// haproxy.cfg. Who splices has descriptors for pipes as well, which haproxy reckons with; streams are few.
@@ -192,12 +203,24 @@ pub fn portway(engine: Engine, setting: Setting) -> String {
     // nearly as many for its one address, as conntrack has. Some are left to the host itself.
     let mut file =
         if engine.is_ebpf() { "[ebpf]\nsource-ports = '1024-64000'\n".to_owned() } else { String::new() };
+    if engine.is_ebpf() && setting.flows > 0 {
+        let most = setting.flows.saturating_add(MORE_FLOWS).next_power_of_two();
+        let _ = writeln!(file, "max-flows = {most}\ntimeouts = {{ udp = '1h', udp-stream = '1h' }}");
+    }
     for (address, port) in others(setting.rules) {
         file += &engine.forward(&format!("{address}:{port}"), &format!("{SERVER}:80"));
     }
     for forward in FORWARDS {
         let listen = format!("{}/{GATEWAY}:{}", forward.protocol(), forward.listen);
-        file += &engine.forward(&listen, &format!("{SERVER}:{}", forward.target));
+        let target = format!("{SERVER}:{}", forward.target);
+        file += &match setting.flows {
+            flows if flows > 0 && forward.udp => {
+                let sources: Vec<String> = sources().map(|own| format!("'{own}'")).collect();
+                let sources = sources.join(", ");
+                engine.rule(&format!("listen = '{listen}'\nforward = '{target}'\nsource = [{sources}]"))
+            }
+            _ => engine.forward(&listen, &target),
+        };
     }
     let members: Vec<String> =
         setting.pool().iter().map(|target| format!("{{ address = '{target}' }}")).collect();
@@ -207,6 +230,21 @@ pub fn portway(engine: Engine, setting: Setting) -> String {
         file += &engine.pool(&format!("tcp/{GATEWAY}:{}", POOL.listen), &members, check);
     }
     file
+}
+
+/// Connections beside the flows that the ebpf engine has room for.
+const MORE_FLOWS: u32 = 100_000;
+/// The addresses that the gateway sends many flows from: half of their ports would do for a million.
+const SOURCES: std::ops::RangeInclusive<u8> = 200..=231;
+
+/// These addresses.
+pub fn sources() -> impl Iterator<Item = String> {
+    SOURCES.map(|nth| format!("10.2.0.{nth}"))
+}
+
+/// The same as iptables and nft write it.
+fn range() -> String {
+    format!("10.2.0.{}-10.2.0.{}", SOURCES.start(), SOURCES.end())
 }
 
 /// How many of the rules that no traffic uses are on one address of the gateway.

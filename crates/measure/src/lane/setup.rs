@@ -15,6 +15,7 @@ use portway_lab::{Portway, Process, Scratch, Topology, peer, process, wire};
 use super::Scheme;
 use super::files::{self, shortened};
 use crate::actor;
+use crate::flows;
 use crate::record::{self, Kind};
 
 /// Where Debian's nginx has its stream module.
@@ -61,6 +62,8 @@ pub struct Setting {
     pub backends: u8,
     /// Whether the health of the pool is watched, by those who can.
     pub checked: bool,
+    /// Room for so many flows, which are remembered for an hour.
+    pub flows: u32,
 }
 
 /// A forwarder in its place, ready for traffic.
@@ -98,6 +101,9 @@ impl Lane {
         for nth in 0..setting.rules.div_ceil(files::RULES_EACH) {
             net.gateway.ip(&format!("address add {}/32 dev lan", files::other_address(nth)));
         }
+        if setting.flows > 0 {
+            flows::give_addresses(&net.gateway);
+        }
         let server = actor::serve(net.server(), &[address(SERVER, TCP.target)]);
         let all: Vec<SocketAddr> =
             (0..setting.backends).map(|nth| address(&backend(nth), POOL.target)).collect();
@@ -116,6 +122,10 @@ impl Lane {
             net,
         };
         lane.install(setting);
+        if setting.flows > 0 && scheme.has_conntrack() {
+            // After conntrack has come, with the rules.
+            flows::remember(&lane.net.gateway);
+        }
         lane
     }
 

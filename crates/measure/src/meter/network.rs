@@ -1,7 +1,9 @@
 //! Figures of network namespaces: packets, segments sent again, tracked flows, source ports.
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
 
 use portway_lab::{Engine, Namespace};
 
@@ -62,10 +64,10 @@ pub fn source_ports(lane: &Lane) -> Option<u64> {
         Scheme::Portway(Engine::Ebpf | Engine::Xdp) => {
             chosen(&lane.portway()?.command("status --json").ok()?)
         }
-        Scheme::Portway(Engine::Nftables) => Some(translated(&read(&lane.net.gateway, "nf_conntrack"))),
+        Scheme::Portway(Engine::Nftables) => Some(tracked(&lane.net.gateway)),
         scheme => match scheme.kind() {
             Kind::Routing => None,
-            Kind::Kernel => Some(translated(&read(&lane.net.gateway, "nf_conntrack"))),
+            Kind::Kernel => Some(tracked(&lane.net.gateway)),
             Kind::Program | Kind::Portway => Some(connected(&read(&lane.net.gateway, "tcp"))),
         },
     }
@@ -77,14 +79,27 @@ fn chosen(status: &str) -> Option<u64> {
     status["source_ports"].as_array()?.iter().map(|pair| pair["fill"]["used"].as_u64()).max()?
 }
 
-/// Different ports that answers of the server come to, in a table of conntrack: each entry has the addresses of both
-/// directions, and the port that the second one's `dport` says is the source port.
-fn translated(table: &str) -> u64 {
-    let port = |line: &str| {
-        let answers = line.split(" src=").nth(2)?.to_owned();
-        answers.split_whitespace().find_map(|word| word.strip_prefix("dport=")?.parse::<u16>().ok())
+/// Different ports that answers of the server come to, in a table of conntrack, of the address that has most: each entry has the
+/// addresses of both directions, and where the second one goes is where the gateway sends from. A table may have a million
+/// entries, so that it is not kept.
+fn translated(table: impl BufRead) -> u64 {
+    let pair = |line: &str| {
+        let answers = line.split(" src=").nth(2)?;
+        let field = |name| answers.split_whitespace().find_map(|word| word.strip_prefix(name));
+        Some((field("dst=")?.parse().ok()?, field("dport=")?.parse().ok()?))
     };
-    table.lines().filter_map(port).collect::<BTreeSet<u16>>().len() as u64
+    let mut used = BTreeMap::<Ipv4Addr, HashSet<u16>>::new();
+    for (address, port) in table.lines().map_while(Result::ok).filter_map(|line| pair(&line)) {
+        used.entry(address).or_default().insert(port);
+    }
+    used.values().map(HashSet::len).max().unwrap_or(0) as u64
+}
+
+/// The table of conntrack of a host; nothing without conntrack in the kernel.
+fn tracked(host: &Namespace) -> u64 {
+    host.enter(|| {
+        File::open("/proc/thread-self/net/nf_conntrack").map_or(0, |table| translated(BufReader::new(table)))
+    })
 }
 
 /// Different local ports of sockets that are connected to the server (/proc/net/tcp: addresses in hexadecimal, in the host's
@@ -124,7 +139,10 @@ mod tests {
     #[test]
     fn a_source_port_is_where_answers_go() {
         let table = "ipv4 2 tcp 6 117 TIME_WAIT src=10.1.0.10 dst=10.1.0.1 sport=40000 dport=8888 src=10.2.0.10 dst=10.2.0.1 sport=80 dport=40001 [ASSURED] mark=0 use=1\n";
-        assert_eq!(translated(&(table.to_owned() + table)), 1);
+        assert_eq!(translated((table.to_owned() + table).as_bytes()), 1);
+        let other = table.replace("dst=10.2.0.1 ", "dst=10.2.0.2 ");
+        let third = table.replace("dport=40001", "dport=40002");
+        assert_eq!(translated((table.to_owned() + &other + &third).as_bytes()), 2);
         let table = "  sl  local_address rem_address   st\n   0: 0100010A:22B8 00000000:0000 0A\n   1: 0100020A:9C41 0A00020A:0050 06\n";
         assert_eq!(connected(table), 1);
     }

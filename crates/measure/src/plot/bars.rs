@@ -49,10 +49,14 @@ pub fn bars(
         drawing.text((x + 16.0, 34.5), Anchor::Start, "small", meaning);
         x += 30.0 + 6.0 * meaning.chars().count() as f64;
     }
-    drawing.line((x + 2.0, 30.5), (x + 22.0, 30.5), "spread");
-    drawing.text((x + 27.0, 34.5), Anchor::Start, "small", "middle half");
-    drawing.point((x + 104.0, 30.5), 2.4, Marker::Disc, "dot", "");
-    drawing.text((x + 111.0, 34.5), Anchor::Start, "small", "a round");
+    // What was seen once has no spread.
+    let has_rounds = bars.iter().any(|bar| !bar.rounds.is_empty());
+    if has_rounds {
+        drawing.line((x + 2.0, 30.5), (x + 22.0, 30.5), "spread");
+        drawing.text((x + 27.0, 34.5), Anchor::Start, "small", "middle half");
+        drawing.point((x + 104.0, 30.5), 2.4, Marker::Disc, "dot", "");
+        drawing.text((x + 111.0, 34.5), Anchor::Start, "small", "a round");
+    }
 
     let reach = bars.iter().map(|bar| bar.spread.high).fold(0.0, f64::max) * FAR;
     let rounds = || bars.iter().flat_map(|bar| bar.rounds.iter().map(|(_, figure)| *figure));
@@ -85,10 +89,12 @@ pub fn bars(
             from += size;
         }
         let middle = y + BAR / 2.0;
-        let (low, high) = (scale.place(bar.spread.low), scale.place(bar.spread.high));
-        drawing.line((low, middle), (high, middle), "spread");
-        for end in [low, high] {
-            drawing.line((end, middle - 4.0), (end, middle + 4.0), "spread");
+        if has_rounds {
+            let (low, high) = (scale.place(bar.spread.low), scale.place(bar.spread.high));
+            drawing.line((low, middle), (high, middle), "spread");
+            for end in [low, high] {
+                drawing.line((end, middle - 4.0), (end, middle + 4.0), "spread");
+            }
         }
         for (round, (words, figure)) in bar.rounds.iter().enumerate() {
             // Not all on one line, so that equal ones can be counted.

@@ -33,6 +33,11 @@ impl std::fmt::Display for PngError {
 
 impl std::error::Error for PngError {}
 
+/// Whether pictures can show a sign: the font is a part of one (font/README.md). Of others they show a box.
+pub fn shows(sign: char) -> bool {
+    matches!(sign, ' '..='~') || " °±µ·×–—‘’…→−≈≤≥▸\u{fffd}".contains(sign)
+}
+
 /// Renders drawings; reads the font once.
 pub struct Renderer {
     options: usvg::Options<'static>,
@@ -77,5 +82,9 @@ mod tests {
         };
         assert_eq!(inked(""), 0);
         assert!(inked("portway – 12.5 µs") > inked("p"), "the font is not there");
+        assert!(
+            "portway – 12.5 µs".chars().all(shows)
+                && !"путь ä".chars().any(|each| shows(each) && each != ' ')
+        );
     }
 }

@@ -12,8 +12,8 @@ use crate::subject::subject;
 
 /// As text: what changed, or all.
 pub fn blocks(comparison: &Comparison, all: bool) -> Vec<Block> {
-    let mut blocks: Vec<Block> =
-        comparison.warnings.iter().map(|warning| Block::Warning(words::sentence(warning))).collect();
+    let warnings = comparison.cannot_tell().into_iter().chain(comparison.warnings.iter().cloned());
+    let mut blocks: Vec<Block> = warnings.map(|warning| Block::Warning(words::sentence(&warning))).collect();
     let mut shown: Vec<&Compared> =
         comparison.compared.iter().filter(|each| all || each.change < Change::Same).collect();
     shown.sort_by_key(|each| each.change);

@@ -21,6 +21,8 @@ pub enum Block {
     Table(Table),
     /// Drawings with the same in figures.
     Figure(Vec<Drawing>, Table),
+    /// Files beside the report: what each is, and where.
+    Files(Vec<(String, String)>),
     /// What few need: a heading for it, and what it holds.
     Details(String, Vec<Block>),
 }

@@ -2,6 +2,7 @@
 
 use super::document::{Block, Table};
 use super::words;
+use crate::plot::png::shows;
 use crate::record::{LeftOut, Mode, Record};
 use crate::rounds::QUIET;
 
@@ -127,6 +128,13 @@ fn reading(record: &Record) -> Vec<String> {
             .to_owned(),
         "GB are 10^9 bytes of payload, KiB and MiB are 1024 and 1024 squared bytes.".to_owned(),
     ];
+    if record.lanes.iter().any(|lane| !lane.name.chars().all(shows)) {
+        items.push(
+            "Some names have signs that the font of the PNG pictures lacks; they show boxes there. This page and the SVG files \
+             show the names as they are."
+                .to_owned(),
+        );
+    }
     if record.mode == Mode::Exact {
         items.push("One nanosecond of the emulated machine's clock is one instruction.".to_owned());
     }

@@ -116,6 +116,13 @@ fn write(out: &mut String, block: &Block, sections: &mut Sections) {
             let _ = write_table(out, table);
             writeln!(out, "</div>")
         }
+        Block::Files(files) => {
+            *out += "<ul>\n";
+            for (what, place) in files {
+                let _ = writeln!(out, "<li><a href=\"{}\">{}</a></li>", escaped(place), escaped(what));
+            }
+            writeln!(out, "</ul>")
+        }
         Block::Details(heading, blocks) => {
             let _ = writeln!(out, "<details>\n<summary>{}</summary>", escaped(heading));
             blocks.iter().for_each(|block| write(out, block, sections));

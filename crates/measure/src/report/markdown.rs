@@ -41,6 +41,12 @@ fn write(out: &mut String, block: &Block) {
             }
             write_table(out, table)
         }
+        Block::Files(files) => {
+            for (what, place) in files {
+                let _ = writeln!(out, "- [{}]({place})", escaped(what));
+            }
+            writeln!(out)
+        }
         Block::Details(heading, blocks) => {
             let _ = writeln!(out, "**{}**\n", escaped(heading));
             blocks.iter().for_each(|block| write(out, block));

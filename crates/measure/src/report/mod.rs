@@ -10,6 +10,7 @@ mod facts;
 pub mod figures;
 mod html;
 mod markdown;
+mod packets;
 mod sections;
 mod tables;
 pub mod words;
@@ -118,6 +119,7 @@ pub fn document(record: &Record) -> Vec<Block> {
     for load in record.loads() {
         blocks.extend(sections::load(record, load));
     }
+    blocks.extend(packets::blocks(record));
     blocks.extend(sections::series(record));
     blocks.extend(sections::targets(record));
     blocks.extend(sections::outliers(record));

@@ -89,6 +89,7 @@ pub fn record(rounds: u32, noise: f64, seed: u64) -> Record {
             why: "this kernel has no ip_vs (CONFIG_IP_VS)".into(),
         }],
         runs,
+        captures: Vec::new(),
     }
 }
 

@@ -264,6 +264,9 @@ pub(super) struct Lab {
     /// Where the reports go [default: portway-lab-DATE]
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
+    /// Capture the packets of a short run of each lane under each load, apart from what is measured
+    #[arg(long)]
+    pub(super) pcap: bool,
     /// Say which lanes, loads and series there are
     #[arg(long)]
     pub(super) list: bool,
@@ -287,7 +290,8 @@ pub(super) enum Records {
         /// A difference counts from this size on, in percent [default: 5 of times, 2 of instructions]
         #[arg(long, value_name = "PERCENT", value_parser = percent)]
         least: Option<f64>,
-        /// Exit with status 1 if a figure of one of Portway's own lanes is worse
+        /// Exit with status 1 if a figure of one of Portway's own lanes is worse, or if that cannot be told: of times it takes
+        /// four rounds in each record
         #[arg(long)]
         fail_on_regression: bool,
         /// Show what did not change as well

@@ -1,6 +1,7 @@
 //! `portway lab`: arguments in, the lab's reports out. What it does is `portway-measure`'s.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use portway_measure::advise::Demand;
 use portway_measure::lane::Scheme;
@@ -8,7 +9,7 @@ use portway_measure::load::Load;
 use portway_measure::options::{Options, Scale, Series};
 use portway_measure::record::Record;
 use portway_measure::run::{self, Ending};
-use portway_measure::{actor, advise, compare, perform, read, report as reports};
+use portway_measure::{actor, advise, capture, compare, perform, read, report as reports};
 
 use super::args::{Lab, Records};
 use super::{Failure, report};
@@ -46,15 +47,22 @@ pub(super) fn run(words: Lab) -> Result<(), Failure> {
         (_, true) => Scale::Long,
         _ => Scale::Usual,
     };
-    let options =
-        Options { only: words.only, scale, rounds: words.rounds, peers: words.peers, series: words.series };
+    let out = words.out.unwrap_or_else(|| run::default_out(SystemTime::now()));
+    let captures = words.pcap.then(|| capture_directory(&out)).transpose()?;
+    let options = Options {
+        only: words.only,
+        scale,
+        rounds: words.rounds,
+        peers: words.peers,
+        series: words.series,
+        captures,
+    };
     let (record, ending) = run::run(&options, &ON_STAGE, env!("CARGO_PKG_VERSION"))?;
     if record.runs.is_empty()
         && let Ending::Failed(reason) = ending
     {
         return Err(Failure::Say(reason));
     }
-    let out = words.out.unwrap_or_else(|| run::default_out(&record));
     let written = reports::write_all(&record, &out)?;
     report::say(&reports::brief(&record));
     report::say(&format!("written: {}", written.html.display()));
@@ -63,6 +71,18 @@ pub(super) fn run(words: Lab) -> Result<(), Failure> {
         Ending::Interrupted => Err("interrupted; what was measured until then is written".into()),
         Ending::Failed(reason) => Err(Failure::Say(reason)),
     }
+}
+
+/// Where captures go, by its whole path: the stage writes them, which has a /run of its own.
+fn capture_directory(out: &Path) -> Result<PathBuf, Failure> {
+    let said = |error: std::io::Error| Failure::Say(format!("{}: {error}", out.display()));
+    let directory = std::path::absolute(out.join(capture::DIRECTORY)).map_err(said)?;
+    if ["/run", "/var/run"].iter().any(|hidden| directory.starts_with(hidden)) {
+        return Err(Failure::Say(
+            "captures cannot go below /run, which the stage does not see: say another --out".to_owned(),
+        ));
+    }
+    Ok(directory)
 }
 
 /// Says what became of the figures from one record to another.
@@ -75,6 +95,9 @@ fn compare(
 ) -> Result<(), Failure> {
     let comparison = compare::compare(&read(first)?, &read(second)?, least)?;
     report::say(&reports::text(&reports::changes(&comparison, all)));
+    if fail_on_regression && let Some(why) = comparison.cannot_tell() {
+        return Err(Failure::Say(format!("whether something is worse cannot be told: {why}")));
+    }
     let regressions = comparison.regressions().count();
     if fail_on_regression && regressions > 0 {
         return Err(Failure::Say(format!("figures of Portway's own lanes that are worse: {regressions}")));
