@@ -63,7 +63,7 @@ fn read(path: &str) -> String {
 }
 
 /// The line in which a program says its version: the first with a digit in it.
-fn version(name: &str, flag: &str) -> Option<String> {
+pub(crate) fn version(name: &str, flag: &str) -> Option<String> {
     let output =
         Command::new(process::locate(Path::new(name))?).arg(flag).stdin(Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use portway_lab::{Engine, process};
 
+use crate::host;
 use crate::options::Peer;
 use crate::record::Kind;
 
@@ -170,8 +171,13 @@ impl Scheme {
             return Err("this kernel has no IPVS (CONFIG_IP_VS)".to_owned());
         }
         match programs.iter().find(|program| process::locate(Path::new(program)).is_none()) {
-            Some(&"realm") => Err("realm is not on PATH (https://github.com/zhboner/realm)".to_owned()),
+            Some(&"realm") => Err(NO_REALM.to_owned()),
             Some(program) => Err(process::advice(program)),
+            None if *self == Self::Realm
+                && !host::version("realm", "-v").is_some_and(|said| said.starts_with("Realm ")) =>
+            {
+                Err(format!("the realm on PATH is another program; {NO_REALM}"))
+            }
             None if *self == Self::NginxStream && !Path::new(setup::STREAM_MODULE).exists() => {
                 Err("nginx has no stream module: apt-get install libnginx-mod-stream".to_owned())
             }
@@ -179,6 +185,10 @@ impl Scheme {
         }
     }
 }
+
+/// Debian's `realm` (realmd) joins domains, and the crate of that name is a web framework.
+const NO_REALM: &str =
+    "the relay realm is not on PATH (https://github.com/zhboner/realm: its releases, or cargo install --git)";
 
 /// Whether a part of the kernel is built in, loaded, or there to be loaded.
 fn kernel_has(module: &str) -> bool {
