@@ -20,7 +20,7 @@ use crate::packet::Packet;
 use crate::parse::{Headers, Parsed, parse};
 use crate::skb::Skb;
 use crate::way::way;
-use crate::{count, family, fragment, shift, toa};
+use crate::{count, family, fragment, parts, shift, toa};
 
 /// What a processor works on; too large for the stack.
 pub struct Work {
@@ -55,6 +55,8 @@ pub const SPECIAL: i32 = 1100;
 pub const LATER: i32 = 1104;
 /// It belongs to a flow, but is too large for the way out.
 pub const TOO_LARGE: i32 = 1101;
+/// It has been made what leaves, and is to be sent in parts.
+pub const PARTS: i32 = 1105;
 /// It belongs to a flow, but its time to live is over.
 pub const TOO_OLD: i32 = 1102;
 /// It belongs to a flow that a SYN cookie opens, whose backend has not answered yet.
@@ -114,7 +116,8 @@ pub fn careful<const LINK: u32>(packet: Skb) -> i32 {
         work.headers.tuple.protocol as u8,
     );
     let largest = family::size(largest, &work.headers, &work.new);
-    if largest > way.mtu {
+    let in_parts = largest > way.mtu;
+    if in_parts && !(work.new.source.is_ipv4() && parts::can_be::<LINK>(packet, &work.headers, way)) {
         return TOO_LARGE;
     }
     let length = work.headers.length;
@@ -128,6 +131,10 @@ pub fn careful<const LINK: u32>(packet: Skb) -> i32 {
         answered(bits, found.direction)
     };
     note(record, bits, after, now);
+    if in_parts {
+        parts::note(found.index, found.direction);
+        return PARTS;
+    }
     count::carried(record.member.load(Relaxed), found.direction, length);
     packet.send::<LINK>(work.headers.ipv4, way)
 }

@@ -112,11 +112,22 @@ fn plain<P: Hook, H: Header, const LINK: u32>(packet: P) -> i32 {
     note(record, bits, after, now);
     count::carried(record.member.load(Relaxed), direction, header.length());
     if !packet.replace::<H, LINK>(header, record, direction) {
-        // It is counted as carried as well: to know before would cost every packet a register more than there is.
-        count::dropped(record.rule.load(Relaxed), Drop::Mangled);
-        return P::DROP;
+        return mangled::<P, H, LINK>(packet, record);
     }
     packet.forward::<LINK>(H::IPV4, hop)
+}
+
+/// The kernel would not change a packet, which is counted as carried: to know before would cost every packet a register more
+/// than there is. Its ports have been changed already, and say which way it goes.
+#[inline(never)]
+fn mangled<P: Hook, H: Header, const LINK: u32>(packet: P, record: &'static Record) -> i32 {
+    if let Some(header) = H::of(packet, LINK) {
+        let forth = header.ports() == record.side(Direction::Back).ports_of_answer();
+        let direction = if forth { Direction::Forth } else { Direction::Back };
+        count::not_carried(record.member.load(Relaxed), direction, header.length());
+    }
+    count::dropped(record.rule.load(Relaxed), Drop::Mangled);
+    P::DROP
 }
 
 /// The flags of TCP.

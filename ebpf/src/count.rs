@@ -8,17 +8,28 @@ use crate::maps::{DROPS, LEGS};
 /// A packet of a member's flow has been carried.
 #[inline(always)]
 pub fn carried(member: u32, direction: Direction, bytes: u32) {
+    add(member, direction, 1, u64::from(bytes));
+}
+
+/// One that was counted already has not been.
+#[inline(always)]
+pub fn not_carried(member: u32, direction: Direction, bytes: u32) {
+    add(member, direction, u64::MAX, u64::from(bytes).wrapping_neg());
+}
+
+#[inline(always)]
+fn add(member: u32, direction: Direction, packets: u64, bytes: u64) {
     let Some(leg) = LEGS.get_ptr_mut(member) else { return };
     // SAFETY: this processor's value; programs are not interrupted by each other between load and store.
     let leg: &mut Leg = unsafe { &mut *leg };
     match direction {
         Direction::Forth => {
-            leg.packets_in = leg.packets_in.wrapping_add(1);
-            leg.bytes_in = leg.bytes_in.wrapping_add(u64::from(bytes));
+            leg.packets_in = leg.packets_in.wrapping_add(packets);
+            leg.bytes_in = leg.bytes_in.wrapping_add(bytes);
         }
         Direction::Back => {
-            leg.packets_out = leg.packets_out.wrapping_add(1);
-            leg.bytes_out = leg.bytes_out.wrapping_add(u64::from(bytes));
+            leg.packets_out = leg.packets_out.wrapping_add(packets);
+            leg.bytes_out = leg.bytes_out.wrapping_add(bytes);
         }
     }
 }

@@ -43,10 +43,11 @@ fn make<const LINK: u32>(packet: Skb, error: &Error, sent: &Tuple, mtu: u32) -> 
     let (kind, code, word) = (icmp.get::<u8, 0>(), icmp.get::<u8, 1>(), u32::from_be(icmp.get::<u32, 4>()));
     let inner = packet.window::<20>(error.inner)?;
     // What the quoted packet carried behind its header.
+    let header = error.inner_transport.wrapping_sub(error.inner) as u16;
     let (carried, lives) = if ipv4 {
-        (u16::from_be(inner.get::<u16, 4>()), inner.get::<u8, 7>())
+        let extensions = header.wrapping_sub(IPV6_HEADER as u16);
+        (u16::from_be(inner.get::<u16, 4>()).wrapping_sub(extensions), inner.get::<u8, 7>())
     } else {
-        let header = error.inner_transport.wrapping_sub(error.inner) as u16;
         (u16::from_be(inner.get::<u16, 2>()).wrapping_sub(header), inner.get::<u8, 8>())
     };
     let said = if ipv4 {

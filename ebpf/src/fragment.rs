@@ -6,15 +6,16 @@
 use portway_datapath::abi::{Drop, Fragment, FragmentKey, TICKS_PER_SECOND};
 use portway_datapath::record::Direction;
 
+use crate::careful::PARTS;
 use crate::carry::{is_over, leaving};
 use crate::clock::ticks;
-use crate::count;
 use crate::maps::FRAGMENTS;
 use crate::memory::Maps;
 use crate::packet::Packet;
 use crate::parse::{Headers, Parsed, parse};
 use crate::skb::Skb;
 use crate::way::way;
+use crate::{count, parts};
 use core::sync::atomic::Ordering::Relaxed;
 
 /// The direction's bit of [`Fragment::record`].
@@ -81,13 +82,18 @@ pub fn later<const LINK: u32>(packet: Skb) -> i32 {
         count::dropped(rule, Drop::NoRoute);
         return Skb::DROP;
     };
-    if headers.length > way.mtu {
+    let in_parts = headers.length > way.mtu;
+    if in_parts && !parts::can_be::<LINK>(packet, &headers, way) {
         count::dropped(rule, Drop::TooBig);
         return Skb::DROP;
     }
     if !packet.rewrite_addresses::<LINK>(&headers, &new) {
         count::dropped(rule, Drop::Mangled);
         return Skb::DROP;
+    }
+    if in_parts {
+        parts::note(noted.record & !BACK, direction);
+        return PARTS;
     }
     count::carried(record.member.load(Relaxed), direction, headers.length);
     packet.send::<LINK>(headers.ipv4, way)

@@ -22,7 +22,7 @@ use crate::count;
 use crate::crossing::{LONGEST, cross};
 use crate::memory::{self, Maps};
 use crate::packet::Packet;
-use crate::parse::{Headers, IPV6_HEADER, TCP, UDP, family};
+use crate::parse::{FRAGMENT, FRAGMENT_HEADER, Headers, IPV6_HEADER, TCP, UDP, family};
 use crate::rewrite::{addresses, ports};
 use crate::skb::Skb;
 use crate::way::way;
@@ -175,7 +175,16 @@ fn read_ipv6<const LINK: u32>(packet: Skb, error: &mut Error) -> Option<()> {
     error.inner_transport = error.inner + IPV6_HEADER;
     error.quoted.source = inner.address::<8, 16>();
     error.quoted.destination = inner.address::<24, 32>();
-    read_ports(packet, error, inner.get::<u8, 6>())
+    let mut protocol = inner.get::<u8, 6>();
+    if protocol == FRAGMENT {
+        let header = packet.window::<8>(error.inner_transport)?;
+        if u16::from_be(header.get::<u16, 2>()) >> 3 != 0 {
+            return None;
+        }
+        protocol = header.get::<u8, 0>();
+        error.inner_transport += FRAGMENT_HEADER;
+    }
+    read_ports(packet, error, protocol)
 }
 
 /// Reads the ports of what is quoted.

@@ -27,6 +27,7 @@ mod memory;
 mod opening;
 mod packet;
 mod parse;
+mod parts;
 mod rate;
 mod rewrite;
 mod shift;

@@ -36,7 +36,7 @@ const DONT_FRAGMENT: u16 = 0x4000_u16.to_be();
 pub const FRAGMENT: u8 = 44;
 
 /// The length of that header.
-const FRAGMENT_HEADER: u32 = 8;
+pub const FRAGMENT_HEADER: u32 = 8;
 
 /// What is asked about a TCP or UDP packet.
 pub struct Headers {

@@ -30,7 +30,10 @@ const PSEUDO_HEADER: u64 = 1 << 4;
 const ZERO_IS_NONE: u64 = 1 << 5;
 
 /// Of `bpf_skb_store_bytes`: a sum over the whole packet, if the buffer has one, follows.
-const RECOMPUTE: u64 = 1;
+pub const RECOMPUTE: u64 = 1;
+
+/// Of `bpf_skb_adjust_room`: `BPF_ADJ_ROOM_MAC`.
+const BEHIND_LINK: u32 = 1;
 
 /// The packet.
 #[derive(Clone, Copy)]
@@ -135,10 +138,15 @@ impl Skb {
     /// Makes room for `length` bytes between the link header and what follows.
     #[inline(always)]
     pub fn grow_network(self, length: u32) -> bool {
-        /// `BPF_ADJ_ROOM_MAC`.
-        const BEHIND_LINK: u32 = 1;
         // SAFETY: the context.
         unsafe { bpf_skb_adjust_room(self.0, length as i32, BEHIND_LINK, 0) == 0 }
+    }
+
+    /// Takes away `length` bytes between the link header and what is left.
+    #[inline(always)]
+    pub fn shrink_network(self, length: u32) -> bool {
+        // SAFETY: the context.
+        unsafe { bpf_skb_adjust_room(self.0, -(length as i32), BEHIND_LINK, 0) == 0 }
     }
 
     /// Puts `bytes` at `offset`; a sum over the whole packet follows.

@@ -9,7 +9,7 @@ use portway_datapath::tcp::flags;
 
 use crate::admit::{BEGUN, COOKIE, REFUSED, begin};
 use crate::answer::{Segment, answer};
-use crate::careful::{LATER, OPENS, SPECIAL, TOO_LARGE, TOO_OLD, careful};
+use crate::careful::{LATER, OPENS, PARTS, SPECIAL, TOO_LARGE, TOO_OLD, careful};
 use crate::carry::{BEGINS, CAREFUL, Hook, carry, leaving};
 use crate::fragment::later;
 use crate::header::{self, Header};
@@ -20,7 +20,7 @@ use crate::parse::{Headers, IPV4, IPV6, Parsed, TCP, parse};
 use crate::skb::Skb;
 use crate::tell::{EXPIRED, NO_PORT, TOO_BIG, Told, tell};
 use crate::way::{self, Hop, Way, way};
-use crate::{ETHERNET, cookie, count, family, opening};
+use crate::{ETHERNET, cookie, count, family, opening, parts};
 
 /// Makes a step two global functions, one for each kind of interface, and `$step` the choice between them. The verifier
 /// follows a global function once and by itself, rather than in whatever state each of its callers is: that took the
@@ -54,6 +54,7 @@ global! {
     step_later, later_ethernet, later_ip, later;
     step_error, error_ethernet, error_ip, error;
     step_opening, opening_ethernet, opening_ip, opening::packet;
+    step_parts, parts_ethernet, parts_ip, parts::send;
     step_too_large, too_large_ethernet, too_large_ip, too_large;
     step_too_old, too_old_ethernet, too_old_ip, too_old;
 }
@@ -77,8 +78,11 @@ pub fn enter<const LINK: u32>(packet: Skb) -> i32 {
             verdict => return verdict,
         };
     }
+    if verdict == LATER {
+        verdict = step_later::<LINK>(packet);
+    }
     match verdict {
-        LATER => step_later::<LINK>(packet),
+        PARTS => step_parts::<LINK>(packet),
         SPECIAL => step_error::<LINK>(packet),
         OPENS => step_opening::<LINK>(packet),
         TOO_LARGE => step_too_large::<LINK>(packet),
@@ -89,7 +93,8 @@ pub fn enter<const LINK: u32>(packet: Skb) -> i32 {
     }
 }
 
-/// A packet of a flow that is too large for the way out. Its sender is told unless it may be fragmented.
+/// A packet of a flow that is too large for the way out, and is not sent in parts. Its sender is told, also where it has not
+/// forbidden them: it may learn from it.
 #[inline(always)]
 fn too_large<const LINK: u32>(packet: Skb) -> i32 {
     let (mut rule, mut mtu) = (0, 0);
@@ -99,9 +104,7 @@ fn too_large<const LINK: u32>(packet: Skb) -> i32 {
     {
         let record = found.record;
         rule = record.rule.load(Relaxed);
-        if headers.whole
-            && let Some(way) = way(packet, found.index, found.direction)
-        {
+        if let Some(way) = way(packet, found.index, found.direction) {
             mtu = family::mtu(way.mtu, &headers, &leaving(record, found.direction));
         }
     }

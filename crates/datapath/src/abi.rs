@@ -76,8 +76,6 @@ pub struct Config {
     pub flags: u32,
     /// How long flows live without a packet, in ticks, by [`Clock`].
     pub timeouts: [u32; CLOCKS],
-    /// Zero.
-    pub reserved: u32,
 }
 
 /// How many words of secrets the flow table's hash has.
@@ -114,16 +112,18 @@ pub enum Clock {
     Closing = 2,
     /// Closed, by the backend first: it holds the port in TIME_WAIT, and so must the flow (RFC 9293 3.6.1).
     TimeWait = 3,
-    /// Closed, by the client first, or reset: the backend holds nothing.
+    /// Closed, by the client first: the backend holds nothing.
     Closed = 4,
     /// UDP that has not been answered.
     UdpUnanswered = 5,
     /// UDP that has.
     UdpAnswered = 6,
+    /// Reset, as it seems: sequence numbers are not looked at, and whoever still sends has not been reset.
+    Reset = 7,
 }
 
 /// How many clocks there are.
-pub const CLOCKS: usize = 7;
+pub const CLOCKS: usize = 8;
 
 /// A record is taken for another flow only this long after it has expired: nobody who saw it alive still works with it,
 /// for a program runs for microseconds. In ticks.

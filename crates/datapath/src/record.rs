@@ -281,7 +281,9 @@ pub const fn timeout_of(bits: u32, config: &Config) -> u32 {
     // Constant indices: nothing for the verifier to ask about.
     if bits & (state::ENDED | state::RST) != 0 {
         // Of an ended flow no packet is carried, so that all it holds is the source port.
-        return config.timeouts[Clock::Closed as usize];
+        let over =
+            bits & state::ENDED != 0 || bits & (state::FIN | state::FIN_BACK) == state::FIN | state::FIN_BACK;
+        return config.timeouts[if over { Clock::Closed as usize } else { Clock::Reset as usize }];
     }
     if bits & state::UDP != 0 {
         return if bits & state::ANSWERED != 0 {

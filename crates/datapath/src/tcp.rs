@@ -1,7 +1,7 @@
 //! TCP: how far a connection is by the flags that pass (RFC 9293 3.3.2), and its options.
 //!
-//! Sequence numbers are not looked at: a forged FIN or RST shortens the time that the flow is kept while nothing passes. The
-//! next segment makes up for it, if it comes in that time; an idle connection is forgotten.
+//! Sequence numbers are not looked at: a forged RST shortens the time that the flow is kept while nothing passes, and the next
+//! segment of either side makes up for it. If none comes, the loader's sweep has the backend say whether it believed it.
 //!
 //! Deliberately absent: how long a state lasts ([`crate::record::timeout_of`]).
 

@@ -18,8 +18,12 @@ use crate::table::View;
 use crate::value::{self, Key};
 use crate::view;
 
-/// A connection that the client has closed, or that was reset, holds nothing; its record stays for the last segments.
+/// A connection that the client has closed holds nothing; its record stays for the last segments.
 const CLOSED: Duration = Duration::from_secs(2);
+
+/// Of one that was reset, as it seems: as long as conntrack remembers it (`nf_conntrack_tcp_timeout_close`), and long enough for
+/// the sweep to ask the backend ([`crate::reopen`]).
+const RESET: Duration = Duration::from_secs(10);
 
 /// Whether the maps are of this version of everything in `abi`, and complete.
 pub fn is_ours(flows: &FlowMemory) -> bool {
@@ -74,6 +78,7 @@ pub fn set(flows: &FlowMemory, settings: &EbpfSettings, flags: u32) {
         (Clock::Closing, settings.timeouts.closing),
         (Clock::TimeWait, settings.timeouts.time_wait),
         (Clock::Closed, CLOSED),
+        (Clock::Reset, RESET),
         (Clock::UdpUnanswered, settings.timeouts.udp),
         (Clock::UdpAnswered, settings.timeouts.udp_stream),
     ];

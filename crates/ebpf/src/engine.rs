@@ -9,12 +9,14 @@ use portway_core::engine::{Changed, Engine, EngineError, Observer};
 use portway_core::flow::FlowFilter;
 use portway_core::plan::ebpf::{Change, Plan};
 use portway_core::ruleset::EngineKind;
+use portway_datapath::abi::Port;
 
 use crate::apply::Prepared;
 use crate::attach::Attachments;
 use crate::flow;
 use crate::follow::Follower;
 use crate::held::{Held, Log};
+use crate::map::Table;
 use crate::maps::FlowMemory;
 use crate::observe::{EbpfObserver, Reader};
 use crate::pins::Pins;
@@ -72,11 +74,12 @@ impl EbpfEngine {
     }
 
     /// Starts the threads, if they do not run.
-    fn start(&mut self, flows: Arc<FlowMemory>) -> Result<(), EngineError> {
+    fn start(&mut self, flows: Arc<FlowMemory>, ports: Table<u32, Port>) -> Result<(), EngineError> {
         if self.threads.is_none() {
             let start = |error| failure("start a thread", &error);
             let follower = Follower::start(Arc::clone(&self.held)).map_err(start)?;
-            self.threads = Some((follower, Sweeper::start(flows, Arc::clone(&self.log)).map_err(start)?));
+            let sweeper = Sweeper::start(flows, ports, Arc::clone(&self.log)).map_err(start)?;
+            self.threads = Some((follower, sweeper));
         }
         Ok(())
     }
@@ -140,12 +143,13 @@ impl Engine for EbpfEngine {
 
     fn commit(&mut self) -> Result<Changed, EngineError> {
         let Some(Ready::Plan(prepared)) = self.prepared.take() else { return Ok(Changed::default()) };
-        let (changed, flows) = {
+        let (changed, maps) = {
             let mut held = self.lock();
             let Some(held) = held.as_mut() else { return Ok(Changed::default()) };
-            (held.commit(*prepared)?, Arc::clone(&held.maps.flows))
+            (held.commit(*prepared)?, Arc::clone(&held.maps))
         };
-        self.start(flows)?;
+        // Neither is made anew when maps grow.
+        self.start(Arc::clone(&maps.flows), maps.ports.clone())?;
         Ok(changed)
     }
 

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use crate::config;
 use crate::held::Held;
 use crate::host::{self, Host};
+use crate::neighbour::Links;
 use crate::netdev;
 use crate::route::{GROUPS, Route, Told, told};
 
@@ -48,6 +49,7 @@ impl Changes {
 /// What is listened to.
 struct Ears {
     routing: Listener,
+    links: Links,
     /// Nothing before Linux 6.3.
     drivers: Option<Listener>,
     stop: Arc<OwnedFd>,
@@ -61,7 +63,12 @@ impl Follower {
     pub fn start(held: Arc<Mutex<Option<Held>>>) -> io::Result<Self> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let routing = Listener::open(None, GROUPS)?;
-        let mut ears = Ears { routing, drivers: netdev::listen().ok(), stop: Arc::clone(&stop) };
+        let mut ears = Ears {
+            routing,
+            links: Links::default(),
+            drivers: netdev::listen().ok(),
+            stop: Arc::clone(&stop),
+        };
         let thread = std::thread::Builder::new().name("ebpf-follow".to_owned()).spawn(move || {
             // What has changed since the engine looked, and before there was anybody to hear it.
             let mut changes = Changes::ALL;
@@ -124,15 +131,19 @@ impl Ears {
             match self.routing.hear() {
                 Ok(None) => break,
                 Ok(Some(messages)) => {
-                    for about in messages.filter_map(|message| told(&message)) {
-                        match about {
-                            Told::Interface => changes.interfaces = true,
-                            Told::Route => changes.routes = true,
-                            Told::Neighbour => changes.neighbours = true,
+                    for message in messages {
+                        match told(&message) {
+                            Some(Told::Interface) => changes.interfaces = true,
+                            Some(Told::Route) => changes.routes = true,
+                            Some(Told::Neighbour) => changes.neighbours |= self.links.hear(&message),
+                            None => {}
                         }
                     }
                 }
-                Err(_) => changes = Changes::ALL,
+                Err(_) => {
+                    self.links.forget();
+                    changes = Changes::ALL;
+                }
             }
         }
         if let Some(drivers) = &mut self.drivers {

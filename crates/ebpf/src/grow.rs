@@ -1,6 +1,9 @@
 //! Larger maps under traffic: when a plan does not fit, those that are too small are made anew beside the old ones, filled
 //! with the same at the same places, and the programs replaced by the same programs on the larger maps.
 //!
+//! Until all of them are, everything can be taken back: where one interface refuses, the others get the programs on the old maps
+//! again.
+//!
 //! The flow table is not among them: flows are entered while it is copied. Its size is what the file said when it was made.
 
 use std::fs;
@@ -12,6 +15,7 @@ use portway_core::plan::ebpf::Plan;
 use portway_datapath::abi::maps as name;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use crate::attach::Hooks;
 use crate::held::Held;
 use crate::maps::{Maps, Room};
 use crate::object::Programs;
@@ -65,22 +69,54 @@ impl Held {
             Programs::new(&next, &entries).map_err(|error| refused("load the programs", error))?;
         let maps = Maps::open(&next).and_then(|maps| copy(&self.maps, &maps).map(|()| maps));
         let maps = maps.map_err(|error| failure("fill larger maps", &error))?;
-        for (interface, hooks) in self.serving.attached() {
-            let attached = self.attachments.attach(interface, hooks, &mut programs);
-            attached.map_err(|failed| refused(failed.doing, failed.reason))?;
-        }
-        let switch = || {
-            copy_counters(&self.maps, &maps)?;
+        let mut switched = Vec::new();
+        let switch = self.attach_all(&mut programs, &mut switched).and_then(|()| {
             // A daemon that is killed before this finds the old maps and replaces the programs again.
-            renameat_with(CWD, &next, CWD, &old, RenameFlags::EXCHANGE)?;
-            pins::remove(&next)
-        };
-        switch().map_err(|error| failure("put larger maps in the place of the old ones", &error))?;
+            renameat_with(CWD, &next, CWD, &old, RenameFlags::EXCHANGE)
+                .map_err(|error| failure("put larger maps in the place of the old ones", &error.into()))
+        });
+        if let Err(error) = switch {
+            self.switch_back(&switched, &maps);
+            let _ = pins::remove(&next);
+            return Err(error);
+        }
+        // What fails from here on leaves the new maps in force.
+        if let Err(error) = copy_counters(&self.maps, &maps).and_then(|()| pins::remove(&next)) {
+            (self.log)(&format!("ebpf: after larger maps have taken the place of the old ones: {error}"));
+        }
         self.allocations.grow(&self.maps, &maps);
         self.maps = Arc::new(maps);
         self.programs = programs;
         self.epoch += 1;
         Ok(true)
+    }
+
+    /// Puts these programs in the place of those that hang on interfaces now. `switched` are those where it has been done, or
+    /// begun.
+    fn attach_all(
+        &mut self,
+        programs: &mut Programs,
+        switched: &mut Vec<(u32, Hooks)>,
+    ) -> Result<(), EngineError> {
+        for (interface, hooks) in self.serving.attached() {
+            switched.push((interface, hooks));
+            let attached = self.attachments.attach(interface, hooks, programs);
+            attached.map_err(|failed| refused(failed.doing, failed.reason))?;
+        }
+        Ok(())
+    }
+
+    /// Puts the programs on the old maps back, and what was counted in the new ones, `maps`, with the rest.
+    fn switch_back(&mut self, switched: &[(u32, Hooks)], maps: &Maps) {
+        for (interface, hooks) in switched {
+            // What refused refuses again; its programs at the other hook are those that it had.
+            if let Err(failed) = self.attachments.attach(*interface, *hooks, &mut self.programs) {
+                (self.log)(&format!("ebpf: {}: {}", failed.doing, failed.reason));
+            }
+        }
+        if let Err(error) = copy_counters(maps, &self.maps) {
+            (self.log)(&format!("ebpf: counters of a moment are lost: {error}"));
+        }
     }
 
     /// What `plan` needs and what is held, together.

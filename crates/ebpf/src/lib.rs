@@ -17,6 +17,7 @@ mod held;
 mod host;
 mod map;
 mod maps;
+mod neighbour;
 mod netdev;
 mod object;
 mod observe;

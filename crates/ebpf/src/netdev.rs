@@ -12,6 +12,9 @@ use rustix::net::netlink::GENERIC;
 
 use crate::sys;
 
+/// A frame of so large a packet lies in one buffer with every driver.
+const ONE_BUFFER: u32 = 1500;
+
 /// What a driver can do (`enum netdev_xdp_act`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features(u64);
@@ -27,9 +30,11 @@ impl Features {
         self.0 & 1 << 1 != 0
     }
 
-    /// Takes frames that were redirected to it. Of a veth device that depends on the other end, and changes.
-    pub fn takes(self) -> bool {
-        self.0 & 1 << 2 != 0
+    /// Takes frames that were redirected to it, as large as its MTU lets them be. Of a veth device that depends on the other
+    /// end, and changes. Where it takes single buffers only, the kernel drops others (`xdp_ok_fwd_dev`), and who sends does
+    /// not learn of it.
+    pub fn takes(self, mtu: u32) -> bool {
+        self.0 & 1 << 2 != 0 && (self.0 & 1 << 6 != 0 || mtu <= ONE_BUFFER)
     }
 
     /// Its programs may see packets in more than one buffer.
@@ -90,4 +95,17 @@ pub fn listen() -> io::Result<Listener> {
     let listener = Listener::open(Some(GENERIC), 0)?;
     sys::hear_group(&listener, group.ok_or(io::ErrorKind::NotFound)?)?;
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_frames_are_taken_by_who_takes_many_buffers() {
+        let (none, single, many) = (Features(0b11), Features(0b111), Features(0b100_0111));
+        assert!(!none.takes(1500));
+        assert!(single.takes(1280) && single.takes(1500) && !single.takes(1501));
+        assert!(many.takes(1500) && many.takes(9000));
+    }
 }

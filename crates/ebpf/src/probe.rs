@@ -74,7 +74,7 @@ pub struct Interface {
     pub hooks: Vec<&'static str>,
     /// Whether the driver runs XDP itself.
     pub xdp: bool,
-    /// Whether it takes frames that a program sent from another interface.
+    /// Whether it takes frames that a program sent from another interface, as large as its MTU.
     pub takes_xdp: bool,
     /// Whether it would be served.
     pub served: bool,
@@ -109,7 +109,7 @@ pub fn interfaces(settings: &EbpfSettings) -> Result<Vec<Interface>, EngineError
             },
             tcx,
             xdp: known.features.runs() && known.features.redirects(),
-            takes_xdp: known.features.takes(),
+            takes_xdp: known.features.takes(known.interface.mtu),
             served: !hooks.is_empty(),
             hooks,
             why,

@@ -1,11 +1,20 @@
-//! Sends the SYN to a backend again, of connections that a SYN cookie opened and whose backend has not answered.
+//! What the daemon sends to backends: the SYN again, of connections that a SYN cookie opened and whose backend has not
+//! answered; and a question, whether a connection is there still that somebody seems to have reset.
 //!
 //! The client of such a connection has done its part and may wait for the server to speak first, so nothing comes that the
 //! kernel's programs could turn into that SYN once more (`opening.rs` of the programs). The sweep comes by every few
 //! seconds and does it, until the flow expires (`timeouts.opening`).
 //!
 //! Only the cookie knew the client's segment size, and its secret is the kernel's, so the smallest that a cookie stands for
-//! is named. Deliberately absent: a clock for each connection, and any of it while no daemon runs.
+//! is named.
+//!
+//! A RST may be forged, and the programs do not look at sequence numbers. Who would have believed it is the backend, and TCP
+//! has it say so: a segment out of its window is answered by an acknowledgement as long as there is a connection (RFC 9293
+//! 3.10.7.4), and by a RST when there is none. The acknowledgement passes the programs, and whoever still sends has not been
+//! reset. Each connection is asked about once for a RST, and only if it had lived for a while, so that what is opened and
+//! reset by the thousands costs nothing.
+//!
+//! Deliberately absent: a clock for each connection, and any of it while no daemon runs.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -25,10 +34,11 @@ use crate::value;
 /// Not sooner after the last packet (RFC 6298, section 2).
 const WAIT: u32 = TICKS_PER_SECOND;
 
-/// Bytes of a TCP header without options, and of the option of the segment size.
+/// A connection that was reset before it had lived so long is not asked about.
+const LIVED: u32 = 2 * TICKS_PER_SECOND;
+
+/// Bytes of a TCP header without options.
 const TCP: usize = 20;
-/// See [`TCP`].
-const SIZE: usize = 4;
 
 /// The protocol's number.
 const PROTOCOL: u8 = 6;
@@ -60,10 +70,24 @@ impl Sockets {
     ///
     /// # Errors
     /// The kernel's: no route, or its queue is full.
-    pub fn send(&self, record: &Record) -> io::Result<()> {
-        let to = value::ip(record.flow().backend);
+    pub fn send_syn(&self, record: &Record) -> io::Result<()> {
+        self.send(record.flow().backend, &syn(record))
+    }
+
+    /// Asks the backend of a record's flow whether the connection is there still.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn send_question(&self, record: &Record) -> io::Result<()> {
+        // Any numbers do: where they happen to be within the window, so does the acknowledgement of nothing new.
+        let what = Segment { sequence: 0, flags: flags::ACK, window: 0, options: &[] };
+        self.send(record.flow().backend, &packet(&record.flow(), &what))
+    }
+
+    fn send(&self, backend: Address, packet: &[u8]) -> io::Result<()> {
+        let to = value::ip(backend);
         let socket = if to.is_ipv4() { &self.v4 } else { &self.v6 };
-        sendto(socket, &packet(record), SendFlags::empty(), &SocketAddr::new(to, 0))?;
+        sendto(socket, packet, SendFlags::empty(), &SocketAddr::new(to, 0))?;
         Ok(())
     }
 }
@@ -77,23 +101,62 @@ pub fn is_due(record: &Record, config: &Config, now: u32) -> bool {
         && !record.is_expired(config, now)
 }
 
+/// Whether a record's backend is to be asked if the connection is there still.
+pub fn is_doubted(record: &Record, config: &Config, now: u32) -> bool {
+    let (bits, seen) = (record.state.load(Relaxed), record.seen.load(Relaxed));
+    is_reset(record)
+        && bits & state::ESTABLISHED != 0
+        && now.wrapping_sub(seen) >= WAIT
+        && seen.wrapping_sub(record.begun.load(Relaxed)) >= LIVED
+        && !record.is_expired(config, now)
+}
+
+/// Whether a record's connection is one that seems to have been reset.
+pub fn is_reset(record: &Record) -> bool {
+    const OTHERS: u32 = state::ENDED | state::ORPHAN | state::COOKIE | state::UDP;
+    record.state.load(Relaxed) & (state::RST | OTHERS) == state::RST
+        && record.phase.load(Relaxed) == phase::LIVE
+}
+
 /// The SYN that the programs send of the same record, from the IP header on.
-fn packet(record: &Record) -> Vec<u8> {
+fn syn(record: &Record) -> Vec<u8> {
     let (flow, bits) = (record.flow(), record.state.load(Relaxed));
-    let ipv4 = flow.backend.is_ipv4();
-    let mut tcp = Vec::with_capacity(TCP + SIZE);
-    tcp.extend(flow.source_port.to_ne_bytes());
-    tcp.extend(flow.backend_port.to_ne_bytes());
-    tcp.extend(record.initial.load(Relaxed).to_be_bytes());
-    tcp.extend([0; 4]);
     let option = Client { address: flow.client, port: flow.client_port, reserved: [0; 3] }.option();
     let told = if bits & state::TOA == 0 { &[][..] } else { &option.0[..option.1 / 4] };
-    tcp.extend([((TCP + SIZE) / 4 + told.len()) as u8 * 16, flags::SYN]);
-    tcp.extend(((bits >> state::WINDOW_SHIFT) as u16).to_be_bytes());
+    let mut options = vec![2, 4];
+    options.extend(size(&flow).to_be_bytes());
+    options.extend(told.iter().flat_map(|word| word.to_ne_bytes()));
+    let what = Segment {
+        sequence: record.initial.load(Relaxed),
+        flags: flags::SYN,
+        window: (bits >> state::WINDOW_SHIFT) as u16,
+        options: &options,
+    };
+    packet(&flow, &what)
+}
+
+/// A segment without payload that acknowledges nothing new.
+struct Segment<'a> {
+    sequence: u32,
+    flags: u8,
+    window: u16,
+    /// A multiple of four bytes.
+    options: &'a [u8],
+}
+
+/// A segment of a flow to its backend, from the IP header on.
+fn packet(flow: &Flow, what: &Segment<'_>) -> Vec<u8> {
+    let ipv4 = flow.backend.is_ipv4();
+    let length = TCP + what.options.len();
+    let mut tcp = Vec::with_capacity(length);
+    tcp.extend(flow.source_port.to_ne_bytes());
+    tcp.extend(flow.backend_port.to_ne_bytes());
+    tcp.extend(what.sequence.to_be_bytes());
     tcp.extend([0; 4]);
-    tcp.extend([2, 4]);
-    tcp.extend(size(&flow).to_be_bytes());
-    tcp.extend(told.iter().flat_map(|word| word.to_ne_bytes()));
+    tcp.extend([(length / 4) as u8 * 16, what.flags]);
+    tcp.extend(what.window.to_be_bytes());
+    tcp.extend([0; 4]);
+    tcp.extend(what.options);
     let pseudo = Difference::NONE
         .plus(u32::from((tcp.len() as u16).to_be()))
         .plus(u32::from(u16::from(PROTOCOL).to_be()))

@@ -107,7 +107,7 @@ fn word(attributes: &Attributes<'_>, kind: u16) -> Option<u32> {
 }
 
 /// An address by its bytes.
-fn ip(bytes: &[u8]) -> Option<IpAddr> {
+pub fn ip(bytes: &[u8]) -> Option<IpAddr> {
     match *bytes {
         [a, b, c, d] => Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d))),
         _ => Some(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?))),

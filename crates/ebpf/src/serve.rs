@@ -97,7 +97,7 @@ fn port(known: &Known, hooks: Hooks) -> abi::Port {
         mtu: interface.mtu,
         link: interface.address,
         flags: flag(hooks.kind == Kind::Ethernet, port_flags::ETHERNET)
-            | flag(features.takes(), port_flags::XDP)
+            | flag(features.takes(interface.mtu), port_flags::XDP)
             | flag(hooks.xdp && sends_back, port_flags::XDP_TX),
     }
 }

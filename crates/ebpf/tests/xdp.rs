@@ -5,7 +5,7 @@ mod support;
 
 use portway_core::engine::Engine;
 use portway_datapath::abi::port_flags;
-use support::{Lab, apply, attached, echo, index, plan, rule, wait_for};
+use support::{Lab, apply, attached, echo, index, pins, plan, rule, wait_for};
 
 fn web(attach: &str) -> String {
     rule("web", "tcp/10.1.0.1:80", "10.2.0.2:8080") + &format!("[ebpf]\nattach = '{attach}'\n")
@@ -81,6 +81,48 @@ fn an_xdp_program_of_somebody_else_stays_and_tc_does_all_of_it() {
     echo(&mut lab.connect("10.1.0.1:80").unwrap(), "x").unwrap();
     lab.gateway.within(|| engine.clear()).unwrap();
     assert_eq!(xdp(&lab, "lan"), Some(before));
+}
+
+/// Larger maps are in force on all interfaces or on none: here one refuses the program at XDP, where somebody else's hangs by
+/// now, after another has got its new ones.
+#[test]
+fn a_growth_that_an_interface_refuses_changes_nothing() {
+    let lab = Lab::new();
+    let _server = lab.serve(8080);
+    finish_checksums(&lab);
+    let (lan, wan) = (index(&lab.gateway, "lan"), index(&lab.gateway, "wan"));
+    assert!(lan < wan, "interfaces are gone through by their indices");
+    let many = |count: usize| {
+        let each = |nth| rule(&format!("r{nth}"), &format!("tcp/10.1.0.1:{}", 1000 + nth), "10.2.0.2:8080");
+        plan(&((0..count).map(each).collect::<String>() + "[ebpf]\nattach = 'xdp'\n"))
+    };
+    let (mut engine, log) = lab.engine();
+    apply(&lab.gateway, &mut engine, &many(1)).unwrap();
+    let mut held = lab.connect("10.1.0.1:1000").unwrap();
+    echo(&mut held, "x").unwrap();
+    std::fs::remove_file(pins(&lab.gateway).join(format!("links/{wan}-xdp"))).unwrap();
+    wait_for("the program to go", || xdp(&lab, "wan").is_none());
+    let theirs = lab.gateway.within(|| portway_ebpf::trial::xdp_bystander(wan)).unwrap();
+    let programs = || {
+        let at_tc = ["lan", "wan"].map(|device| attached(&lab.gateway, device));
+        (at_tc, xdp(&lab, "lan"), xdp(&lab, "wan"))
+    };
+    let before = programs();
+    let refused = apply(&lab.gateway, &mut engine, &many(10_000)).unwrap_err();
+    assert!(refused.to_string().contains("XDP"), "{refused}");
+    assert_eq!(programs(), before);
+    assert!(!pins(&lab.gateway).join("next").exists() && log.lock().unwrap().len() == 1, "{log:?}");
+    assert_eq!(lab.gateway.within(|| engine.verify(&many(1))).unwrap(), Vec::<String>::new());
+    // The old flow and a new one go on, and both are counted where they were.
+    echo(&mut held, "x").unwrap();
+    echo(&mut lab.connect("10.1.0.1:1000").unwrap(), "x").unwrap();
+    let snapshot = lab.gateway.within(|| engine.observer().unwrap().observe().unwrap());
+    assert_eq!(snapshot.rules["r0"].flows, 2);
+    drop(theirs);
+    apply(&lab.gateway, &mut engine, &many(10_000)).unwrap();
+    echo(&mut held, "x").unwrap();
+    assert!(programs().0 != before.0 && xdp(&lab, "wan").is_some());
+    lab.gateway.within(|| engine.clear()).unwrap();
 }
 
 /// A switch that does not know where somebody is floods his frames, and who listens to everything gets them: the gateway must not

@@ -26,6 +26,7 @@ claims! {
         half_close_by_server: nftables ebpf xdp proxy;
         reset: nftables ebpf xdp proxy;
         reset_by_client: nftables ebpf xdp proxy;
+        forged_reset: nftables ebpf xdp proxy;
         smaller_mtu: nftables ebpf xdp proxy;
         ssh: nftables ebpf xdp proxy;
         redis: nftables ebpf xdp proxy;
@@ -136,6 +137,7 @@ claims! {
         whole: nftables ebpf xdp proxy;
         interleaved: nftables ebpf xdp proxy;
         host_keeps_its_own: nftables ebpf xdp proxy;
+        on_the_way_out: nftables ebpf xdp proxy;
     }
     host {
         services: nftables ebpf xdp proxy;
@@ -165,6 +167,7 @@ claims! {
         come_and_go: nftables ebpf xdp proxy;
         // nftables forgets the flows of an interface that goes down.
         change: ebpf xdp proxy;
+        silent_neighbour: nftables ebpf xdp proxy;
         chosen: ebpf xdp;
         probed: ebpf xdp;
         clsact: ebpf;

@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use crate::client::who_udp;
-use crate::netns::PATIENCE;
+use crate::netns::{PATIENCE, wait_for};
 use crate::traffic::Server;
 use crate::{Engine, Portway, Topology};
 
@@ -77,5 +77,52 @@ pub fn host_keeps_its_own(engine: Engine) {
         own.send(&message).expect("sent");
         let length = own.recv(&mut answer).expect("the host's own service answers");
         assert!(answer[..length] == message, "other bytes came back");
+    }
+}
+
+/// IPv4 that may be fragmented and is larger than the way out takes is fragmented there, as by any router: whole datagrams, and
+/// parts that are too large themselves; to the server and to the client; with checksums that are done and that are left
+/// to the device.
+pub fn on_the_way_out(engine: Engine) {
+    let net = Topology::new();
+    let _portway = Portway::start(&net.gateway, &engine.forward("udp/0.0.0.0:8000", "10.2.0.10:7000"));
+    for end in [net.client(), net.server()] {
+        // What this host sends may be fragmented, here and on the way.
+        end.sysctl("net.ipv4.ip_no_pmtu_disc", "1");
+    }
+    let server = net.server().bind("10.2.0.10:7000");
+    let client = net.client().dial("10.1.0.1:8000");
+    for socket in [&client, &server] {
+        socket.set_read_timeout(Some(Duration::from_millis(500))).expect("a positive time");
+    }
+    let mut buffer = vec![0; 65_536];
+    // A datagram of so many bytes there, and one back.
+    let mut asks = |there: usize, back: usize| {
+        let (there, back) = (message(there, there), message(back, back));
+        client.send(&there).expect("sent");
+        let Ok((length, from)) = server.recv_from(&mut buffer) else { return false };
+        assert!(buffer[..length] == there, "other bytes arrived");
+        server.send_to(&back, from).expect("sent");
+        let Ok(length) = client.recv(&mut buffer) else { return false };
+        assert!(buffer[..length] == back, "other bytes came back");
+        true
+    };
+    for (narrow, wide) in [("wan", "lan"), ("lan", "wan")] {
+        net.gateway.ip(&format!("link set {narrow} mtu 1280\nlink set {wide} mtu 1500"));
+        for checksums in ["on", "off"] {
+            for host in [net.client(), net.server()] {
+                // For XDP the ends always finish them.
+                if engine != Engine::Xdp {
+                    host.run(&format!("ethtool -K eth0 tx {checksums}"));
+                }
+            }
+            for size in [1252, 1253, 1260, 1300, 1471, 1472, 1473, 3000, 9000, 30_000] {
+                let (there, back) = if narrow == "wan" { (size, 100) } else { (100, size) };
+                // The engine hears of a new MTU a moment later.
+                wait_for(&format!("{size} bytes, {narrow} narrow, checksums {checksums}"), || {
+                    asks(there, back)
+                });
+            }
+        }
     }
 }

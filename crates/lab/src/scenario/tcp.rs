@@ -1,12 +1,14 @@
 //! TCP as applications use it: echo, ends of streams, refusals, ssh, redis, iperf3.
 
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use crate::client::Held;
 use crate::netns::PATIENCE;
+use crate::raw::{Raw, Segment, flags};
 use crate::topology::{LAN4, LAN6};
 use crate::traffic::{Server, refusal, tcp_works};
 use crate::{Engine, Portway, Scratch, Topology, peer};
@@ -171,6 +173,24 @@ pub fn redis(engine: Engine) {
         let report = net.client().run(&line);
         assert!(report.contains("SET") && report.contains("LRANGE_100"), "{report}");
     }
+}
+
+/// A reset that somebody forged, who knows addresses and ports but no sequence number, does not end a connection that is silent
+/// for long before and after.
+pub fn forged_reset(engine: Engine) {
+    let net = Topology::new();
+    let _server = Server::tcp_named(net.server(), "10.2.0.10:7000", "a");
+    let _portway = Portway::start(&net.gateway, &engine.forward("0.0.0.0:8000", "10.2.0.10:7000"));
+    let mut held = Held::open(net.client(), "10.1.0.1:8000");
+    thread::sleep(Duration::from_secs(3));
+    let SocketAddr::V4(source) = held.client else { unreachable!("a client of IPv4") };
+    let destination = "10.1.0.1:8000".parse().expect("a socket address");
+    // One of the billions of numbers that the connection does not expect.
+    let forged = Segment { flags: flags::RST, ..Segment::ack(source, destination) };
+    Raw::tcp(net.client()).send(&forged).expect("sent");
+    // Longer than any engine remembers a connection that has ended.
+    thread::sleep(Duration::from_secs(13));
+    held.lives("after a forged reset");
 }
 
 /// The servers' network has a smaller MTU than the clients': both directions still flow.
