@@ -12,6 +12,7 @@ pub mod chance;
 pub mod client;
 pub mod counter;
 pub mod dns;
+pub mod emulated;
 pub mod engine;
 pub mod farm;
 pub mod foreign;

@@ -16,10 +16,11 @@ use crate::netns::PATIENCE;
 use crate::{Namespace, Scratch};
 
 /// Where the programs come from: the Debian package, where its name differs from the program's.
-const PACKAGES: [(&str, &str); 24] = [
+const PACKAGES: [(&str, &str); 27] = [
     ("ab", "apache2-utils"),
     ("conntrack", "conntrack"),
     ("dig", "bind9-dnsutils"),
+    ("depmod", "kmod"),
     ("dnsmasq", "dnsmasq-base"),
     ("gtlsclient", "ngtcp2-client"),
     ("gtlsserver", "ngtcp2-server"),
@@ -32,6 +33,7 @@ const PACKAGES: [(&str, &str); 24] = [
     ("openssl", "openssl"),
     ("ping", "iputils-ping"),
     ("prlimit", "util-linux"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
     ("redis-benchmark", "redis-tools"),
     ("scp", "openssh-client"),
     ("setpriv", "util-linux"),
@@ -41,6 +43,7 @@ const PACKAGES: [(&str, &str); 24] = [
     ("sysctl", "procps"),
     ("tftp", "tftp-hpa"),
     ("unshare", "util-linux"),
+    ("xz", "xz-utils"),
 ];
 
 /// The full path of a program: from PATH, or the sbin directories that a user's PATH lacks.

@@ -10,6 +10,7 @@ pub mod advise;
 pub mod capture;
 pub mod compare;
 pub mod event;
+pub mod exact;
 pub mod flows;
 pub mod ground;
 pub mod host;

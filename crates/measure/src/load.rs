@@ -12,7 +12,7 @@ use crate::flows;
 use crate::lane::Scheme;
 use crate::lane::setup::{self, Forward, Lane, POOL, TCP, UDP};
 use crate::options::Scale;
-use crate::record::{Figures, Kind};
+use crate::record::{Figures, Kind, Mode};
 
 /// A load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,12 +113,15 @@ impl Load {
         }
     }
 
-    /// How many seconds a run takes.
-    pub fn seconds(self, scale: Scale) -> f64 {
-        let usual = match scale {
-            Scale::Quick => 0.4,
-            Scale::Usual => 0.8,
-            Scale::Long => 3.0,
+    /// How many seconds a run takes that no [`Self::count`] ends.
+    pub fn seconds(self, scale: Scale, mode: Mode) -> f64 {
+        let usual = match (mode, scale) {
+            (Mode::Time, Scale::Quick) => 0.4,
+            (Mode::Time, Scale::Usual) => 0.8,
+            (Mode::Time, Scale::Long) => 3.0,
+            (Mode::Exact, Scale::Quick) => 0.2,
+            (Mode::Exact, Scale::Usual) => 0.5,
+            (Mode::Exact, Scale::Long) => 2.0,
         };
         match self {
             // Health checks take their time.
@@ -126,6 +129,23 @@ impl Load {
             // So many requests; about so long.
             Self::Article => 12.0,
             _ => usual,
+        }
+    }
+
+    /// How many a run asks for, where that and not time ends it. Instructions are counted for as many on every lane: what
+    /// is begun and not done when time is up would be counted and have no figure.
+    pub fn count(self, scale: Scale, mode: Mode) -> Option<u64> {
+        let usual = match scale {
+            Scale::Quick => 500,
+            Scale::Usual => 2000,
+            Scale::Long => 10_000,
+        };
+        match (self, mode) {
+            (Self::Article, Mode::Exact) => Some(usual * 5),
+            (Self::Article, Mode::Time) => Some(100_000),
+            (Self::Connections, Mode::Exact) => Some(usual),
+            (Self::Keepalive | Self::UdpSmall | Self::UdpLarge, Mode::Exact) => Some(usual * 2),
+            _ => None,
         }
     }
 
@@ -182,9 +202,10 @@ impl Load {
     /// What the client is to do.
     fn call(self, lane: &Lane, terms: Terms) -> Call {
         let (host, port) = lane.address(self.forward(terms));
-        let call = Call { target: setup::address(host, port), seconds: terms.seconds, ..Call::default() };
+        let target = setup::address(host, port);
+        let call = Call { target, seconds: terms.seconds, count: terms.count, ..Call::default() };
         let call = match self {
-            Self::Connections => call,
+            Self::Connections | Self::Article => call,
             Self::Keepalive => Call { asked: Asked::Keepalive, ..call },
             Self::BulkUp => Call { asked: Asked::Up, concurrency: 1, ..call },
             Self::BulkDown => Call { asked: Asked::Down, concurrency: 1, ..call },
@@ -192,13 +213,8 @@ impl Load {
             Self::UdpLarge => Call { asked: Asked::Udp { size: 1400, fresh: false }, ..call },
             Self::Idle => Call { asked: Asked::Idle, ..call },
             Self::Churn | Self::Flood => Call { rate: Some(1000.0), ..call },
-            Self::Article => Call { count: Some(100_000), ..call },
         };
-        Call {
-            concurrency: terms.concurrency.unwrap_or(call.concurrency),
-            count: terms.count.or(call.count),
-            ..call
-        }
+        Call { concurrency: terms.concurrency.unwrap_or(call.concurrency), ..call }
     }
 
     /// A short run for a packet capture, of the loads whose packets differ from each other's.
@@ -250,7 +266,7 @@ pub struct Terms {
 
 impl Terms {
     /// As a load has them in the rounds.
-    pub fn of(load: Load, scale: Scale) -> Self {
+    pub fn of(load: Load, scale: Scale, mode: Mode) -> Self {
         let concurrency = match (load, scale) {
             (Load::Idle, Scale::Quick) => Some(200),
             (Load::Idle, Scale::Usual) => Some(1000),
@@ -258,7 +274,13 @@ impl Terms {
             (Load::Article, _) => Some(at_a_time().min(ARTICLE_AT_A_TIME) as u32),
             _ => None,
         };
-        Self { seconds: load.seconds(scale), concurrency, pooled: load == Load::Churn, ..Self::default() }
+        Self {
+            seconds: load.seconds(scale, mode),
+            count: load.count(scale, mode),
+            concurrency,
+            pooled: load == Load::Churn,
+            ..Self::default()
+        }
     }
 
     /// Makes the flows, which whoever forwards them remembers for an hour.

@@ -7,8 +7,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::exact::Exact;
 use crate::lane::Scheme;
 use crate::load::{self, Load};
+use crate::record::Mode;
 
 /// The orders of the stage.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -26,6 +28,8 @@ pub struct Options {
     /// Where packet captures go, if they are wanted: a directory, by its whole path.
     #[serde(default)]
     pub captures: Option<PathBuf>,
+    /// The machine that counts instructions, if they are to be counted.
+    pub exact: Option<Exact>,
 }
 
 /// Something that grows, to see what costs grow with it.
@@ -199,12 +203,18 @@ impl Options {
         if all && self.series.is_empty() { Series::ALL.to_vec() } else { self.series.clone() }
     }
 
-    /// How many rounds.
+    /// What is measured.
+    pub fn mode(&self) -> Mode {
+        if self.exact.is_some() { Mode::Exact } else { Mode::Time }
+    }
+
+    /// How many rounds. Instructions are the same every time.
     pub fn rounds(&self) -> u32 {
-        self.rounds.unwrap_or(match self.scale {
-            Scale::Quick => 1,
-            Scale::Usual => 3,
-            Scale::Long => 5,
+        self.rounds.unwrap_or(match (self.mode(), self.scale) {
+            (Mode::Exact, Scale::Long) => 3,
+            (Mode::Exact, _) | (_, Scale::Quick) => 1,
+            (Mode::Time, Scale::Usual) => 3,
+            (Mode::Time, Scale::Long) => 5,
         })
     }
 }

@@ -13,11 +13,11 @@ use std::thread;
 use crate::event::Event;
 use crate::lane::Scheme;
 use crate::lane::setup::{Lane, Setting};
-use crate::load::{Load, Terms};
+use crate::load::Load;
 use crate::options::Options;
 use crate::record::{Figures, Kind, LeftOut, Moment, Point, Run};
 use crate::schedule::{self, Step, Trial};
-use crate::{capture, ground, host, meter};
+use crate::{capture, exact, ground, host, meter};
 
 /// The stage could not go on, and has told why.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,7 @@ pub struct Told;
 pub fn main() -> Result<(), Told> {
     let mut orders = String::new();
     let read = io::stdin().lock().read_line(&mut orders);
-    let options = match read
+    let options: Options = match read
         .map_err(|e| e.to_string())
         .and_then(|_| serde_json::from_str(&orders).map_err(|e| e.to_string()))
     {
@@ -42,14 +42,40 @@ pub fn main() -> Result<(), Told> {
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         std::process::exit(1);
     });
+    act(|| match &options.exact {
+        None => perform(&options),
+        Some(exact) => exact.perform(&options, tell),
+    })?;
+    // Not by hand: what took seconds to set up takes as many to take down, and the kernel does it anyway.
+    std::process::exit(0);
+}
+
+/// The stage in a machine of its own, which ends with it.
+///
+/// # Errors
+/// It could not go on; why is told as an event.
+pub fn in_machine() -> Result<(), Told> {
+    let outcome = match exact::enter() {
+        Ok(options) => act(|| perform(&options)),
+        Err(reason) => failed(&reason),
+    };
+    exact::leave();
+    outcome
+}
+
+/// Lays the ground and works there, and tells how it ended.
+fn act(work: impl FnOnce() -> Result<(), String>) -> Result<(), Told> {
     if let Err(reason) = ground::lay() {
         return failed(&reason);
     }
     portway_lab::process::raise_descriptor_limit();
     // What a panic says is told as an event.
     panic::set_hook(Box::new(|_| ()));
-    match caught(|| perform(&options)) {
-        Ok(Ok(())) => Ok(()),
+    match caught(work) {
+        Ok(Ok(())) => {
+            tell(&Event::Done);
+            Ok(())
+        }
         Ok(Err(reason)) | Err(reason) => failed(&reason),
     }
 }
@@ -91,8 +117,8 @@ fn perform(options: &Options) -> Result<(), String> {
             }
         }
     }
-    let steps = schedule::rounds(&schemes, &loads, options.rounds(), options.scale);
-    let groups = schedule::apart(&schemes, &loads, &options.series(), options.scale);
+    let steps = schedule::rounds(&schemes, &loads, options.rounds(), (options.scale, options.mode()));
+    let groups = schedule::apart(&schemes, &loads, &options.series(), (options.scale, options.mode()));
     let groups: Vec<Vec<Trial>> =
         groups.into_iter().map(|group| group.into_iter().filter(is_possible).collect()).collect();
     let of_apart = options.rounds().div_ceil(2);
@@ -123,8 +149,8 @@ fn perform(options: &Options) -> Result<(), String> {
                 round => format!("round {round} of {}: {name}, {}", options.rounds(), step.load.name()),
             };
             tell(&Event::Begins { what });
-            let terms = Terms { seconds: step.seconds, ..Terms::of(step.load, options.scale) };
-            match caught(|| meter::measure(lane, step.load == Load::Idle, || step.load.run(lane, terms))) {
+            match caught(|| meter::measure(lane, step.load == Load::Idle, || step.load.run(lane, step.terms)))
+            {
                 Ok(_) if step.round == 0 => (),
                 Ok(measured) => tell(&run(lane, step.load, step.round, None, measured)),
                 Err(why) => {
@@ -140,9 +166,7 @@ fn perform(options: &Options) -> Result<(), String> {
     }
     drop(lanes);
     groups.iter().for_each(|group| try_apart(group, of_apart, &mut told));
-    tell(&Event::Done);
-    // Not by hand: what took seconds to set up takes as many to take down, and the kernel does it anyway.
-    std::process::exit(0);
+    Ok(())
 }
 
 /// Captures a sample of every load in every lane that stands.

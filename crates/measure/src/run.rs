@@ -15,7 +15,7 @@ use crate::event::Event;
 use crate::host;
 use crate::options::Options;
 use crate::progress::Progress;
-use crate::record::{Host, LeftOut, Mode, Record, VERSION};
+use crate::record::{Host, LeftOut, Record, VERSION};
 use crate::stage::Stage;
 
 /// How a run ended.
@@ -52,7 +52,7 @@ pub fn run(options: &Options, words: &[&str], portway: &str) -> Result<(Record, 
         started: host::rfc3339(started),
         seconds: 0.0,
         command: std::env::args().collect(),
-        mode: Mode::Time,
+        mode: options.mode(),
         host: Host::default(),
         lanes: Vec::new(),
         left_out: Vec::new(),

@@ -9,7 +9,7 @@ use crate::lane::Scheme;
 use crate::lane::setup::Setting;
 use crate::load::{self, Load, Terms};
 use crate::options::{Scale, Series};
-use crate::record::{Kind, Point};
+use crate::record::{Kind, Mode, Point};
 
 /// A run to come.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,36 +20,44 @@ pub struct Step {
     pub load: Load,
     /// In which round, from 1; 0 is the warm-up.
     pub round: u32,
-    /// How long the load runs, in seconds.
-    pub seconds: f64,
+    /// How much of it.
+    pub terms: Terms,
 }
 
 /// What a run takes besides its load: reading figures, starting programs, waiting for silence.
 const AROUND: f64 = 0.3;
 /// How long it takes to set a lane up.
 pub const SET_UP: f64 = 1.0;
-/// How long a warm-up runs.
-const WARM_UP: f64 = 0.2;
+/// How long a warm-up runs, or how many it asks for.
+const WARM_UP: (f64, u64) = (0.2, 200);
 
 impl Step {
     /// How long it takes in all, in seconds.
     pub fn takes(&self) -> f64 {
-        self.seconds + AROUND
+        duration(self.terms) + AROUND
     }
 }
 
+/// How long a load takes, in seconds: a connection about 300,000 instructions, where they are counted.
+fn duration(terms: Terms) -> f64 {
+    terms.count.map_or(terms.seconds, |count| terms.seconds.min(count as f64 * 3e-4))
+}
+
 /// The runs of some rounds.
-pub fn rounds(lanes: &[Scheme], loads: &[Load], rounds: u32, scale: Scale) -> Vec<Step> {
+pub fn rounds(lanes: &[Scheme], loads: &[Load], rounds: u32, (scale, mode): (Scale, Mode)) -> Vec<Step> {
     let mut steps = Vec::new();
     for round in 0..=rounds {
         for load in loads {
             for place in 0..lanes.len() {
                 let lane = (place + round as usize) % lanes.len();
-                let seconds = load.seconds(scale);
-                let seconds = if round == 0 { seconds.min(WARM_UP) } else { seconds };
+                let mut terms = Terms::of(*load, scale, mode);
+                if round == 0 {
+                    terms.seconds = terms.seconds.min(WARM_UP.0);
+                    terms.count = terms.count.map(|count| count.min(WARM_UP.1));
+                }
                 let takes_part = if round == 0 { load.is_warmed_up() } else { round <= load.rounds(rounds) };
                 if takes_part && !load.is_apart() && load.suits(&lanes[lane]).is_ok() {
-                    steps.push(Step { lane, load: *load, round, seconds });
+                    steps.push(Step { lane, load: *load, round, terms });
                 }
             }
         }
@@ -82,7 +90,7 @@ impl Trial {
     /// How long it takes in all, in seconds: setting it up, and so many runs.
     pub fn takes(&self, rounds: u32) -> f64 {
         let made = f64::from(self.setting.rules) * PER_RULE + f64::from(self.setting.flows) * PER_FLOW;
-        SET_UP + made + f64::from(rounds) * (self.terms.seconds + AROUND)
+        SET_UP + made + f64::from(rounds) * (duration(self.terms) + AROUND)
     }
 
     /// Whether it can be.
@@ -129,12 +137,17 @@ const PER_FLOW: f64 = 0.000_02;
 
 /// The lanes that are set up apart from the rounds: for loads that need a pool, and for series. Those of one group are set up
 /// together, and their rounds interleaved.
-pub fn apart(lanes: &[Scheme], loads: &[Load], series: &[Series], scale: Scale) -> Vec<Vec<Trial>> {
+pub fn apart(
+    lanes: &[Scheme],
+    loads: &[Load],
+    series: &[Series],
+    (scale, mode): (Scale, Mode),
+) -> Vec<Vec<Trial>> {
     let forwarders = || lanes.iter().filter(|scheme| scheme.kind() != Kind::Routing);
     let mut groups = Vec::new();
     if loads.contains(&Load::Churn) {
         let setting = Setting { backends: 2, checked: true, ..Setting::default() };
-        let terms = Terms::of(Load::Churn, scale);
+        let terms = Terms::of(Load::Churn, scale, mode);
         let trial =
             |scheme: &Scheme| Trial { scheme: scheme.clone(), load: Load::Churn, setting, terms, at: None };
         groups.push(forwarders().map(trial).collect());
@@ -147,7 +160,7 @@ pub fn apart(lanes: &[Scheme], loads: &[Load], series: &[Series], scale: Scale) 
                     scheme: scheme.clone(),
                     load: Load::Connections,
                     setting: Setting::default(),
-                    terms: Terms::of(Load::Connections, scale),
+                    terms: Terms::of(Load::Connections, scale, mode),
                     at: Some(Point { of: series.name().to_owned(), count }),
                 };
                 let few = u32::try_from(count).unwrap_or(u32::MAX);
@@ -191,7 +204,7 @@ mod tests {
 
     #[test]
     fn every_round_has_every_pair_once_and_another_lane_first() {
-        let steps = rounds(&LANES, &[Load::Connections, Load::BulkUp], 3, Scale::Usual);
+        let steps = rounds(&LANES, &[Load::Connections, Load::BulkUp], 3, (Scale::Usual, Mode::Time));
         assert_eq!(steps.len(), 4 * 6);
         for round in 0..=3_u32 {
             let of: Vec<&Step> = steps.iter().filter(|step| step.round == round).collect();
@@ -205,7 +218,7 @@ mod tests {
 
     #[test]
     fn what_is_apart_is_possible_or_says_why_not() {
-        let groups = apart(&Scheme::ALL, &[Load::Churn], &Series::ALL, Scale::Long);
+        let groups = apart(&Scheme::ALL, &[Load::Churn], &Series::ALL, (Scale::Long, Mode::Time));
         assert_eq!(groups.len(), 1 + Series::ALL.len());
         for trial in groups.iter().flatten() {
             let engine = matches!(trial.scheme, Scheme::Portway(_)) && !trial.scheme.is_relay();
@@ -226,7 +239,11 @@ mod tests {
 
     #[test]
     fn a_warm_up_is_short() {
-        let steps = rounds(&LANES, &[Load::Connections], 1, Scale::Long);
-        assert!(steps.iter().all(|step| (step.round == 0) == (step.seconds <= WARM_UP)));
+        for mode in [Mode::Time, Mode::Exact] {
+            let steps = rounds(&LANES, &[Load::Connections], 1, (Scale::Long, mode));
+            let is_short =
+                |terms: Terms| terms.count.map_or(terms.seconds <= WARM_UP.0, |count| count <= WARM_UP.1);
+            assert!(steps.iter().all(|step| (step.round == 0) == is_short(step.terms)));
+        }
     }
 }

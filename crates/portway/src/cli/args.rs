@@ -7,6 +7,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use portway_core::config::value::parse_duration;
 use portway_core::flow::{Network, Place};
 use portway_core::ruleset::EngineKind;
+use portway_measure::exact::USUAL;
 use portway_measure::options::{Peer, Series};
 
 use super::bench::words::Bench;
@@ -261,6 +262,12 @@ pub(super) struct Lab {
     /// Rounds; each runs every lane under every load once [default: 3, quick 1, long 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60))]
     pub(super) rounds: Option<u32>,
+    /// Count instructions in an emulated machine (qemu) rather than time on this one: the same on a busy machine
+    #[arg(long)]
+    pub(super) exact: bool,
+    /// The kernel of that machine: the newest of a release of Debian's, which is fetched, or a directory with an unpacked one
+    #[arg(long, value_name = "RELEASE|DIR", default_value = USUAL, requires = "exact")]
+    pub(super) kernel: String,
     /// Where the reports go [default: portway-lab-DATE]
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
@@ -273,6 +280,9 @@ pub(super) struct Lab {
     /// This process is the stage of a lab
     #[arg(long, hide = true)]
     pub(super) on_stage: bool,
+    /// This process is the stage in an emulated machine
+    #[arg(long, hide = true)]
+    pub(super) in_machine: bool,
     /// This process is an actor on a stage
     #[arg(long, hide = true, value_name = "PART")]
     pub(super) act: Option<String>,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use portway_measure::advise::Demand;
+use portway_measure::exact::Exact;
 use portway_measure::lane::Scheme;
 use portway_measure::load::Load;
 use portway_measure::options::{Options, Scale, Series};
@@ -35,6 +36,9 @@ pub(super) fn run(words: Lab) -> Result<(), Failure> {
     if words.on_stage {
         return perform::main().map_err(|perform::Told| Failure::Said);
     }
+    if words.in_machine {
+        return perform::in_machine().map_err(|perform::Told| Failure::Said);
+    }
     if let Some(part) = &words.act {
         return actor::main(part).map_err(Failure::Say);
     }
@@ -49,6 +53,7 @@ pub(super) fn run(words: Lab) -> Result<(), Failure> {
     };
     let out = words.out.unwrap_or_else(|| run::default_out(SystemTime::now()));
     let captures = words.pcap.then(|| capture_directory(&out)).transpose()?;
+    let exact = words.exact.then(|| Exact::with_kernel(&words.kernel)).transpose()?;
     let options = Options {
         only: words.only,
         scale,
@@ -56,6 +61,7 @@ pub(super) fn run(words: Lab) -> Result<(), Failure> {
         peers: words.peers,
         series: words.series,
         captures,
+        exact,
     };
     let (record, ending) = run::run(&options, &ON_STAGE, env!("CARGO_PKG_VERSION"))?;
     if record.runs.is_empty()
