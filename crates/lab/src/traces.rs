@@ -67,6 +67,11 @@ impl Traces {
         (self.namespaces.len(), self.bpf.len())
     }
 
+    /// The names of its processes.
+    pub fn programs(&self) -> impl Iterator<Item = &str> {
+        self.processes.iter().map(|(_, _, name)| name.as_str())
+    }
+
     /// What of it is still there, in words.
     pub fn left(&self) -> Vec<String> {
         let lives = |(pid, start, _): &&(u32, String, String)| begun(*pid).as_ref() == Some(start);

@@ -27,6 +27,8 @@ pub enum Incomparable {
     Modes(Mode, Mode),
     /// Their forms differ.
     Versions(u32, u32),
+    /// One is of a program that was built with optimisation, the other's was not.
+    Builds,
 }
 
 impl std::fmt::Display for Incomparable {
@@ -42,6 +44,7 @@ impl std::fmt::Display for Incomparable {
             Self::Versions(a, b) => {
                 write!(f, "the first record is of version {a}, the second of version {b}")
             }
+            Self::Builds => f.write_str("only one of the records is of a program built with optimisation"),
         }
     }
 }
@@ -132,12 +135,15 @@ pub fn compare(first: &Record, second: &Record, least: Option<f64>) -> Result<Co
     if first.mode != second.mode {
         return Err(Incomparable::Modes(first.mode, second.mode));
     }
+    if first.optimised != second.optimised {
+        return Err(Incomparable::Builds);
+    }
     let least = least.unwrap_or_else(|| usual_least(first.mode));
     let mut compared = Vec::new();
     for lane in &first.lanes {
         let Some(other) = second.lane(&lane.name) else { continue };
         for (load, at) in places(first, lane) {
-            for quantity in quantities(subject(load).unit) {
+            for quantity in quantities(subject(load).unit, first.mode) {
                 let sides = Sides { records: [first, second], lanes: [lane, other], load, at: at.as_ref() };
                 compared.extend(sides.compare(quantity, least));
             }
@@ -158,9 +164,13 @@ fn places<'a>(record: &'a Record, lane: &Lane) -> Vec<(&'a str, Option<Point>)> 
     places
 }
 
-/// The figures that are compared for a load.
-fn quantities(unit: Unit) -> Vec<Quantity> {
+/// The figures that are compared for a load. Where instructions are counted rates and times say the same once more, but for
+/// what waits meanwhile.
+fn quantities(unit: Unit, mode: Mode) -> Vec<Quantity> {
     match unit {
+        _ if mode == Mode::Exact && unit != Unit::Held => {
+            vec![Quantity::Cpu(Part::Total), Quantity::Packets, Quantity::Failures]
+        }
         Unit::Held => vec![Quantity::KernelMemoryEach, Quantity::ForwarderMemoryEach, Quantity::Failures],
         Unit::Gigabyte => vec![Quantity::Cpu(Part::Total), Quantity::Throughput, Quantity::ForwarderMemory],
         _ => vec![
@@ -191,8 +201,10 @@ impl Sides<'_> {
         let plain = both(&|record, lane| record.rounds(&lane.name, self.load, self.at, quantity));
         let medians = (plain[0].summary()?.median, plain[1].summary()?.median);
         let relative = both(&|record, lane| self.relative(record, lane, quantity));
-        // Of times only: instructions are the same on a slow day.
-        let by_base = self.records[0].mode == Mode::Time && relative.iter().all(|rounds| !rounds.is_empty());
+        // Instructions are the same on a slow day, but not with another kernel.
+        let [first, second] = self.records;
+        let is_other_machine = first.mode == Mode::Time || first.host.kernel != second.host.kernel;
+        let by_base = is_other_machine && relative.iter().all(|rounds| !rounds.is_empty());
         let sides = if by_base { relative } else { plain };
         let raised = if quantity == Quantity::Failures { FEW } else { 0.0 };
         let [first, second] =

@@ -30,6 +30,8 @@ pub struct Exact {
 
 /// The words that make this program the stage in a machine.
 const IN_MACHINE: [&str; 2] = ["lab", "--in-machine"];
+/// What starts within ten seconds on a machine takes longer at a billion instructions a second: the verifier above all.
+const PATIENCE: &str = "PORTWAY_LAB_PATIENCE=300";
 /// Lines of the kernel's last words that are shown when a machine fails.
 const LAST_WORDS: usize = 12;
 /// Seconds that a second there takes, about: a second there is 10^9 instructions.
@@ -58,12 +60,13 @@ impl Exact {
         let at = |name: &str| Path::new(TEMPORARY).join(name);
         let said = |error: std::io::Error| format!("prepare the machine: {error}");
         let shared = options.captures.clone();
+        shared.iter().try_for_each(fs::create_dir_all).map_err(said)?;
         let inside = Options { captures: shared.as_ref().map(|_| SHARED.into()), ..options.clone() };
         let orders = serde_json::to_vec(&inside).map_err(|error| error.to_string())?;
         let program = self.program.display().to_string();
         let temporary = format!("TMPDIR={TEMPORARY}");
         // The first process there is the stage, as on the host.
-        let mut words = vec!["/usr/bin/env", &temporary, "PORTWAY_BIN=/proc/1/exe", &program];
+        let mut words = vec!["/usr/bin/env", &temporary, PATIENCE, "PORTWAY_BIN=/proc/1/exe", &program];
         words.extend(IN_MACHINE);
         fs::write(at("first"), first::archive(&self.kernel, &words, &orders)?).map_err(said)?;
         let machine = Machine {

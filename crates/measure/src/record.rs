@@ -26,6 +26,9 @@ pub struct Record {
     pub command: Vec<String>,
     /// What the figures are of.
     pub mode: Mode,
+    /// Whether it was built with optimisation.
+    #[serde(default = "optimised")]
+    pub optimised: bool,
     /// The machine.
     pub host: Host,
     /// What was compared, in the order in which it is shown.
@@ -37,6 +40,11 @@ pub struct Record {
     /// Packet captures, where they were wanted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub captures: Vec<Capture>,
+}
+
+/// Records that do not say it are of such programs.
+fn optimised() -> bool {
+    true
 }
 
 /// What the figures are of.

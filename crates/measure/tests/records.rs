@@ -109,6 +109,21 @@ fn instructions_need_one_round_and_show_three_percent() {
     );
 }
 
+/// A kernel that needs a tenth more for everything is no regression of what runs on it; one lane's own is.
+#[test]
+fn instructions_of_another_kernel_are_relative_to_its_base() {
+    let mut first = made::record(1, 0.0, 1);
+    first.mode = Mode::Exact;
+    let mut later = first.clone();
+    later.host.kernel = "7.0".into();
+    for lane in first.lanes.iter().map(|lane| lane.name.clone()) {
+        later = slowed(&later, &lane, 1.1);
+    }
+    assert_eq!(compare(&first, &later, None).unwrap().regressions().count(), 0);
+    let worse = slowed(&later, "portway-nftables", 1.03);
+    assert!(compare(&first, &worse, None).unwrap().regressions().count() > 0);
+}
+
 #[test]
 fn what_cannot_be_compared_is_refused_by_name_and_hosts_that_differ_are_named() {
     let first = made::record(3, 0.01, 1);
@@ -116,6 +131,8 @@ fn what_cannot_be_compared_is_refused_by_name_and_hosts_that_differ_are_named() 
     let refusal = compare(&first, &exact, None).unwrap_err();
     assert_eq!(refusal, Incomparable::Modes(Mode::Time, Mode::Exact));
     assert!(refusal.to_string().contains("exact"));
+    let unoptimised = Record { optimised: false, ..first.clone() };
+    assert_eq!(compare(&first, &unoptimised, None).unwrap_err(), Incomparable::Builds);
     let later = Record { version: 2, ..first.clone() };
     assert_eq!(
         compare(&first, &later, None).unwrap_err().to_string(),

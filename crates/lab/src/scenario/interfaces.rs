@@ -140,6 +140,8 @@ pub fn probed(engine: Engine) {
     let path =
         file.write("portway.toml", attached(&engine.forward("0.0.0.0:8000", "10.2.0.10:7000")).as_bytes());
     prepare_for_xdp(&net.gateway);
+    // The kernel says by itself, and late, that a bridge with a port is up.
+    wait_for("the bridge", || net.gateway.run("ip -o link show br0").contains("state UP"));
     let before = net.gateway.run("ip -o link show");
     let said = net.gateway.run(&format!("{} probe --json -c {}", binary().display(), path.display()));
     let said: Value = serde_json::from_str(&said).unwrap_or_else(|e| panic!("not JSON: {e}\n{said}"));

@@ -61,6 +61,11 @@ pub fn warnings(record: &Record) -> Vec<Block> {
             record.least_rounds()
         ));
     }
+    if !record.optimised {
+        warnings.push(
+            "Portway was built without optimisation: the proxy costs more than it does otherwise.".to_owned(),
+        );
+    }
     if record.runs.is_empty() {
         warnings.push("nothing was measured.".to_owned());
     }

@@ -296,6 +296,7 @@ mod tests {
             seconds: 0.0,
             command: Vec::new(),
             mode: Mode::Time,
+            optimised: true,
             host: Host::default(),
             lanes: vec![lane.clone()],
             left_out: Vec::new(),

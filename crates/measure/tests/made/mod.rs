@@ -71,6 +71,7 @@ pub fn record(rounds: u32, noise: f64, seed: u64) -> Record {
             .map(String::from)
             .to_vec(),
         mode: Mode::Time,
+        optimised: true,
         host: Host {
             kernel: "6.12.0-made".into(),
             cpu: "Made Processor 3000".into(),
