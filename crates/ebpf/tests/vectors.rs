@@ -63,6 +63,7 @@ impl Bench {
             rule("udp46", "udp/10.1.0.1:54", "[fd02::2]:5353"),
             rule("tcp64", "tcp/[fd01::1]:81", "10.2.0.2:8080"),
             rule("udp64", "udp/[fd01::1]:54", "10.2.0.2:5353"),
+            rule("slow", "udp/10.1.0.1:55", "10.2.0.2:5353") + "new-flow-rate = 5\n",
             rule("toa4", "tcp/10.1.0.1:82", "10.2.0.2:8080") + "client-address = 'toa'\n",
             rule("toa6", "tcp/[fd01::1]:82", "[fd02::2]:8080") + "client-address = 'toa'\n",
             format!("[ebpf]\nattach = 'xdp'\n{settings}"),
@@ -950,5 +951,114 @@ fn a_full_table_refuses_a_thousand_and_keeps_the_old() {
 impl Drop for Bench {
     fn drop(&mut self) {
         let _ = self.lab.gateway.within(|| self.engine.clear());
+    }
+}
+
+/// More new flows than the rule takes: those that are too many are dropped as they came, and counted; those that are there go on.
+#[test]
+fn a_rate_of_new_flows_refuses_the_rest() {
+    let mut bench = Bench::new("");
+    let mut random = Random(20);
+    let flow = |number: u16| between(true, true, (55, 5353), 20_000 + number);
+    let (start, mut begun) = (std::time::Instant::now(), Vec::new());
+    for number in 0..500 {
+        let packet = any(&mut random, true, false, 0).between(flow(number).arriving(true));
+        let frame = bench.arriving(true, &packet.bytes());
+        let ran = bench.run(Program::TcEthernet, true, &frame);
+        if ran.result == TC_REDIRECT {
+            let expected = bench.leaving(true, &packet.carried(&flow(number), true).bytes());
+            same("a first packet", &packet, &ran.packet, &expected);
+            begun.push(number);
+        } else {
+            assert_eq!((ran.result, ran.packet == frame), (TC_SHOT, true), "flow {number}");
+        }
+    }
+    // Five in each second that has begun.
+    let seconds = start.elapsed().as_secs() as usize + 2;
+    assert!((5..=seconds * 5).contains(&begun.len()), "{begun:?} in {seconds} s");
+    let refused = 500 - begun.len() as u64;
+    assert_eq!(bench.drops("slow"), BTreeMap::from([("new-flow rate".to_owned(), refused)]));
+    for number in begun {
+        let packet = any(&mut random, true, false, 0).between(flow(number).arriving(false));
+        let frame = bench.arriving(false, &packet.bytes());
+        let ran = bench.run(Program::TcEthernet, false, &frame);
+        assert_eq!(ran.result, TC_REDIRECT, "flow {number}");
+        let expected = bench.leaving(false, &packet.carried(&flow(number), false).bytes());
+        same("an answer", &packet, &ran.packet, &expected);
+    }
+}
+
+/// Every source port that may be had is taken: no two flows get the same, and the rest are dropped as they came, and counted.
+#[test]
+fn without_a_free_port_flows_are_refused() {
+    let mut bench = Bench::new("source-ports = '40000-40007'\n");
+    let mut random = Random(21);
+    let mut taken = BTreeMap::new();
+    let mut refused = 0;
+    for number in 0..200 {
+        // Ports that the host's own sockets may have, so they are not kept.
+        let mut leaves = ends(true, true, 42_000 + number);
+        let packet = any(&mut random, true, true, flags::SYN).between(leaves.arriving(true));
+        let frame = bench.arriving(true, &packet.bytes());
+        let ran = bench.run(Program::TcEthernet, true, &frame);
+        if ran.result == TC_REDIRECT {
+            let at = 14 + 20 + packet.ip.options.len();
+            let port = u16::from_be_bytes([ran.packet[at], ran.packet[at + 1]]);
+            leaves.source.set_port(port);
+            let expected = bench.leaving(true, &packet.carried(&leaves, true).bytes());
+            same("a first packet", &packet, &ran.packet, &expected);
+            assert!((40_000..=40_007).contains(&port) && taken.insert(port, leaves).is_none(), "{port}");
+        } else {
+            assert_eq!((ran.result, ran.packet == frame), (TC_SHOT, true), "flow {number}");
+            refused += 1;
+        }
+    }
+    assert_eq!(taken.len(), 8);
+    assert_eq!(bench.drops("tcp4"), BTreeMap::from([("no source port".to_owned(), refused)]));
+    for ends in taken.values() {
+        let packet = any(&mut random, true, true, flags::SYN | flags::ACK).between(ends.arriving(false));
+        let frame = bench.arriving(false, &packet.bytes());
+        let ran = bench.run(Program::TcEthernet, false, &frame);
+        assert_eq!(ran.result, TC_REDIRECT, "{ends:?}");
+        same("an answer", &packet, &ran.packet, &bench.leaving(false, &packet.carried(ends, false).bytes()));
+    }
+}
+
+/// Packets that begin with the IP header get a link header in front. BPF_PROG_TEST_RUN always takes the first 14 bytes for one:
+/// they are for this host if the interface has the first six as its address, which those of IPv6 can be (of IPv4 they are a group's).
+#[test]
+fn packets_without_a_link_header_get_one() {
+    const LENGTH: u16 = 108;
+    let mut bench = Bench::new("");
+    let own = [0x60, 0, 0, 0, 0, LENGTH as u8];
+    let text = own.map(|byte| format!("{byte:02x}")).join(":");
+    bench.lab.gateway.ip(&format!("link set lan address {text}"));
+    bench.lan = side(&bench.lab, "lan", &bench.lab.client, 1);
+    let index = bench.lan.index;
+    support::wait_for("the link address", || {
+        bench.lab.gateway.within(|| portway_ebpf::trial::port(index)).unwrap().unwrap().link == own
+    });
+    let mut random = Random(22);
+    for round in 0..100 {
+        let tcp = round % 2 == 0;
+        let ends = ends(false, tcp, 53_000 + round);
+        begin(&mut bench, &mut random, &ends, tcp);
+        let mut packet = any(&mut random, false, tcp, flags::ACK).between(ends.arriving(true));
+        (packet.ip.class, packet.ip.label) = (0, 0);
+        let header = if let Body::Tcp { options, .. } = &packet.body { 20 + options.len() } else { 8 };
+        let (Body::Tcp { payload, .. } | Body::Udp { payload, .. }) = &mut packet.body else {
+            unreachable!()
+        };
+        *payload = random.bytes(usize::from(LENGTH) - header);
+        let ran = bench.run(Program::TcIp, true, &packet.bytes());
+        assert_eq!(ran.result, TC_REDIRECT, "{packet:?}");
+        same("a packet", &packet, &ran.packet, &bench.leaving(true, &packet.carried(&ends, true).bytes()));
+        // Somebody else's.
+        let foreign = Packet {
+            ip: reference::Ip { destination: "fd01::7".parse().unwrap(), ..packet.ip.clone() },
+            ..packet
+        };
+        let ran = bench.run(Program::TcIp, true, &foreign.bytes());
+        assert_eq!((ran.result, ran.packet == foreign.bytes()), (TC_NEXT, true), "{foreign:?}");
     }
 }
