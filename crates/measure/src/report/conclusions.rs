@@ -109,10 +109,13 @@ fn engine(record: &Record) -> String {
         }
         Some(_) => ", and that is cheaper here than ebpf".to_owned(),
         None if both => ". Whether ebpf would be cheaper here, this run does not tell".to_owned(),
-        None => format!(
-            ". Whether ebpf would be cheaper here takes a run of both with {} rounds at least",
-            record.least_rounds()
-        ),
+        None => {
+            let rounds = match record.least_rounds() {
+                1 => String::new(),
+                rounds => format!(" with {rounds} rounds at least"),
+            };
+            format!(". Whether ebpf would be cheaper here takes a run of both{rounds}")
+        }
     };
     format!(
         "{auto}{choice}. The proxy is for what only it can do: other address families at both ends, limits and clocks of \
