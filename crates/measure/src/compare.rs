@@ -4,10 +4,11 @@
 //! than a least size. Times are taken relative to the base lane's in the same round, where both records have one: a machine
 //! that was slower on the second day is not a regression. Deliberately absent: judging by absolute figures.
 
+mod unlike;
+
 use crate::interval::Interval;
 use crate::quantity::{Better, Part, Percentile, Quantity};
 use crate::record::{Kind, Lane, Mode, Point, Record};
-use crate::report::words;
 use crate::rounds::Rounds;
 use crate::subject::{Unit, subject};
 
@@ -149,7 +150,7 @@ pub fn compare(first: &Record, second: &Record, least: Option<f64>) -> Result<Co
             }
         }
     }
-    Ok(Comparison { warnings: warnings(first, second), compared, least, mode: first.mode })
+    Ok(Comparison { warnings: unlike::warnings(first, second), compared, least, mode: first.mode })
 }
 
 /// Where a lane was measured: loads, and places on series.
@@ -262,48 +263,6 @@ fn change(interval: &Interval, better: Better, least: f64, mode: Mode) -> Change
         (false, true) => Change::Better,
         (false, false) => Change::PerhapsBetter,
     }
-}
-
-/// What else is not the same.
-fn warnings(first: &Record, second: &Record) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let mut differ = |what: &str, a: &str, b: &str| {
-        if a != b {
-            warnings.push(format!("{what} differs: {a}, then {b}"));
-        }
-    };
-    let (a, b) = (&first.host, &second.host);
-    differ("the kernel", &a.kernel, &b.kernel);
-    differ("the processor", &format!("{} of {}", a.cpus, a.cpu), &format!("{} of {}", b.cpus, b.cpu));
-    differ("memory", &words::bytes(a.memory as f64), &words::bytes(b.memory as f64));
-    let none = || "none".to_owned();
-    let hypervisor = |host: &crate::record::Host| host.hypervisor.clone().unwrap_or_else(none);
-    differ("the hypervisor", &hypervisor(a), &hypervisor(b));
-    for (what, a, b) in [("program", &a.programs, &b.programs), ("setting", &a.settings, &b.settings)] {
-        for (name, value) in a {
-            if let Some(other) = b.get(name) {
-                differ(&format!("the {what} {name}"), value, other);
-            }
-        }
-    }
-    for lane in &first.lanes {
-        match second.lane(&lane.name) {
-            Some(other) if other.configuration != lane.configuration => {
-                warnings.push(format!("the configuration of {} differs", lane.name));
-            }
-            Some(_) => (),
-            None => warnings.push(format!("{} is in the first only", lane.name)),
-        }
-    }
-    for lane in second.lanes.iter().filter(|lane| first.lane(&lane.name).is_none()) {
-        warnings.push(format!("{} is in the second only", lane.name));
-    }
-    for (which, record) in [("first", first), ("second", second)] {
-        if record.is_disturbed() {
-            warnings.push(format!("the machine was not quiet during the {which}"));
-        }
-    }
-    warnings
 }
 
 impl Comparison {

@@ -1,18 +1,21 @@
 //! The loads: what is asked of every lane, how much of it and for how long.
 //!
-//! Here is which there are and what each asks. Deliberately absent: how they run ([`crate::actor`]), and what it costs
-//! ([`crate::meter`]).
+//! Here is which there are and what each asks; how much of it is in [`terms`]. Deliberately absent: how they run
+//! ([`crate::actor`]), and what it costs ([`crate::meter`]).
+
+pub mod terms;
 
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 
 use crate::actor::{self, Asked, Call};
-use crate::flows;
 use crate::lane::Scheme;
 use crate::lane::setup::{self, Forward, Lane, POOL, TCP, UDP};
 use crate::options::Scale;
-use crate::record::{Figures, Kind, Mode};
+use crate::record::{Figures, Kind};
+
+pub use terms::Terms;
 
 /// A load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,42 +116,6 @@ impl Load {
         }
     }
 
-    /// How many seconds a run takes that no [`Self::count`] ends.
-    pub fn seconds(self, scale: Scale, mode: Mode) -> f64 {
-        let usual = match (mode, scale) {
-            (Mode::Time, Scale::Quick) => 0.4,
-            (Mode::Time, Scale::Usual) => 0.8,
-            (Mode::Time, Scale::Long) => 3.0,
-            (Mode::Exact, Scale::Quick) => 0.2,
-            (Mode::Exact, Scale::Usual) => 0.5,
-            (Mode::Exact, Scale::Long) => 2.0,
-        };
-        match self {
-            // Health checks take their time.
-            Self::Churn => f64::max(usual * 2.0, 3.0),
-            // So many requests; about so long.
-            Self::Article => 12.0,
-            _ => usual,
-        }
-    }
-
-    /// How many a run asks for, where that and not time ends it. Instructions are counted for as many on every lane: what
-    /// is begun and not done when time is up would be counted and have no figure.
-    pub fn count(self, scale: Scale, mode: Mode) -> Option<u64> {
-        let usual = match scale {
-            Scale::Quick => 500,
-            Scale::Usual => 2000,
-            Scale::Long => 10_000,
-        };
-        match (self, mode) {
-            (Self::Article, Mode::Exact) => Some(usual * 5),
-            (Self::Article, Mode::Time) => Some(100_000),
-            (Self::Connections, Mode::Exact) => Some(usual),
-            (Self::Keepalive | Self::UdpSmall | Self::UdpLarge, Mode::Exact) => Some(usual * 2),
-            _ => None,
-        }
-    }
-
     /// Whether a short run goes before the rounds: not where no run is short, nor where nothing becomes warm.
     pub fn is_warmed_up(self) -> bool {
         !matches!(self, Self::Article | Self::Churn | Self::Idle)
@@ -245,54 +212,6 @@ impl Load {
             // The article turns SYN cookies off on all three hosts.
             Self::Article => lane.with_sysctl("net.ipv4.tcp_syncookies", "0", run),
             _ => run(),
-        }
-    }
-}
-
-/// What a load is, besides its kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Terms {
-    /// How long, in seconds.
-    pub seconds: f64,
-    /// How many at a time, if not as many as usual.
-    pub concurrency: Option<u32>,
-    /// How many in all, if not as many as there is time for.
-    pub count: Option<u64>,
-    /// Whether the pool is called.
-    pub pooled: bool,
-    /// How many flows are there beside it.
-    pub flows: u64,
-}
-
-impl Terms {
-    /// As a load has them in the rounds.
-    pub fn of(load: Load, scale: Scale, mode: Mode) -> Self {
-        let concurrency = match (load, scale) {
-            (Load::Idle, Scale::Quick) => Some(200),
-            (Load::Idle, Scale::Usual) => Some(1000),
-            (Load::Idle, Scale::Long) => Some(4000),
-            (Load::Article, _) => Some(at_a_time().min(ARTICLE_AT_A_TIME) as u32),
-            _ => None,
-        };
-        Self {
-            seconds: load.seconds(scale, mode),
-            count: load.count(scale, mode),
-            concurrency,
-            pooled: load == Load::Churn,
-            ..Self::default()
-        }
-    }
-
-    /// Makes the flows, which whoever forwards them remembers for an hour.
-    ///
-    /// # Panics
-    /// When they cannot be made.
-    pub fn make_flows(self, lane: &Lane) {
-        if self.flows > 0 {
-            flows::fit_memory(self.flows).unwrap_or_else(|why| panic!("{why}"));
-            let (host, port) = lane.address(UDP);
-            let made = actor::flows(&lane.net, setup::address(host, port), self.flows);
-            assert!(made * 100 >= self.flows * 99, "of {} flows only {made} were made", self.flows);
         }
     }
 }
