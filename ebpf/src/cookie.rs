@@ -26,7 +26,7 @@ use crate::admit::New;
 use crate::answer::{self, Segment};
 use crate::packet::Packet;
 use crate::parse::{Headers, Parsed, parse};
-use crate::skb::Skb;
+use crate::skb::{Skb, header_length};
 use crate::xdp::Xdp;
 use crate::{count, rate};
 
@@ -55,10 +55,7 @@ impl Load for Xdp {
 /// What the answer to a SYN says: nothing if the kernel makes no cookies.
 #[inline(always)]
 pub fn segment<P: Load, const LINK: u32>(packet: P, headers: &Headers) -> Option<Segment> {
-    let length = headers.before_payload.wrapping_sub(headers.transport - LINK);
-    if !(20..=60).contains(&length) {
-        return None;
-    }
+    let length = header_length(headers.before_payload.wrapping_sub(headers.transport - LINK))?;
     let mut header = [0; 15];
     if !packet.load(headers.transport, &mut header, length) {
         return None;

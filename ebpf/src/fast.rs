@@ -9,9 +9,10 @@ use portway_datapath::record::Direction;
 
 use crate::carry::{BEGINS, Hook, carry};
 use crate::flood;
-use crate::header::{self, Header};
+use crate::header::Header;
 use crate::maps::{INTERFACES, PORTS};
 use crate::packet::Packet;
+use crate::replace;
 use crate::way::{Hop, LINK, link};
 use crate::xdp::Xdp;
 
@@ -70,7 +71,7 @@ impl Hook for Xdp {
 
     #[inline(always)]
     fn replace<H: Header, const LINK: u32>(self, header: H, record: &Record, direction: Direction) -> bool {
-        header::replace::<Self, H, LINK>(self, header, record, direction)
+        replace::replace::<Self, H, LINK>(self, header, record, direction)
     }
 
     #[inline(always)]

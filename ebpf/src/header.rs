@@ -14,7 +14,7 @@ use portway_datapath::table::Key;
 
 use crate::packet::{Packet, Window};
 use crate::parse::{IPV4_HEADER, IPV6_HEADER, MORE, OFFSET, TCP, UDP};
-use crate::rewrite::{put_ipv6, update_checksum};
+use crate::rewrite::put_ipv6;
 use crate::skb::Skb;
 
 /// Version 4, and five words of header.
@@ -53,8 +53,10 @@ pub trait Header: Copy {
     fn difference(self, new: Self::Addresses) -> Difference;
     /// Makes them these, and takes one from the time to live; `difference` is that of the addresses.
     fn replace(self, new: Self::Addresses, difference: Difference);
-    /// The same in a socket buffer, `link` bytes from its beginning.
+    /// The same in a socket buffer, `link` bytes from its beginning, by the kernel's functions for it.
     fn replace_in(self, packet: Skb, link: u32, new: Self::Addresses, difference: Difference) -> bool;
+    /// What the whole exchange, with that of the transport's header, is to a sum over the packet.
+    fn of_whole(self, difference: Difference) -> Difference;
 }
 
 /// What a packet is looked up by.
@@ -164,6 +166,13 @@ impl Header for Ipv4 {
         self.replace(new, difference);
         true
     }
+
+    #[inline(always)]
+    fn of_whole(self, difference: Difference) -> Difference {
+        // The header's checksum makes up for what changes in it. The transport's does for its ports; it has changed by the
+        // addresses, which are not among what it is summed with.
+        difference.negated()
+    }
 }
 
 /// Of IPv6, with the first eight bytes of the transport's.
@@ -263,6 +272,12 @@ impl Header for Ipv6 {
     ) -> bool {
         put_ipv6(packet, link, self.protocol(), self.lives().wrapping_sub(1), source, destination)
     }
+
+    #[inline(always)]
+    fn of_whole(self, _difference: Difference) -> Difference {
+        // The transport's checksum makes up for the addresses: what is left is the hop limit, the second byte of its word.
+        Difference::NONE.minus(u32::from(u16::from_ne_bytes([0, 1])))
+    }
 }
 
 /// Whether a packet of this protocol and length is all there, and so is the transport's header.
@@ -273,46 +288,4 @@ pub fn is_whole<P: Packet, H: Header>(packet: P, link: u32, protocol: u8, length
         protocol => protocol == UDP,
     };
     transport && length >= H::LENGTH && packet.has(link + length)
-}
-
-/// Makes a packet in a driver's memory, where the bytes are all there is, what leaves.
-#[inline(always)]
-pub fn replace<P: Packet, H: Header, const LINK: u32>(
-    packet: P,
-    header: H,
-    record: &Record,
-    direction: Direction,
-) -> bool {
-    let new = H::leaving(record, direction);
-    let ports = record.side(direction.other()).ports_of_answer();
-    let addresses = header.difference(new);
-    let change = addresses.minus(header.ports()).plus(ports);
-    header.set_ports(ports);
-    if header.protocol() == TCP {
-        let Some(tcp) = packet.window::<20>(LINK + H::LENGTH) else { return false };
-        tcp.set::<u16, 16>(change.apply(tcp.get::<u16, 16>()));
-    } else {
-        let Some(udp) = packet.window::<8>(LINK + H::LENGTH) else { return false };
-        udp.set::<u16, 6>(change.apply_udp(udp.get::<u16, 6>()));
-    }
-    header.replace(new, addresses);
-    true
-}
-
-/// The same in a socket buffer.
-#[inline(always)]
-pub fn replace_in<H: Header, const LINK: u32>(
-    packet: Skb,
-    header: H,
-    record: &Record,
-    direction: Direction,
-) -> bool {
-    let new = H::leaving(record, direction);
-    let ports = record.side(direction.other()).ports_of_answer();
-    let addresses = header.difference(new);
-    let rest = Difference::NONE.minus(header.ports()).plus(ports);
-    let udp = header.protocol() != TCP;
-    header.set_ports(ports);
-    let check = LINK + H::LENGTH + if udp { 6 } else { 16 };
-    header.replace_in(packet, LINK, new, addresses) && update_checksum(packet, check, addresses, rest, udp)
 }

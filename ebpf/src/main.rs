@@ -29,6 +29,7 @@ mod packet;
 mod parse;
 mod parts;
 mod rate;
+mod replace;
 mod rewrite;
 mod shift;
 mod skb;

@@ -20,6 +20,19 @@ struct Ends {
     destination: Address,
 }
 
+/// What the kernel has noted about a buffer's checksum (`ip_summed`, `include/linux/skbuff.h`).
+#[derive(Clone, Copy)]
+pub enum Summed {
+    /// Nothing, or that it is right: the packet's own is all there is.
+    Nothing,
+    /// The sum of all bytes from the IP header on.
+    Complete,
+    /// The transport's checksum holds the sum of the pseudo header; a device does the rest.
+    Partial,
+    /// This kernel does not show it.
+    Hidden,
+}
+
 /// What the exchange of both addresses, of IPv4 packets or of IPv6, is to a sum.
 #[inline(always)]
 pub fn addresses(ipv4: bool, old: &Tuple, new: &Tuple) -> Difference {

@@ -7,15 +7,15 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{
-    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_proto, bpf_skb_change_tail,
-    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_csum_update, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_proto,
+    bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 
 use portway_datapath::checksum::Difference;
 use portway_datapath::toa::ROOM;
 
 use crate::packet::Packet;
-use crate::rewrite;
+use crate::rewrite::{self, Summed};
 
 /// `TCX_NEXT` and `TC_ACT_UNSPEC`.
 const NEXT: i32 = -1;
@@ -96,6 +96,44 @@ impl Skb {
         field!(self, gso_size)
     }
 
+    /// What the kernel has noted about the checksum. Programs are not shown the field, but the kernel's own buffer, in which
+    /// only its types say where it lies: so the loader puts the call and the load here (`crates/ebpf/src/summed.rs`), and
+    /// leaves what stands here where they cannot be had.
+    #[inline(always)]
+    pub fn summed(self) -> Summed {
+        let summed: u64;
+        // SAFETY: what comes here reads the buffer and changes the registers that calls change.
+        unsafe {
+            core::arch::asm!(
+                "r0 = 0x3f6d7573", // "sum?"
+                "goto +0",
+                "goto +0",
+                "goto +0",
+                lateout("r0") summed,
+                inlateout("r1") self.0 => _,
+                lateout("r2") _,
+                lateout("r3") _,
+                lateout("r4") _,
+                lateout("r5") _,
+                options(readonly, nostack),
+            );
+        }
+        match summed {
+            // CHECKSUM_NONE and CHECKSUM_UNNECESSARY.
+            0 | 1 => Summed::Nothing,
+            2 => Summed::Complete,
+            3 => Summed::Partial,
+            _ => Summed::Hidden,
+        }
+    }
+
+    /// Says that the bytes whose sum the buffer has have changed by so much.
+    #[inline(always)]
+    pub fn update_complete(self, change: u32) {
+        // SAFETY: the context.
+        unsafe { bpf_csum_update(self.0, change) };
+    }
+
     /// Makes the first `length` bytes reachable, if there are as many.
     #[inline(always)]
     pub fn reach(self, length: u32) {
@@ -174,10 +212,7 @@ impl Skb {
     /// Reads the TCP header at `offset`: its length.
     #[inline(always)]
     pub fn load_tcp(self, offset: u32, header: &mut [u8; ROOM]) -> Option<usize> {
-        let length = u32::from(self.window::<20>(offset)?.get::<u8, 12>() >> 4) * 4;
-        if !(20..=60).contains(&length) {
-            return None;
-        }
+        let length = header_length(u32::from(self.window::<20>(offset)?.get::<u8, 12>() >> 4) * 4)?;
         let to = header.as_mut_ptr().cast();
         // SAFETY: the context, and fewer bytes than the buffer has.
         (unsafe { bpf_skb_load_bytes(self.0.cast(), offset, to, length) } == 0).then_some(length as usize)
@@ -186,12 +221,37 @@ impl Skb {
     /// Writes the first `length` bytes of a TCP header, as many as [`Self::load_tcp`] has read.
     #[inline(always)]
     pub fn store_tcp(self, offset: u32, header: &[u8; ROOM], length: usize) -> bool {
-        if !(20..=60).contains(&length) {
-            return false;
-        }
+        let Some(length) = header_length(length as u32) else { return false };
         // SAFETY: the context, and fewer bytes than the buffer has.
-        unsafe { bpf_skb_store_bytes(self.0, offset, header.as_ptr().cast(), length as u32, RECOMPUTE) == 0 }
+        unsafe { bpf_skb_store_bytes(self.0, offset, header.as_ptr().cast(), length, RECOMPUTE) == 0 }
     }
+}
+
+/// A length that a TCP header may have.
+#[inline(always)]
+pub fn header_length(length: u32) -> Option<u32> {
+    between(length, 20, 60)
+}
+
+/// The length, if it is not less than `least` and not more than `most`. Two comparisons of one register, out of the compiler's
+/// sight: it would make them one, of what is left when `least` is taken away, from which Linux before 6.14 does not know
+/// what the length itself may be.
+#[inline(always)]
+pub fn between(length: u32, least: u32, most: u32) -> Option<u32> {
+    let length = same(u64::from(length));
+    if length < u64::from(least) {
+        return None;
+    }
+    let length = same(length);
+    if length > u64::from(most) { None } else { Some(length as u32) }
+}
+
+/// The value. An instruction: a place in the source that has none confuses the kernel.
+#[inline(always)]
+fn same(mut value: u64) -> u64 {
+    // SAFETY: the register stays as it is.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(nomem, nostack, preserves_flags)) };
+    value
 }
 
 /// [`rewrite::update_checksum`]: a global function, which the verifier follows once and not wherever it is called.

@@ -12,11 +12,12 @@ use crate::answer::{Segment, answer};
 use crate::careful::{LATER, OPENS, PARTS, SPECIAL, TOO_LARGE, TOO_OLD, careful};
 use crate::carry::{BEGINS, CAREFUL, Hook, carry, leaving};
 use crate::fragment::later;
-use crate::header::{self, Header};
+use crate::header::Header;
 use crate::icmp::error;
 use crate::memory;
 use crate::packet::Packet;
 use crate::parse::{Headers, IPV4, IPV6, Parsed, TCP, parse};
+use crate::replace;
 use crate::skb::Skb;
 use crate::tell::{EXPIRED, NO_PORT, TOO_BIG, Told, tell};
 use crate::way::{self, Hop, Way, way};
@@ -177,7 +178,7 @@ impl Hook for Skb {
 
     #[inline(always)]
     fn replace<H: Header, const LINK: u32>(self, header: H, record: &Record, direction: Direction) -> bool {
-        header::replace_in::<H, LINK>(self, header, record, direction)
+        replace::replace_in::<H, LINK>(self, header, record, direction)
     }
 
     #[inline(always)]

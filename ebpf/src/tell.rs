@@ -18,7 +18,7 @@ use crate::carry::swapped;
 use crate::clock::ticks;
 use crate::packet::Packet;
 use crate::parse::{Headers, IPV4_HEADER, IPV6_HEADER, Parsed, parse};
-use crate::skb::Skb;
+use crate::skb::{Skb, between};
 use crate::way::way_back;
 
 /// The protocols' numbers.
@@ -128,9 +128,7 @@ fn quote<const LINK: u32>(packet: Skb, work: &mut Work, length: u32) -> Option<D
     }
     // One by one: the compiler would clear memory by a loop over bytes.
     work.quote.iter().for_each(|word| word.store(0, Relaxed));
-    if length == 0 || length as usize > QUOTE {
-        return None;
-    }
+    let length = between(length, 1, QUOTE as u32)?;
     let buffer = work.quote.as_mut_ptr().cast::<u8>();
     // SAFETY: the context, and as many bytes as the buffer has, at most.
     if unsafe { bpf_skb_load_bytes(packet.context(), LINK, buffer.cast(), length) } != 0 {

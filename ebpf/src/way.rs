@@ -103,8 +103,9 @@ pub fn renewed<P: Packet>(
     question: Question,
 ) -> Option<Hop> {
     let number = (side.way.load(Relaxed) >> 48) as u32;
-    let (answer, route) = look_up(packet, question)?;
-    let port = PORTS.get(number)?;
+    let Some(port) = PORTS.get(number) else { return None };
+    let Some(route) = ROUTE.get_ptr_mut(0) else { return None };
+    let (answer, route) = look_up(packet, question, route);
     if answer != SUCCESS || port.interface != route.interface || u32::from(route.length) < port.mtu {
         return None;
     }
@@ -248,15 +249,16 @@ const ANY_LENGTH: u64 = 1;
 #[map(name = "route")]
 static ROUTE: PerCpuArray<Route> = PerCpuArray::with_max_entries(1, 0);
 
-/// Asks the kernel.
+/// Asks the kernel, in the only value of `route`. Its place is the caller's to find, at once and by itself: an answer that may
+/// be missing would be tested together with what follows, in a register that has nothing then, which Linux before 6.14
+/// refuses (it does not know that the place is always there).
 #[inline(always)]
-fn look_up<P: Packet>(packet: P, question: Question) -> Option<(i64, &'static Route)> {
-    let route = ROUTE.get_ptr_mut(0)?;
+fn look_up<P: Packet>(packet: P, question: Question, route: *mut Route) -> (i64, &'static Route) {
     question.put(route, packet.interface());
     // SAFETY: this processor's, as [`WAY`]; the context, and a structure of the size that is said.
     unsafe {
         let answer = bpf_fib_lookup(packet.context(), route.cast(), size_of::<Route>() as i32, 0);
-        Some((answer, &*route))
+        (answer, &*route)
     }
 }
 
@@ -265,14 +267,16 @@ fn look_up<P: Packet>(packet: P, question: Question) -> Option<(i64, &'static Ro
 pub fn is_local<P: Packet>(packet: P, tuple: &Tuple) -> bool {
     /// `BPF_FIB_LKUP_RET_NOT_FWDED`.
     const NOT_FORWARDED: i64 = 4;
-    look_up(packet, Question::of(&swapped(tuple))).is_some_and(|(answer, _)| answer == NOT_FORWARDED)
+    let Some(route) = ROUTE.get_ptr_mut(0) else { return false };
+    look_up(packet, Question::of(&swapped(tuple)), route).0 == NOT_FORWARDED
 }
 
 /// The kernel's answer: the number of the route's port, 0 if it is not one that can be kept.
 /// `last` is the number of the port that it had when it was asked last, and mostly has still.
 #[inline(always)]
 fn answer(packet: Skb, question: Question, last: u32, way: &mut Way) -> Option<u32> {
-    let (answer, route) = look_up(packet, question)?;
+    let Some(route) = ROUTE.get_ptr_mut(0) else { return None };
+    let (answer, route) = look_up(packet, question, route);
     if answer != SUCCESS && answer != NO_NEIGHBOUR && answer != FRAGMENTATION_NEEDED {
         return None;
     }

@@ -85,6 +85,13 @@ impl Difference {
         Self(self.0.wrapping_add(other.0))
     }
 
+    /// What takes it back.
+    #[inline(always)]
+    #[must_use]
+    pub const fn negated(self) -> Self {
+        Self(!self.folded() as u64)
+    }
+
     /// The sum in 32 bits, as the kernel's `__wsum`.
     #[inline(always)]
     #[must_use]

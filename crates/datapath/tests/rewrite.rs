@@ -13,6 +13,8 @@ mod packet;
 #[allow(dead_code, reason = "not all of it is rewriting")]
 mod parse;
 mod reference;
+#[path = "../../../ebpf/src/replace.rs"]
+mod replace;
 #[path = "../../../ebpf/src/rewrite.rs"]
 #[allow(unsafe_code, dead_code, reason = "the programs'")]
 mod rewrite;
@@ -136,7 +138,7 @@ trait PacketAt: packet::Packet {
 
 impl PacketAt for Xdp {
     fn replace<H: Header>(self, header: H, record: &Record, direction: Direction) -> bool {
-        header::replace::<Self, H, { LINK as u32 }>(self, header, record, direction)
+        replace::replace::<Self, H, { LINK as u32 }>(self, header, record, direction)
     }
 
     /// What is not plain is left to TC.
@@ -147,7 +149,7 @@ impl PacketAt for Xdp {
 
 impl PacketAt for Skb {
     fn replace<H: Header>(self, header: H, record: &Record, direction: Direction) -> bool {
-        header::replace_in::<H, { LINK as u32 }>(self, header, record, direction)
+        replace::replace_in::<H, { LINK as u32 }>(self, header, record, direction)
     }
 
     fn otherwise(self, packet: &Packet, ends: &Ends, forth: bool) {
@@ -164,12 +166,13 @@ fn run(packet: &Packet, ends: &Ends, forth: bool) {
     assert!(Skb.rewrite::<{ LINK as u32 }>(&headers, &tuple(ends.leaving(forth), packet.protocol())));
 }
 
-/// One of the ways in which a packet is carried.
+/// One of the ways in which a packet is carried: 1 and 2 differ in whether the kernel shows what it knows of the checksum.
 fn by(way: usize, packet: &Packet, ends: &Ends, forth: bool) {
+    with(|buffer| buffer.shown = way == 1);
     match (way, packet.ip.source.is_ipv4()) {
         (0, _) => run(packet, ends, forth),
-        (1, true) => carry::<Ipv4, Skb>(Skb, packet, ends, forth),
-        (1, false) => carry::<Ipv6, Skb>(Skb, packet, ends, forth),
+        (1 | 2, true) => carry::<Ipv4, Skb>(Skb, packet, ends, forth),
+        (1 | 2, false) => carry::<Ipv6, Skb>(Skb, packet, ends, forth),
         (_, true) => carry::<Ipv4, Xdp>(Xdp, packet, ends, forth),
         (_, false) => carry::<Ipv6, Xdp>(Xdp, packet, ends, forth),
     }
@@ -193,10 +196,10 @@ proptest! {
         let expected = after.bytes();
 
         load(&packet, None);
-        by(2, &packet, &ends, forth);
+        by(3, &packet, &ends, forth);
         prop_assert_eq!(&with(|buffer| buffer.bytes[LINK..].to_vec()), &expected, "at XDP");
 
-        for way in 0..2 {
+        for way in 0..3 {
             load(&packet, None);
             by(way, &packet, &ends, forth);
             prop_assert_eq!(&with(|buffer| buffer.bytes[LINK..].to_vec()), &expected, "at TC");

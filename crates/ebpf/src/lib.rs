@@ -6,6 +6,7 @@
 mod adopt;
 mod apply;
 mod attach;
+mod btf;
 mod choice;
 mod collect;
 mod config;
@@ -30,6 +31,7 @@ mod route;
 mod serve;
 mod sources;
 mod state;
+mod summed;
 mod sweep;
 mod sys;
 mod table;

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use aya::programs::ProgramError;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 
-use crate::words;
+use crate::{summed, words};
 
 /// What `ebpf/build` made of `ebpf/src`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("../object/portway.o");
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../object/portway.o");
 
 /// Programs by the kind of interface that they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +40,14 @@ impl Kind {
 pub struct Programs {
     object: Ebpf,
     loaded: BTreeMap<Kind, OwnedFd>,
+    /// The same as it was built, where `object` was made to fit this kernel.
+    plain: Option<Plain>,
+}
+
+/// What it takes to bind the programs to their maps.
+struct Plain {
+    directory: PathBuf,
+    entries: BTreeMap<&'static str, u32>,
 }
 
 impl Programs {
@@ -49,16 +57,10 @@ impl Programs {
     /// # Errors
     /// Aya's and the kernel's, in words.
     pub fn new(directory: &Path, entries: &BTreeMap<&'static str, u32>) -> Result<Self, String> {
-        let paths: Vec<(&str, PathBuf)> = entries.keys().map(|name| (*name, directory.join(name))).collect();
-        let mut loader = EbpfLoader::new();
-        for (name, path) in &paths {
-            loader.map_pin_path(name, path.as_path());
-        }
-        for (name, count) in entries {
-            loader.map_max_entries(name, *count);
-        }
-        let object = loader.load(OBJECT).map_err(|error| words::of(&error))?;
-        Ok(Self { object, loaded: BTreeMap::new() })
+        let tailored = summed::tailored(OBJECT);
+        let object = bind(tailored.as_deref().unwrap_or(OBJECT), directory, entries)?;
+        let plain = tailored.map(|_| Plain { directory: directory.to_owned(), entries: entries.clone() });
+        Ok(Self { object, loaded: BTreeMap::new(), plain })
     }
 
     /// The program for a kind of interface.
@@ -67,11 +69,31 @@ impl Programs {
     /// The verifier's, in words.
     pub fn get(&mut self, kind: Kind) -> Result<BorrowedFd<'_>, String> {
         if !self.loaded.contains_key(&kind) {
-            let fd = load(&mut self.object, kind).map_err(|error| words::of(&error))?;
-            self.loaded.insert(kind, fd);
+            let mut fd = load(&mut self.object, kind);
+            if fd.is_err()
+                && let Some(Plain { directory, entries }) = self.plain.take()
+            {
+                // A kernel without a compiler for programs, for one, has no functions for them.
+                self.object = bind(OBJECT, &directory, &entries)?;
+                fd = load(&mut self.object, kind);
+            }
+            self.loaded.insert(kind, fd.map_err(|error| words::of(&error))?);
         }
         Ok(self.loaded[&kind].as_fd())
     }
+}
+
+/// Binds an object's programs to the maps that are pinned in `directory`; those that are not there are made.
+fn bind(object: &[u8], directory: &Path, entries: &BTreeMap<&'static str, u32>) -> Result<Ebpf, String> {
+    let paths: Vec<(&str, PathBuf)> = entries.keys().map(|name| (*name, directory.join(name))).collect();
+    let mut loader = EbpfLoader::new();
+    for (name, path) in &paths {
+        loader.map_pin_path(name, path.as_path());
+    }
+    for (name, count) in entries {
+        loader.map_max_entries(name, *count);
+    }
+    loader.load(object).map_err(|error| words::of(&error))
 }
 
 fn load(object: &mut Ebpf, kind: Kind) -> Result<OwnedFd, EbpfError> {

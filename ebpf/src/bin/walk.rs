@@ -9,6 +9,7 @@
 //! Deliberately absent: anything that Portway runs with. `portway-lab` loads this.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![expect(missing_docs, reason = "the macros of aya add public items of their own")]
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
@@ -27,18 +28,18 @@ pub struct Walk {
     pub steps: u32,
     /// Not 0: every packet counts [`Config::generation`] up, so that the program asks for its route again.
     pub ask: u32,
+    /// Zero.
+    pub reserved: u32,
     /// The link addresses and the type: the Ethernet header, and two bytes of zero behind it.
-    pub link: [u8; 16],
+    pub link: [u64; 2],
 }
 
 /// One packet, TCP over IPv4.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Step {
-    /// Who sends, be.
-    pub source: u32,
-    /// To whom, be.
-    pub destination: u32,
+    /// Who sends, and to whom, as they lie in the header.
+    pub addresses: u64,
     /// The ports of both, be.
     pub ports: u32,
     /// The flags of TCP, as byte 13 of its header has them.
@@ -57,9 +58,24 @@ static CONFIG: Array<Config> = Array::with_max_entries(1, aya_ebpf::bindings::BP
 
 /// Bytes of the headers: Ethernet, IPv4 and TCP without options.
 const HEADERS: usize = 14 + 20 + 20;
-/// Byte 8 of IPv4, byte 16 of TCP: what a router leaves, and a checksum that nobody checks here.
-const TIME_TO_LIVE: u8 = 64;
-const CHECKSUM: u16 = 0x1234;
+/// Bytes 8 and 9 of IPv4: what a router leaves, and the number of TCP.
+const LIVES: u64 = 64 | 6 << 8;
+/// A checksum that nobody checks here.
+const CHECKSUM: u64 = 0x1234;
+
+/// One store into the packet, of that width and no other: the compiler takes packets for memory that must be aligned, and
+/// writes bytes.
+macro_rules! put {
+    ($width:literal, $packet:expr, $at:literal, $value:expr) => {
+        core::arch::asm!(
+            concat!("*(", $width, " *)({packet} + {at}) = {value}"),
+            value = in(reg) u64::from($value),
+            packet = in(reg) $packet,
+            at = const $at,
+            options(nostack, preserves_flags),
+        )
+    };
+}
 
 /// Writes the next step's headers; `None` when the packet is too short or there are no steps.
 #[inline(always)]
@@ -78,20 +94,20 @@ fn step(data: usize, end: usize) -> Option<()> {
         return None;
     }
     let packet = data as *mut u8;
+    let link = &walk.link;
+    // Each store is as wide as what the measured program reads there, or it would wait for several of them to reach the
+    // cache: a packet from a wire has been there long before.
     // SAFETY: the packet has `HEADERS` bytes, and every write below is inside of them.
     unsafe {
-        for at in 0..7 {
-            packet.cast::<u16>().add(at).write_unaligned(walk.link.as_ptr().cast::<u16>().add(at).read());
-        }
-        let ip = packet.add(14);
-        ip.add(8).write(TIME_TO_LIVE);
-        ip.add(10).cast::<u16>().write_unaligned(CHECKSUM);
-        ip.add(12).cast::<u32>().write_unaligned(step.source);
-        ip.add(16).cast::<u32>().write_unaligned(step.destination);
-        let tcp = ip.add(20);
-        tcp.cast::<u32>().write_unaligned(step.ports);
-        tcp.add(13).write(step.flags as u8);
-        tcp.add(16).cast::<u16>().write_unaligned(CHECKSUM);
+        put!("u64", packet, 0, link[0]);
+        put!("u32", packet, 8, link[1]);
+        put!("u16", packet, 12, link[1] >> 32);
+        put!("u16", packet, 22, LIVES);
+        put!("u16", packet, 24, CHECKSUM);
+        put!("u64", packet, 26, step.addresses);
+        put!("u32", packet, 34, step.ports);
+        put!("u8", packet, 47, step.flags);
+        put!("u16", packet, 50, CHECKSUM);
     }
     Some(())
 }

@@ -22,10 +22,13 @@ pub enum Summed {
 pub struct Buffer {
     pub bytes: Vec<u8>,
     pub summed: Summed,
+    /// Whether the kernel shows that.
+    pub shown: bool,
 }
 
 thread_local! {
-    static BUFFER: RefCell<Buffer> = const { RefCell::new(Buffer { bytes: Vec::new(), summed: Summed::Nothing }) };
+    static BUFFER: RefCell<Buffer> =
+        const { RefCell::new(Buffer { bytes: Vec::new(), summed: Summed::Nothing, shown: false }) };
 }
 
 /// Works on the packet of this thread.

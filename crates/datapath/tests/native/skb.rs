@@ -3,8 +3,8 @@
 
 use portway_datapath::checksum::Difference;
 
-use crate::packet::{Packet, Summed, fold, with};
-use crate::rewrite::update_checksum;
+use crate::packet::{self, Packet, fold, with};
+use crate::rewrite::{Summed, update_checksum};
 
 /// The bytes of the link header, which a sum over the packet does not cover.
 const LINK: usize = 14;
@@ -16,6 +16,25 @@ pub struct Skb;
 impl Packet for Skb {}
 
 impl Skb {
+    /// What the kernel has noted about the checksum.
+    pub fn summed(self) -> Summed {
+        with(|buffer| match buffer.summed {
+            _ if !buffer.shown => Summed::Hidden,
+            packet::Summed::Nothing => Summed::Nothing,
+            packet::Summed::Partial => Summed::Partial,
+            packet::Summed::Complete(_) => Summed::Complete,
+        })
+    }
+
+    /// `bpf_csum_update`.
+    pub fn update_complete(self, change: u32) {
+        with(|buffer| {
+            if let packet::Summed::Complete(sum) = &mut buffer.summed {
+                *sum = u32::from(fold(u64::from(*sum) + u64::from(change)));
+            }
+        });
+    }
+
     /// `bpf_l4_csum_replace` with BPF_F_PSEUDO_HDR.
     pub fn update_pseudo(self, offset: u32, addresses: u32, udp: bool) -> bool {
         replace(offset, addresses, true, udp)
@@ -38,12 +57,12 @@ impl Skb {
             let Some(place) = buffer.bytes.get_mut(at..at + N) else { return false };
             // A sum is of words; what begins at an odd byte of them counts with its bytes exchanged.
             let sum = |bytes: &[u8]| {
-                let sum = crate::packet::sum(bytes);
+                let sum = packet::sum(bytes);
                 if (at - LINK).is_multiple_of(2) { sum } else { sum.swap_bytes() }
             };
             let (before, after) = (sum(place), sum(bytes));
             place.copy_from_slice(bytes);
-            if let Summed::Complete(sum) = &mut buffer.summed {
+            if let packet::Summed::Complete(sum) = &mut buffer.summed {
                 *sum = u32::from(fold(u64::from(*sum) + u64::from(!before) + u64::from(after)));
             }
             true
@@ -62,11 +81,11 @@ fn replace(offset: u32, difference: u32, pseudo_header: bool, zero_is_none: bool
         }
         let plus = |check: u16| fold(u64::from(check) + u64::from(difference));
         let mut after = match buffer.summed {
-            Summed::Partial if pseudo_header => plus(check),
-            Summed::Partial => check,
+            packet::Summed::Partial if pseudo_header => plus(check),
+            packet::Summed::Partial => check,
             _ => !plus(!check),
         };
-        if let (Summed::Complete(sum), true) = (&mut buffer.summed, pseudo_header) {
+        if let (packet::Summed::Complete(sum), true) = (&mut buffer.summed, pseudo_header) {
             *sum = u32::from(fold(u64::from(*sum) + u64::from(!difference)));
         }
         if zero_is_none && after == 0 {

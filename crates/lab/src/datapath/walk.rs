@@ -77,7 +77,7 @@ pub const PACKET: u64 = FRAME as u64 - 14;
 pub struct Walk {
     hook: Hook,
     programs: Ebpf,
-    walk: Array<MapData, [u32; 7]>,
+    walk: Array<MapData, [u32; 8]>,
     steps: Array<MapData, Step>,
     target: ProgramArray<MapData>,
     engine: ProgramFd,
@@ -157,7 +157,7 @@ impl Walk {
             [8, 0, 0, 0],
         ];
         let [a, b, c, d] = link.map(u32::from_ne_bytes);
-        let state = [0, self.count, u32::from(ask), a, b, c, d];
+        let state = [0, self.count, u32::from(ask), 0, a, b, c, d];
         self.walk.set(0, state, 0).expect("the array has one element");
         let (packet, context) = (frame(at), self.hook_context(at.interface));
         let mut after = packet;
