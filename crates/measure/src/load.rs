@@ -48,6 +48,8 @@ pub const PAGE: u64 = 130;
 const OTHER_FILES: u64 = 500;
 /// How long a stream is captured, in seconds.
 const SAMPLE: f64 = 0.05;
+/// Descriptors that realm has for a connection: two sockets and two pipes.
+const REALM_FILES: u64 = 6;
 /// At a time, in the article.
 const ARTICLE_AT_A_TIME: u64 = 10_000;
 
@@ -140,6 +142,10 @@ impl Load {
                 Err("it is set up with one backend")
             }
             (Self::Article, Scheme::Socat) => Err("10,000 processes at a time are another experiment"),
+            // Once it has none left it does not listen again, and every run after that fails.
+            (Self::Article, Scheme::Realm) if open_files() < ARTICLE_AT_A_TIME * REALM_FILES => {
+                Err("with pipes it needs six descriptors for a connection, and a process may have fewer here")
+            }
             (_, scheme) if udp && !scheme.takes_udp() => Err("it does not forward UDP"),
             _ => Ok(()),
         }

@@ -15,7 +15,7 @@ use crate::lane::Scheme;
 use crate::lane::setup::{Lane, Setting};
 use crate::load::Load;
 use crate::options::Options;
-use crate::record::{Figures, Kind, LeftOut, Moment, Point, Run};
+use crate::record::{Figures, Kind, LeftOut, Mode, Moment, Point, Run};
 use crate::schedule::{self, Step, Trial};
 use crate::{capture, exact, ground, host, meter};
 
@@ -149,8 +149,11 @@ fn perform(options: &Options) -> Result<(), String> {
                 round => format!("round {round} of {}: {name}, {}", options.rounds(), step.load.name()),
             };
             tell(&Event::Begins { what });
-            match caught(|| meter::measure(lane, step.load == Load::Idle, || step.load.run(lane, step.terms)))
-            {
+            match caught(|| {
+                meter::measure(lane, step.load == Load::Idle, options.mode(), || {
+                    step.load.run(lane, step.terms)
+                })
+            }) {
                 Ok(_) if step.round == 0 => (),
                 Ok(measured) => tell(&run(lane, step.load, step.round, None, measured)),
                 Err(why) => {
@@ -165,7 +168,7 @@ fn perform(options: &Options) -> Result<(), String> {
         take_captures(lanes.iter().flatten(), &loads, into);
     }
     drop(lanes);
-    groups.iter().for_each(|group| try_apart(group, of_apart, &mut told));
+    groups.iter().for_each(|group| try_apart(group, of_apart, options.mode(), &mut told));
     Ok(())
 }
 
@@ -185,7 +188,7 @@ fn take_captures<'a>(lanes: impl Iterator<Item = &'a Lane>, loads: &[Load], into
 }
 
 /// Sets up the lanes of a group and runs their rounds.
-fn try_apart(group: &[Trial], rounds: u32, told: &mut BTreeSet<String>) {
+fn try_apart(group: &[Trial], rounds: u32, mode: Mode, told: &mut BTreeSet<String>) {
     let mut lanes = Vec::new();
     for trial in group {
         tell(&Event::Begins { what: format!("setting up {}", trial.title()) });
@@ -203,7 +206,7 @@ fn try_apart(group: &[Trial], rounds: u32, told: &mut BTreeSet<String>) {
                         // Relays forget them after a minute or so, and say so by closing sockets; all others have an hour.
                         trial.terms.make_flows(lane);
                     }
-                    meter::measure(lane, false, || trial.load.run(lane, trial.terms))
+                    meter::measure(lane, false, mode, || trial.load.run(lane, trial.terms))
                 });
                 match measured {
                     Ok(measured) => tell(&run(lane, trial.load, round, trial.at.clone(), measured)),
