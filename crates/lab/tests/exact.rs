@@ -16,7 +16,7 @@ use serde_json::Value;
 
 /// What is compared. The zero lines come along.
 const ONLY: &str = "nft,portway-nftables,portway-ebpf,portway-xdp,portway-proxy,connections,keepalive";
-/// Differences in percent that are none. Two runs of the same program differ by less than half of it.
+/// Differences in percent that are none. Medians of three rounds of the same program differ by less.
 const LEAST: &str = "3";
 
 fn baseline() -> PathBuf {
@@ -25,7 +25,7 @@ fn baseline() -> PathBuf {
 
 fn lab(only: &str, out: &Path) -> Command {
     let mut command = Command::new(portway::binary());
-    command.args(["lab", "--exact", "--quick", "--only", only, "--out"]).arg(out);
+    command.args(["lab", "--exact", "--quick", "--rounds", "3", "--only", only, "--out"]).arg(out);
     command
 }
 
@@ -50,11 +50,11 @@ fn no_engine_needs_more_instructions_than_it_did() {
     for lane in ["portway-nftables", "portway-ebpf", "portway-xdp", "portway-proxy"] {
         assert!(said.contains(lane), "{lane} was not compared:\n{said}");
     }
-    // That it can fail: the same with a twentieth more on one lane.
+    // That it can fail: the same with a fifth more of the kernel's on one lane.
     let runs = record["runs"].as_array_mut().unwrap();
     for run in runs.iter_mut().filter(|run| run["lane"] == "portway-ebpf") {
         let kernel = run["figures"]["cpu"]["kernel"].as_f64().unwrap();
-        run["figures"]["cpu"]["kernel"] = (kernel * 1.05 + 1e-9).into();
+        run["figures"]["cpu"]["kernel"] = (kernel * 1.2).into();
     }
     let worse = files.write("worse.json", record.to_string());
     let complaint = compare(&worse).unwrap_err();

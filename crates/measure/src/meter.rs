@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use portway_lab::Process;
 
 use crate::lane::setup::Lane;
-use crate::record::{Cpu, Figures, Mode, Moment};
+use crate::record::{Figures, Mode, Moment};
 use cpu::{Machine, Spent};
 use network::Counters;
 
@@ -50,52 +50,6 @@ impl Reading {
             kernel_memory: kernel_memory(),
         }
     }
-
-    /// What was spent since another one.
-    fn since(&self, before: &Self) -> Parts {
-        Parts {
-            client: self.client - before.client,
-            servers: self.servers - before.servers,
-            forwarder: self.forwarder - before.forwarder,
-            softirq: self.softirq - before.softirq,
-        }
-    }
-}
-
-/// CPU time of what takes part in a run.
-#[derive(Clone, Copy, Default)]
-struct Parts {
-    client: Spent,
-    servers: Spent,
-    forwarder: Spent,
-    softirq: Spent,
-}
-
-impl Parts {
-    /// Without what so many rests take.
-    fn less(self, rest: &Self, rests: f64) -> Self {
-        Self {
-            client: self.client - rest.client * rests,
-            servers: self.servers - rest.servers * rests,
-            forwarder: self.forwarder - rest.forwarder * rests,
-            softirq: self.softirq - rest.softirq * rests,
-        }
-    }
-
-    fn cpu(self) -> Cpu {
-        cpu::sum([self.client, self.servers, self.forwarder, self.softirq].map(Spent::cpu))
-    }
-}
-
-/// In the machine that counts instructions runs last a tenth of a second, and what a daemon does once in a second falls into
-/// one run and not into the next. So a run is as long as some rests, with silence at its end, in which time jumps; and
-/// what a rest takes, in which nothing is asked for, is subtracted for each.
-const REST: Duration = Duration::from_secs(2);
-
-fn at_rest(lane: &Lane) -> Parts {
-    let (before, start) = (Reading::take(lane), Instant::now());
-    thread::sleep(REST.saturating_sub(start.elapsed()));
-    Reading::take(lane).since(&before)
 }
 
 fn group(process: &Process) -> Spent {
@@ -122,30 +76,27 @@ pub fn measure(
 ) -> (Figures, Vec<Moment>) {
     let background = background();
     let memory_before = forwarder_memory(lane);
-    let at_rest = if mode == Mode::Exact { at_rest(lane) } else { Parts::default() };
     let over = AtomicBool::new(false);
-    let (before, start) = (Reading::take(lane), Instant::now());
-    let (outcome, loaded, rests, after, seen) = thread::scope(|scope| {
+    let before = Reading::take(lane);
+    let (outcome, after, seen) = thread::scope(|scope| {
         // It ends before the scope does even when the load panics.
         let end = Ends(&over);
         let watch = scope.spawn(|| lane.net.gateway.enter(|| watch(lane, held, &over)));
         let outcome = load();
-        let loaded = start.elapsed();
-        let mut rests = 0.0;
-        if mode == Mode::Exact {
-            rests = (loaded.as_secs_f64() / REST.as_secs_f64()).ceil();
-            thread::sleep((REST.mul_f64(rests)).saturating_sub(start.elapsed()));
-        }
         let after = Reading::take(lane);
         drop(end);
-        (outcome, loaded, rests, after, watch.join().unwrap_or_default())
+        (outcome, after, watch.join().unwrap_or_default())
     });
-    let parts = after.since(&before).less(&at_rest, rests);
-    let forwarder = parts.forwarder.cpu();
-    let mut moments = seen.moments;
-    moments.retain(|moment| moment.at <= (loaded + INTERVAL).as_secs_f64());
+    let forwarder = (after.forwarder - before.forwarder).cpu();
+    let mut parts =
+        vec![after.client - before.client, after.servers - before.servers, after.softirq - before.softirq];
+    // Runs of the machine that counts instructions last a tenth of a second, and what a daemon that no traffic passes does once
+    // in a second would fall into one and not into the next.
+    if mode == Mode::Time || lane.scheme.is_relay() {
+        parts.push(after.forwarder - before.forwarder);
+    }
     let figures = Figures {
-        cpu: Some(parts.cpu()),
+        cpu: Some(cpu::sum(parts.into_iter().map(Spent::cpu))),
         machine_cpu: Some(after.machine.busy() - before.machine.busy()),
         forwarder_cpu: lane.scheme.is_relay().then_some(forwarder),
         forwarder_memory: seen.memory,
@@ -159,7 +110,7 @@ pub fn measure(
         background,
         ..outcome
     };
-    (figures, moments)
+    (figures, seen.moments)
 }
 
 /// What the processes at the gateway hold; none where there is none.

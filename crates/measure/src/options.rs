@@ -208,13 +208,12 @@ impl Options {
         if self.exact.is_some() { Mode::Exact } else { Mode::Time }
     }
 
-    /// How many rounds. Instructions are the same every time.
+    /// How many rounds.
     pub fn rounds(&self) -> u32 {
-        self.rounds.unwrap_or(match (self.mode(), self.scale) {
-            (Mode::Exact, Scale::Long) => 3,
-            (Mode::Exact, _) | (_, Scale::Quick) => 1,
-            (Mode::Time, Scale::Usual) => 3,
-            (Mode::Time, Scale::Long) => 5,
+        self.rounds.unwrap_or(match self.scale {
+            Scale::Quick => 1,
+            Scale::Usual => 3,
+            Scale::Long => 5,
         })
     }
 }

@@ -187,7 +187,8 @@ pub struct Figures {
     pub errors: BTreeMap<String, u64>,
     /// How long one took, from when it was due.
     pub latency: Option<Latency>,
-    /// CPU time of all that the run set in motion: client, forwarder, server, and the kernel's work for them.
+    /// CPU time of all that the run set in motion: client, forwarder, server, and the kernel's work for them. Instructions are
+    /// without those of a daemon that no traffic passes.
     pub cpu: Option<Cpu>,
     /// CPU time of the whole machine that was not idle, in seconds.
     pub machine_cpu: Option<f64>,

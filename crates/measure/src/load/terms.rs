@@ -15,7 +15,7 @@ impl Load {
             (Mode::Time, Scale::Usual) => 0.8,
             (Mode::Time, Scale::Long) => 3.0,
             (Mode::Exact, Scale::Quick) => 0.2,
-            (Mode::Exact, Scale::Usual) => 0.5,
+            (Mode::Exact, Scale::Usual) => 0.3,
             (Mode::Exact, Scale::Long) => 2.0,
         };
         match self {
@@ -32,7 +32,7 @@ impl Load {
     pub fn count(self, scale: Scale, mode: Mode) -> Option<u64> {
         let usual = match scale {
             Scale::Quick => 500,
-            Scale::Usual => 2000,
+            Scale::Usual => 1000,
             Scale::Long => 10_000,
         };
         match (self, mode) {

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::iter::Sum;
-use std::ops::{Add, Mul, Sub};
+use std::ops::{Add, Sub};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -98,14 +98,6 @@ impl Sub for Spent {
             user: self.user - other.user,
             kernel: self.kernel - other.kernel,
         }
-    }
-}
-
-impl Mul<f64> for Spent {
-    type Output = Self;
-
-    fn mul(self, times: f64) -> Self {
-        Self { total: self.total * times, user: self.user * times, kernel: self.kernel * times }
     }
 }
 
