@@ -76,7 +76,11 @@ fn replace_unfinished<H: Header, const LINK: u32>(
         tcp.set::<u16, 16>(addresses.plus(u32::from(tcp.get::<u16, 16>())).short());
     } else {
         let Some(udp) = packet.window::<8>(LINK + H::LENGTH) else { return false };
-        udp.set::<u16, 6>(addresses.plus(u32::from(udp.get::<u16, 6>())).short());
+        let check = udp.get::<u16, 6>();
+        // Without a checksum there is none to finish: what is unfinished belongs to a packet inside.
+        if check != 0 {
+            udp.set::<u16, 6>(addresses.plus(u32::from(check)).short());
+        }
     }
     header.replace(new, addresses);
     true

@@ -280,9 +280,10 @@ const fn idle(seen: u32, now: u32) -> u32 {
 pub const fn timeout_of(bits: u32, config: &Config) -> u32 {
     // Constant indices: nothing for the verifier to ask about.
     if bits & (state::ENDED | state::RST) != 0 {
-        // Of an ended flow no packet is carried, so that all it holds is the source port.
-        let over =
-            bits & state::ENDED != 0 || bits & (state::FIN | state::FIN_BACK) == state::FIN | state::FIN_BACK;
+        // Of an ended flow no packet is carried, so that all it holds is the source port; and a connection that was refused is
+        // not worth asking about.
+        let over = bits & (state::ENDED | state::ESTABLISHED) != state::ESTABLISHED
+            || bits & (state::FIN | state::FIN_BACK) == state::FIN | state::FIN_BACK;
         return config.timeouts[if over { Clock::Closed as usize } else { Clock::Reset as usize }];
     }
     if bits & state::UDP != 0 {

@@ -272,6 +272,8 @@ fn the_clock_is_that_of_the_state() {
         (open | FIN_BACK | BACKEND_FIRST, Clock::Closing),
         (open | FIN | FIN_BACK | BACKEND_FIRST, Clock::TimeWait),
         (open | FIN | FIN_BACK, Clock::Closed),
+        (SYN | RST, Clock::Closed),
+        (SYN | SYN_BACK | RST, Clock::Closed),
         (open | RST, Clock::Reset),
         (open | FIN | RST, Clock::Reset),
         (open | FIN | FIN_BACK | RST, Clock::Closed),

@@ -80,8 +80,10 @@ impl Held {
             let _ = pins::remove(&next);
             return Err(error);
         }
+        programs.moved(&old);
         // What fails from here on leaves the new maps in force.
-        if let Err(error) = copy_counters(&self.maps, &maps).and_then(|()| pins::remove(&next)) {
+        let (copied, removed) = (copy_counters(&self.maps, &maps), pins::remove(&next));
+        if let Err(error) = copied.and(removed) {
             (self.log)(&format!("ebpf: after larger maps have taken the place of the old ones: {error}"));
         }
         self.allocations.grow(&self.maps, &maps);

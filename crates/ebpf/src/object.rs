@@ -63,6 +63,13 @@ impl Programs {
         Ok(Self { object, loaded: BTreeMap::new(), plain })
     }
 
+    /// The maps are found there from now on.
+    pub fn moved(&mut self, directory: &Path) {
+        if let Some(plain) = &mut self.plain {
+            directory.clone_into(&mut plain.directory);
+        }
+    }
+
     /// The program for a kind of interface.
     ///
     /// # Errors

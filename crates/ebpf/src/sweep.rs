@@ -72,8 +72,9 @@ impl Drop for Sweeper {
 
 /// Backends that are sent a SYN once more in one part at most: one that is gone for good costs little.
 const MOST_ASKED: usize = 1000;
-/// And those that are asked whether a connection is there still: RSTs cost whoever forges them little.
-const MOST_DOUBTED: usize = 200;
+/// And those that are asked whether a connection is there still: RSTs cost whoever forges them little, and a host whose
+/// firewall is stateful keeps an entry of each question for five minutes.
+const MOST_DOUBTED: usize = 20;
 
 /// Where the sweep is.
 struct Sweep {

@@ -18,7 +18,7 @@ const MOST_DATAGRAM: usize = 65_507;
 pub struct Plan {
     /// Where to.
     pub target: SocketAddr,
-    /// The addresses to come from, taken in turn; none leaves it to the kernel. One address has at most 64,511 ports
+    /// The addresses to come from, taken in turn; none leaves it to the kernel. One address has at most 64,512 ports
     /// towards one target, and 28,232 by Linux's default (`net.ipv4.ip_local_port_range`).
     pub from: Vec<IpAddr>,
     /// What is done there.

@@ -114,6 +114,8 @@ pub struct Comparison {
     pub warnings: Vec<String>,
     /// All figures that both have.
     pub compared: Vec<Compared>,
+    /// Where Portway's own lanes were measured in the first and not in the second.
+    pub gone: Vec<String>,
     /// A smaller difference is none: 0.05 for 5 %.
     pub least: f64,
     /// What the figures are of.
@@ -150,7 +152,8 @@ pub fn compare(first: &Record, second: &Record, least: Option<f64>) -> Result<Co
             }
         }
     }
-    Ok(Comparison { warnings: unlike::warnings(first, second), compared, least, mode: first.mode })
+    let gone = unlike::gone(first, second);
+    Ok(Comparison { warnings: unlike::warnings(first, second), compared, gone, least, mode: first.mode })
 }
 
 /// Where a lane was measured: loads, and places on series.
@@ -271,6 +274,9 @@ impl Comparison {
         let mut own = self.compared.iter().filter(|each| each.kind == Kind::Portway).peekable();
         if own.peek().is_none() {
             return Some("the two records have no figure of Portway's own lanes in common".to_owned());
+        }
+        if !self.gone.is_empty() {
+            return Some(format!("the second record has no figure of {}", self.gone.join(", ")));
         }
         let level = own.map(|each| each.interval.level).fold(0.0, f64::max);
         (self.mode == Mode::Time && level < SURE).then(|| {

@@ -32,6 +32,8 @@ pub struct Exact {
 const IN_MACHINE: [&str; 2] = ["lab", "--in-machine"];
 /// What starts within ten seconds on a machine takes longer at a billion instructions a second: the verifier above all.
 const PATIENCE: &str = "PORTWAY_LAB_PATIENCE=300";
+/// Where the machine has nothing of the host's.
+const HIDDEN: [&str; 3] = ["/tmp", "/run", "/var/run"];
 /// Lines of the kernel's last words that are shown when a machine fails.
 const LAST_WORDS: usize = 12;
 /// Seconds that a second there takes, about: a second there is 10^9 instructions.
@@ -48,6 +50,12 @@ impl Exact {
         let program = std::env::current_exe().map_err(|error| format!("find this program: {error}"))?;
         if !program.is_file() {
             return Err("this program's file has been replaced since it started: start it again".to_owned());
+        }
+        if HIDDEN.iter().any(|hidden| program.starts_with(hidden)) {
+            let program = program.display();
+            return Err(format!(
+                "{program} is not there in the machine, whose /tmp and /run are its own: put it elsewhere"
+            ));
         }
         Ok(Self { kernel: Kernel::named(name, Path::new(CACHE))?, program })
     }
@@ -105,7 +113,9 @@ impl Exact {
             let bytes = fs::read(at(name)).unwrap_or_default();
             let text = String::from_utf8_lossy(&bytes).into_owned();
             let lines: Vec<&str> = text.lines().collect();
-            lines[..lines.len().min(LAST_WORDS)].join("\n")
+            // A panic is followed by where it was, which says less.
+            let end = lines.iter().position(|line| line.contains("Call Trace")).unwrap_or(lines.len());
+            lines[end.saturating_sub(LAST_WORDS)..end].join("\n")
         };
         Err(format!("the machine ended before its time: {}{}", text("complaints"), text("console")))
     }
@@ -116,6 +126,10 @@ impl Exact {
 /// # Errors
 /// This is no such machine, or there are no orders.
 pub fn enter() -> Result<Options, String> {
+    // Who leaves switches the machine off.
+    if std::process::id() != 1 {
+        return Err("this is not the first process of a machine of the lab's".to_owned());
+    }
     let port = port()?;
     let opened = File::options().write(true).open(&port);
     let opened = opened.map_err(|error| format!("open {}: {error}", port.display()))?;
@@ -125,7 +139,7 @@ pub fn enter() -> Result<Options, String> {
     serde_json::from_str(&orders).map_err(|error| format!("{}: {error}", first::ORDERS))
 }
 
-/// In the machine: switches it off.
+/// In the machine, which [`enter`] has made sure of: switches it off.
 pub fn leave() {
     let _ = reboot(RebootCommand::PowerOff);
 }

@@ -98,7 +98,7 @@ fn arrived() -> io::Result<u64> {
     packets.ok_or_else(|| io::Error::other("eth0 has no counter in /proc/net/dev"))
 }
 
-/// Gives the gateway the addresses that it sends many flows from: one address has 64,511 ports towards one server.
+/// Gives the gateway the addresses that it sends many flows from: one address has 64,512 ports towards one server.
 ///
 /// # Panics
 /// When `ip` refuses.

@@ -35,7 +35,7 @@ const SETTINGS: [&str; 7] = [
 
 /// This machine.
 pub fn describe() -> Host {
-    let cpuinfo = read("/proc/cpuinfo");
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let of_cpu = |name: &str| {
         let line = cpuinfo.lines().find(|line| line.starts_with(name))?;
         Some(line.split_once(':')?.1.trim().to_owned())
@@ -58,8 +58,9 @@ pub fn describe() -> Host {
     }
 }
 
+/// Settings of several numbers have tabs between them.
 fn read(path: &str) -> String {
-    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+    fs::read_to_string(path).unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The line in which a program says its version: the first with a digit in it.
@@ -67,7 +68,11 @@ pub(crate) fn version(name: &str, flag: &str) -> Option<String> {
     let output =
         Command::new(process::locate(Path::new(name))?).arg(flag).stdin(Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    text.lines().find(|line| line.contains(|c: char| c.is_ascii_digit())).map(|line| line.trim().to_owned())
+    // ipvsadm asks for the kernel's part first, and says what became of that.
+    text.lines()
+        .filter(|line| !line.contains("FATAL"))
+        .find(|line| line.contains(|c: char| c.is_ascii_digit()))
+        .map(|line| line.trim().to_owned())
 }
 
 /// A time as RFC 3339 has it, in UTC, to the second.

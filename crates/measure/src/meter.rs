@@ -97,7 +97,7 @@ pub fn measure(
     }
     let figures = Figures {
         cpu: Some(cpu::sum(parts.into_iter().map(Spent::cpu))),
-        machine_cpu: Some(after.machine.busy() - before.machine.busy()),
+        machine_cpu: (mode == Mode::Time).then(|| after.machine.busy() - before.machine.busy()),
         forwarder_cpu: lane.scheme.is_relay().then_some(forwarder),
         forwarder_memory: seen.memory,
         forwarder_memory_before: memory_before,
@@ -110,7 +110,8 @@ pub fn measure(
         background,
         ..outcome
     };
-    (figures, seen.moments)
+    // What is sampled at ticks means nothing of so short a run.
+    (figures, if mode == Mode::Time { seen.moments } else { Vec::new() })
 }
 
 /// What the processes at the gateway hold; none where there is none.

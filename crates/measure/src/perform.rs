@@ -55,10 +55,12 @@ pub fn main() -> Result<(), Told> {
 /// # Errors
 /// It could not go on; why is told as an event.
 pub fn in_machine() -> Result<(), Told> {
-    let outcome = match exact::enter() {
-        Ok(options) => act(|| perform(&options)),
-        Err(reason) => failed(&reason),
+    let options = match exact::enter() {
+        Ok(options) => options,
+        // Where this is no such machine nothing is switched off; where it is, its kernel gives up without a first process.
+        Err(reason) => return failed(&reason),
     };
+    let outcome = act(|| perform(&options));
     exact::leave();
     outcome
 }

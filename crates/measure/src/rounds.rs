@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::quantity::Quantity;
+use crate::quantity::{Part, Quantity};
 use crate::record::{Lane, Mode, Point, Record, Run};
 use crate::stats::{Summary, summary};
 
@@ -139,8 +139,12 @@ impl Record {
         self.runs.iter().filter(move |run| run.lane == lane && run.load == load && run.at.as_ref() == at)
     }
 
-    /// A figure of a lane under a load, by round.
+    /// A figure of a lane under a load, by round. How the kernel divides instructions among programs and itself is sampled at
+    /// ticks, of which runs of instructions have too few.
     pub fn rounds(&self, lane: &str, load: &str, at: Option<&Point>, quantity: Quantity) -> Rounds {
+        if self.mode == Mode::Exact && matches!(quantity, Quantity::Cpu(Part::User | Part::Kernel)) {
+            return Rounds::default();
+        }
         let runs = self.runs_of(lane, load, at);
         runs.filter_map(|run| Some((run.round, quantity.of(run)?))).collect()
     }

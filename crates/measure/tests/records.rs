@@ -125,6 +125,18 @@ fn instructions_of_another_kernel_are_relative_to_its_base() {
 }
 
 #[test]
+fn what_does_not_run_any_more_is_not_better() {
+    let first = made::record(5, 0.0, 1);
+    let mut second = first.clone();
+    second.runs.retain(|run| run.lane != "portway-nftables" || run.load != "connections");
+    let why = compare(&first, &second, None).unwrap().cannot_tell().unwrap();
+    assert!(why.contains("portway-nftables under connections"), "{why}");
+    // What nobody was asked is not missed.
+    second.runs.retain(|run| run.load != "connections");
+    assert_eq!(compare(&first, &second, None).unwrap().cannot_tell(), None);
+}
+
+#[test]
 fn what_cannot_be_compared_is_refused_by_name_and_hosts_that_differ_are_named() {
     let first = made::record(3, 0.01, 1);
     let exact = Record { mode: Mode::Exact, ..first.clone() };

@@ -3,7 +3,7 @@
 //! apt-get gets a list of sources of its own, so that the machine's never sees the other release; what is fetched is kept in a
 //! cache and is not installed. Deliberately absent: kernels built here. What Debian ships is what users run.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -36,6 +36,9 @@ impl Kernel {
     /// # Errors
     /// What is missing there.
     pub fn open(directory: &Path) -> Result<Self, String> {
+        let whole =
+            fs::canonicalize(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+        let directory = whole.as_path();
         let missing = |what: &str| format!("{} has no {what}", directory.display());
         let only = |path: PathBuf, prefix: &str| {
             let entries = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -63,6 +66,10 @@ impl Kernel {
         if Path::new(name).is_dir() {
             return Self::open(Path::new(name));
         }
+        fs::create_dir_all(cache).map_err(|error| format!("make {}: {error}", cache.display()))?;
+        // One at a time: apt-get has no patience, and what is being unpacked is not there yet.
+        let lock = File::create(cache.join("lock")).and_then(|file| file.lock().map(|()| file));
+        let _lock = lock.map_err(|error| format!("lock {}: {error}", cache.display()))?;
         let release = Release { name, state: cache.join(format!("apt-{name}")) };
         release.prepare()?;
         // Without an archive what was fetched before is as good.
@@ -95,7 +102,8 @@ impl Release<'_> {
             .and_then(|()| {
                 let line = format!("deb [signed-by={KEYRING}] {MIRROR} {} main\n", self.name);
                 fs::write(self.state.join("sources"), line)
-            });
+            })
+            .and_then(|()| fs::write(self.state.join("installed"), ""));
         written.map_err(|error| format!("write {}: {error}", self.state.display()))
     }
 
@@ -113,6 +121,10 @@ impl Release<'_> {
             set("Dir::Etc::SourceList", &at("sources")),
             set("Dir::Etc::SourceParts", "/dev/null"),
             set("Dir::State::Lists", &at("lists")),
+            // Neither what is installed nor what is preferred here counts there.
+            set("Dir::State::status", &at("installed")),
+            set("Dir::Etc::Preferences", "/dev/null"),
+            set("Dir::Etc::PreferencesParts", "/dev/null"),
             set("Dir::Cache", &at("")),
             set("Acquire::Languages", "none"),
             set("APT::Sandbox::User", "root"),

@@ -1,6 +1,7 @@
-//! What else is not the same about two records, and may be why their figures differ: machine, programs, configurations.
+//! What else is not the same about two records, and may be why their figures differ: machine, programs, configurations; and what is gone.
 
-use crate::record::Record;
+use super::places;
+use crate::record::{Kind, Record};
 use crate::report::words;
 
 /// What else is not the same.
@@ -43,4 +44,29 @@ pub(super) fn warnings(first: &Record, second: &Record) -> Vec<String> {
         }
     }
     warnings
+}
+
+/// Where Portway's own lanes, which both have, were measured in the first only: what does not run any more is not better.
+pub(super) fn gone(first: &Record, second: &Record) -> Vec<String> {
+    let own =
+        first.lanes.iter().filter(|lane| lane.kind == Kind::Portway && second.lane(&lane.name).is_some());
+    let loads = second.loads();
+    own.flat_map(|lane| {
+        let places = places(first, lane).into_iter();
+        places
+            .filter(|(load, at)| {
+                // What the second was not asked is not missed.
+                let asked = match at {
+                    Some(at) => !second.points(&lane.name, &at.of, load).is_empty(),
+                    None => loads.contains(load),
+                };
+                asked && second.runs_of(&lane.name, load, at.as_ref()).next().is_none()
+            })
+            .map(|(load, at)| match at {
+                Some(at) => format!("{} under {load} at {} {}", lane.name, at.of, at.count),
+                None => format!("{} under {load}", lane.name),
+            })
+            .collect::<Vec<_>>()
+    })
+    .collect()
 }

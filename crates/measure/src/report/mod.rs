@@ -23,6 +23,7 @@ use crate::record::Record;
 pub use changes::blocks as changes;
 pub use conclusions::conclusions;
 use document::Block;
+pub use facts::warnings;
 
 /// Where everything is.
 #[derive(Clone, Debug, PartialEq, Eq)]

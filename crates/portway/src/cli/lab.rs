@@ -8,7 +8,7 @@ use portway_measure::exact::Exact;
 use portway_measure::lane::Scheme;
 use portway_measure::load::Load;
 use portway_measure::options::{Options, Scale, Series};
-use portway_measure::record::Record;
+use portway_measure::record::{Mode, Record};
 use portway_measure::run::{self, Ending};
 use portway_measure::{actor, advise, capture, compare, perform, read, report as reports};
 
@@ -115,9 +115,14 @@ fn compare(
 fn advise(path: Option<PathBuf>, demand: &Demand) -> Result<(), Failure> {
     let none = "no record of the lab is here: run `portway lab` first, or say which by --record";
     let record = read(&path.or_else(last_run).ok_or(none)?)?;
-    let mut blocks = Vec::new();
+    let mut blocks = reports::warnings(&record);
     if *demand != Demand::default() {
-        blocks = advise::answer(&record, demand);
+        if record.mode == Mode::Exact {
+            return Err(
+                "a record of instructions says nothing of how long they take: ask one of times".into()
+            );
+        }
+        blocks.extend(advise::answer(&record, demand));
     }
     blocks.extend(reports::conclusions(&record));
     report::say(&reports::text(&blocks));
