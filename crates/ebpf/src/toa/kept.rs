@@ -9,6 +9,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use portway_datapath::toa::names;
 use rustix::fs::FlockOperation;
 
 use super::Error;
-use crate::pins;
+use crate::{pins, sys};
 
 /// What is ours in the BPF file system.
 const OURS: &str = "portway-toa";
@@ -139,7 +140,13 @@ impl Kept {
     pub(super) fn remove(&self) -> Result<(), Error> {
         // Links first: a program without its maps' pins still has its maps, but nobody could ask what it does.
         for id in self.generations() {
-            pins::remove(&self.path(&id.to_string())).map_err(Error::io("detach the programs"))?;
+            let links = self.path(&id.to_string());
+            // Without its last pin a link is let go by the kernel as well, but a little later.
+            for name in entries(&links) {
+                // That of a cgroup that has gone leads nowhere.
+                let _ = sys::get(&links.join(name)).and_then(|link| sys::link_detach(link.as_fd()));
+            }
+            pins::remove(&links).map_err(Error::io("detach the programs"))?;
         }
         pins::remove(&self.directory).map_err(Error::io("remove the pins"))?;
         // Those of other cgroups stay, and with them the directory.
