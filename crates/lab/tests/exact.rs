@@ -10,6 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use portway_lab::emulated::Kernel;
+use portway_lab::emulated::kernel::{CACHE, USUAL};
 use portway_lab::{Scratch, portway, process, traces::Traces};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -23,9 +25,14 @@ fn baseline() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/exact/record.json")
 }
 
+/// The command, with a kernel that is there: fetching one takes longer than a test waits for a machine.
 fn lab(only: &str, out: &Path) -> Command {
+    let kernel = Kernel::named(USUAL, Path::new(CACHE)).unwrap();
+    // Above lib/modules/RELEASE.
+    let kernel = kernel.modules.ancestors().nth(3).unwrap();
     let mut command = Command::new(portway::binary());
-    command.args(["lab", "--exact", "--quick", "--rounds", "3", "--only", only, "--out"]).arg(out);
+    command.args(["lab", "--kernel"]).arg(kernel);
+    command.args(["--exact", "--quick", "--rounds", "3", "--only", only, "--out"]).arg(out);
     command
 }
 
