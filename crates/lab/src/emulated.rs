@@ -54,8 +54,7 @@ impl Machine {
     /// # Errors
     /// The emulator is not installed.
     pub fn command(&self) -> Result<Command, String> {
-        let emulator = process::locate(Path::new(EMULATOR)).ok_or_else(|| process::advice(EMULATOR))?;
-        let mut command = Command::new(emulator);
+        let mut command = Command::new(process::installed(EMULATOR)?);
         command.args(match self.clock {
             Clock::Real => ["-accel", "tcg,thread=multi", "-smp", "2"].as_slice(),
             // The same random numbers and the same date every time: hash tables fall out alike.

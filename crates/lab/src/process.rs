@@ -16,18 +16,21 @@ use crate::netns::PATIENCE;
 use crate::{Namespace, Scratch};
 
 /// Where the programs come from: the Debian package, where its name differs from the program's.
-const PACKAGES: [(&str, &str); 27] = [
+const PACKAGES: [(&str, &str); 30] = [
     ("ab", "apache2-utils"),
+    ("busybox", "busybox-static"),
     ("conntrack", "conntrack"),
-    ("dig", "bind9-dnsutils"),
     ("depmod", "kmod"),
+    ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
+    ("dpkg-deb", "dpkg"),
     ("gtlsclient", "ngtcp2-client"),
     ("gtlsserver", "ngtcp2-server"),
     ("in.tftpd", "tftpd-hpa"),
     ("ip", "iproute2"),
     ("iptables", "iptables"),
     ("iptables-restore", "iptables"),
+    ("modprobe", "kmod"),
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
@@ -64,10 +67,27 @@ pub fn locate(program: &Path) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(sbin).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
+/// The same, with what to say where it is not.
+///
+/// # Errors
+/// [`advice`]
+pub fn installed(program: &str) -> Result<PathBuf, String> {
+    locate(Path::new(program)).ok_or_else(|| advice(program))
+}
+
 /// What to say of a program that is not installed: the Debian package that has it.
 pub fn advice(program: &str) -> String {
     let package = PACKAGES.iter().find(|(name, _)| *name == program).map_or(program, |(_, package)| package);
     format!("{program} is not installed: apt-get install {package}")
+}
+
+/// A word as a shell takes it.
+pub fn quoted(word: &str) -> String {
+    let plain = |each: char| each.is_ascii_alphanumeric() || "-_./:=,@%+".contains(each);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// A command for an installed program.
@@ -264,4 +284,17 @@ fn stat_fields(pid: u32) -> impl Iterator<Item = String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let fields = stat.rsplit(')').next().unwrap_or_default();
     fields.split_whitespace().map(str::to_owned).collect::<Vec<_>>().into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_can_be_typed_again() {
+        assert_eq!(quoted("--rounds=5"), "--rounds=5");
+        assert_eq!(quoted("x=socat {listen} it's"), r"'x=socat {listen} it'\''s'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
 }

@@ -23,7 +23,8 @@ pub(crate) struct Stamp {
     pub(crate) id: u64,
 }
 
-/// A datagram of so many bytes that a [`crate::Server`] returns as it is, for who sends in a way of his own. It is no shorter than what the server must read.
+/// A datagram of so many bytes that a [`crate::Server`] returns as it is, for who sends in a way of his own. It is no shorter
+/// than what the server must read.
 pub fn datagram(size: usize) -> Vec<u8> {
     let size = size.max(Stamp::LEN);
     let mut message = filler(size);

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use portway_lab::Namespace;
 use portway_lab::raw::{Datagram, Raw};
 
+use crate::host;
 use crate::lane::files;
 use crate::load;
 
@@ -139,11 +140,9 @@ pub fn fit_conntrack(count: u64) -> Result<(), String> {
 /// # Errors
 /// Why not, as a sentence without a full stop.
 pub fn fit_memory(count: u64) -> Result<(), String> {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let free = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).map(|kib| kib << 10);
-    match free {
-        Some(free) if count * MEMORY + RESERVE > free => Err(format!(
+    match host::memory(["MemAvailable:"]) {
+        // Nothing is said where nothing is known.
+        free if free > 0 && count * MEMORY + RESERVE > free => Err(format!(
             "{count} flows may take {} MiB of the kernel's memory, and {} are free (512 are left to others)",
             (count * MEMORY) >> 20,
             free >> 20

@@ -40,7 +40,6 @@ pub fn describe() -> Host {
         let line = cpuinfo.lines().find(|line| line.starts_with(name))?;
         Some(line.split_once(':')?.1.trim().to_owned())
     };
-    let kib = read("/proc/meminfo").split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
     let guest = of_cpu("flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor"));
     let vendor = Some(read("/sys/class/dmi/id/sys_vendor")).filter(|vendor| !vendor.is_empty());
     let settings = SETTINGS.iter().map(|path| ((*path).to_owned(), read(path)));
@@ -48,7 +47,7 @@ pub fn describe() -> Host {
         kernel: read("/proc/sys/kernel/osrelease"),
         cpu: of_cpu("model name").or_else(|| of_cpu("Processor")).unwrap_or_default(),
         cpus: std::thread::available_parallelism().map_or(0, |cpus| cpus.get() as u32),
-        memory: kib.unwrap_or_default() * 1024,
+        memory: memory(["MemTotal:"]),
         hypervisor: guest.then(|| vendor.unwrap_or_else(|| "one that does not say its name".to_owned())),
         programs: PROGRAMS
             .iter()
@@ -56,6 +55,14 @@ pub fn describe() -> Host {
             .collect(),
         settings: settings.filter(|(_, value)| !value.is_empty()).collect::<BTreeMap<_, _>>(),
     }
+}
+
+/// Memory by its names in /proc/meminfo, all of them together, in bytes (Documentation/filesystems/proc.rst).
+pub fn memory<const N: usize>(names: [&str; N]) -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = |line: &str| line.split_whitespace().nth(1)?.parse::<u64>().ok();
+    let named = text.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
+    named.filter_map(kib).sum::<u64>() << 10
 }
 
 /// Settings of several numbers have tabs between them.

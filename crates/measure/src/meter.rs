@@ -10,13 +10,13 @@
 mod cpu;
 mod network;
 
-use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use portway_lab::Process;
 
+use crate::host;
 use crate::lane::setup::Lane;
 use crate::record::{Figures, Mode, Moment};
 use cpu::{Machine, Spent};
@@ -120,8 +120,8 @@ fn forwarder_memory(lane: &Lane) -> Option<u64> {
     (held > 0).then_some(held)
 }
 
-/// Says that the load is over.
-struct Ends<'a>(&'a AtomicBool);
+/// Says that the load is over when it is dropped, also by a panic.
+pub struct Ends<'a>(pub &'a AtomicBool);
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
@@ -170,12 +170,7 @@ fn background() -> f64 {
     (Machine::now().busy() - before.busy()) / start.elapsed().as_secs_f64()
 }
 
-/// Memory that the kernel uses for itself, in bytes: slab, vmalloc (BPF maps), page tables, stacks, per-CPU areas
-/// (Documentation/filesystems/proc.rst). What sockets hold in whole pages is in none of these.
+/// Memory that the kernel uses for itself, in bytes: slab, vmalloc (BPF maps), page tables, stacks, per-CPU areas. What sockets hold in whole pages is in none of these.
 fn kernel_memory() -> i64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = |line: &str| line.split_whitespace().nth(1)?.parse::<i64>().ok();
-    let names = ["Slab:", "VmallocUsed:", "PageTables:", "KernelStack:", "Percpu:"];
-    text.lines().filter(|line| names.iter().any(|name| line.starts_with(name))).filter_map(kib).sum::<i64>()
-        * 1024
+    host::memory(["Slab:", "VmallocUsed:", "PageTables:", "KernelStack:", "Percpu:"]) as i64
 }

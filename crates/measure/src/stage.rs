@@ -35,9 +35,8 @@ impl Stage {
     /// # Errors
     /// A missing program, by its Debian package, or what the kernel says.
     pub fn start(words: &[&str], options: &Options) -> Result<(Self, Events), String> {
-        let find = |name: &str| process::locate(name.as_ref()).ok_or_else(|| process::advice(name));
-        let mut command = Command::new(find("setpriv")?);
-        command.args(["--pdeathsig", "KILL", "--"]).arg(find("unshare")?);
+        let mut command = Command::new(process::installed("setpriv")?);
+        command.args(["--pdeathsig", "KILL", "--"]).arg(process::installed("unshare")?);
         command.args([
             "--mount",
             "--pid",

@@ -58,6 +58,12 @@ impl Kernel {
         Ok(Self { release, image: image.ok_or_else(|| missing("boot/vmlinuz-RELEASE"))?, modules })
     }
 
+    /// Where it lies, as Debian's package has it.
+    pub fn directory(&self) -> &Path {
+        // Above lib/modules/RELEASE.
+        self.modules.ancestors().nth(3).unwrap_or(Path::new("/"))
+    }
+
     /// The one that is meant: a directory, or the newest of a release of Debian's, which is fetched if it is not in `cache`.
     ///
     /// # Errors
@@ -167,8 +173,7 @@ impl Release<'_> {
         process::attempt(download.current_dir(directory))?;
         for entry in fs::read_dir(directory).map_err(said)?.flatten() {
             if entry.path().extension().is_some_and(|extension| extension == "deb") {
-                let unpack =
-                    process::locate(Path::new("dpkg-deb")).ok_or_else(|| process::advice("dpkg-deb"))?;
+                let unpack = process::installed("dpkg-deb")?;
                 process::attempt(Command::new(unpack).arg("-x").arg(entry.path()).arg(directory))?;
                 fs::remove_file(entry.path()).map_err(said)?;
             }
@@ -178,7 +183,7 @@ impl Release<'_> {
             std::os::unix::fs::symlink("usr/lib", directory.join("lib")).map_err(said)?;
         }
         let kernel = Kernel::open(directory)?;
-        let depmod = process::locate(Path::new("depmod")).ok_or_else(|| process::advice("depmod"))?;
+        let depmod = process::installed("depmod")?;
         process::attempt(Command::new(depmod).arg("-b").arg(directory).arg(&kernel.release))?;
         fs::write(directory.join("ready"), "").map_err(said)
     }

@@ -12,7 +12,7 @@ pub mod tap;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use portway_lab::topology::{CLIENT4, SERVER4};
@@ -20,6 +20,7 @@ use portway_lab::topology::{CLIENT4, SERVER4};
 use crate::actor;
 use crate::lane::setup::Lane;
 use crate::load::Load;
+use crate::meter::Ends;
 use crate::record::{Capture, Wire};
 use kinds::{Kind, Seen, count};
 use pcapng::File;
@@ -65,7 +66,7 @@ pub fn take(lane: &Lane, load: Load, into: &Path) -> Result<Option<Capture>, Str
     });
     let [client, server] = watched;
     let (client, server) = (client?, server?);
-    let name = format!("{DIRECTORY}/{}-{}.pcapng", lane.scheme.name(), load.name());
+    let name = format!("{}-{}.pcapng", lane.scheme.name(), load.name());
     let mut all: Vec<(u32, &Frame)> = client.frames.iter().map(|frame| (0, frame)).collect();
     all.extend(server.frames.iter().map(|frame| (1, frame)));
     all.sort_by_key(|(_, frame)| frame.at);
@@ -73,25 +74,17 @@ pub fn take(lane: &Lane, load: Load, into: &Path) -> Result<Option<Capture>, Str
     let mut file = File::new(&comment, &WIRES.map(|(name, _)| name));
     all.iter().for_each(|(wire, frame)| file.packet(*wire, frame));
     fs::create_dir_all(into).map_err(|error| format!("make {}: {error}", into.display()))?;
-    let path = into.join(name.trim_start_matches(DIRECTORY).trim_start_matches('/'));
+    let path = into.join(&name);
     fs::write(&path, file.bytes()).map_err(|error| format!("write {}: {error}", path.display()))?;
     Ok(Some(Capture {
         lane: lane.scheme.name(),
         load: load.name().to_owned(),
-        file: name,
+        file: format!("{DIRECTORY}/{name}"),
         done: done.done,
         bytes: done.bytes,
         not_kept: client.not_kept + server.not_kept,
         wires: vec![client.wire, server.wire],
     }))
-}
-
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Reads what passes on a wire until all is over.

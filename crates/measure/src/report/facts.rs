@@ -1,5 +1,7 @@
 //! What a report says besides figures: on which machine, with what, what is missing, how to repeat it, how to read it.
 
+use portway_lab::process;
+
 use super::document::{Block, Table};
 use super::words;
 use crate::plot::png::shows;
@@ -96,7 +98,9 @@ pub fn tail(record: &Record) -> Vec<Block> {
     }
     blocks.push(Block::Table(facts));
     blocks.push(Block::Heading(2, "How to repeat it".to_owned()));
-    blocks.push(Block::Code(record.command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")));
+    blocks.push(Block::Code(
+        record.command.iter().map(|word| process::quoted(word)).collect::<Vec<_>>().join(" "),
+    ));
     blocks.push(Block::Paragraph(
         "It needs root and the programs above. All of it happens in namespaces that end with it.".to_owned(),
     ));
@@ -144,25 +148,4 @@ fn reading(record: &Record) -> Vec<String> {
         items.push("One nanosecond of the emulated machine's clock is one instruction.".to_owned());
     }
     items
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |each: char| each.is_ascii_alphanumeric() || "-_./:=,@%+".contains(each);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_line_can_be_typed_again() {
-        assert_eq!(quoted("--rounds=5"), "--rounds=5");
-        assert_eq!(quoted("x=socat {listen} it's"), r"'x=socat {listen} it'\''s'");
-        assert_eq!(quoted(""), "''");
-    }
 }
