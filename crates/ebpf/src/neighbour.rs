@@ -102,19 +102,25 @@ impl Links {
 }
 
 /// The neighbours that flows use, and who tells the kernel of it.
-#[derive(Default)]
 pub struct Neighbours {
     /// Where packets were sent in this round of the sweep, as records have it: a port's number, and a link address.
     used: BTreeSet<u64>,
     /// And in the one before.
     before: BTreeSet<u64>,
-    /// Opened when it is needed.
-    socket: Option<Socket>,
+    socket: Socket,
     /// The one that the kernel was told of last: if there are too many, each has its turn.
     last: Option<Place>,
 }
 
 impl Neighbours {
+    /// None yet.
+    ///
+    /// # Errors
+    /// The kernel's: no netlink socket.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self { used: BTreeSet::new(), before: BTreeSet::new(), socket: Socket::open(None)?, last: None })
+    }
+
     /// Takes note of where a record's flow is sent.
     pub fn note(&mut self, record: &Record, now: u32) {
         let is_used = record.phase.load(Relaxed) == phase::LIVE
@@ -143,11 +149,6 @@ impl Neighbours {
         if links.is_empty() {
             return Ok(());
         }
-        let socket = match self.socket.take() {
-            Some(socket) => socket,
-            None => Socket::open(None)?,
-        };
-        let socket = self.socket.insert(socket);
         let mut due = BTreeSet::new();
         let mut see = |message: Message<'_>| {
             if message.kind == kind::NEW
@@ -157,10 +158,10 @@ impl Neighbours {
                 due.insert(entry.place);
             }
         };
-        socket.each(kind::GET, |w| w.raw(&[0; 12]), &mut see)?;
+        self.socket.each(kind::GET, |w| w.raw(&[0; 12]), &mut see)?;
         for place in in_turn(&due, self.last) {
             self.last = Some(place);
-            match tell(socket, place) {
+            match tell(&mut self.socket, place) {
                 // It has gone meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 told => told?,

@@ -45,8 +45,8 @@ impl Sweeper {
     /// The kernel's.
     pub fn start(flows: Arc<FlowMemory>, ports: Table<u32, Port>, log: Log) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
+        let mut sweep = Sweep::new(log)?;
         let thread = std::thread::Builder::new().name("ebpf-sweep".to_owned()).spawn(move || {
-            let mut sweep = Sweep::new(log);
             for nth in 1.. {
                 if stopped.recv_timeout(PAUSE) != Err(RecvTimeoutError::Timeout) {
                     return;
@@ -93,16 +93,16 @@ struct Sweep {
 }
 
 impl Sweep {
-    fn new(log: Log) -> Self {
-        Self {
+    fn new(log: Log) -> io::Result<Self> {
+        Ok(Self {
             next: 0,
             suspects: BTreeMap::new(),
             doubted: BTreeMap::new(),
             sockets: None,
-            neighbours: Neighbours::default(),
+            neighbours: Neighbours::open()?,
             complained: false,
             log,
-        }
+        })
     }
 
     fn part(&mut self, flows: &FlowMemory) {
@@ -114,15 +114,14 @@ impl Sweep {
         }
         let now = now();
         sweep::sweep(&view, first, count, now);
-        let part = first as usize..(first.saturating_add(count).min(records)) as usize;
-        flows.records[part.clone()].iter().for_each(|record| self.neighbours.note(record, now));
-        let due = flows.records[part].iter().filter(|record| reopen::is_due(record, view.config(), now));
-        due.take(MOST_ASKED).for_each(|record| self.send(|sockets| sockets.send_syn(record)));
-        let mut doubts = MOST_DOUBTED;
-        for index in first..first.saturating_add(count).min(records) {
-            if let Some(record) = flows.records.get(index as usize) {
-                self.doubt(index, record, view.config(), now, &mut doubts);
+        let (mut asks, mut doubts) = (MOST_ASKED, MOST_DOUBTED);
+        for (index, record) in (first..).zip(flows.records.iter().skip(first as usize).take(count as usize)) {
+            self.neighbours.note(record, now);
+            if asks > 0 && reopen::is_due(record, view.config(), now) {
+                asks -= 1;
+                self.send(|sockets| sockets.send_syn(record));
             }
+            self.doubt(index, record, view.config(), now, &mut doubts);
             // The last look was a whole round ago: seconds.
             let before = self.suspects.remove(&index);
             let suspect = sweep::suspect(&view, index);

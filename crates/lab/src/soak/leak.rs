@@ -12,10 +12,6 @@ use aya::maps::{MapInfo, loaded_maps};
 use aya::programs::{loaded_links, loaded_programs};
 use portway_lab::{Namespace, Portway, pins};
 
-/// Sockets that a daemon opens when they are first needed, of which the first reading may be short: the one that asks
-/// backends again, and a connection of somebody who asks for the status.
-const AT_NEED: u64 = 2;
-
 /// One daemon's share at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
@@ -69,7 +65,7 @@ impl Share {
     pub fn grown(&self, later: &Self) -> Vec<String> {
         let memory = ("memory", self.memory + self.memory / 4 + 2048, later.memory);
         let rest = [
-            ("descriptors", self.descriptors + AT_NEED, later.descriptors),
+            ("descriptors", self.descriptors, later.descriptors),
             ("threads", self.threads, later.threads),
             ("pins", self.pins, later.pins),
             ("programs", self.programs, later.programs),
