@@ -24,7 +24,7 @@ use crate::count;
 use crate::maps::RECORDS;
 use crate::packet::Packet;
 use crate::parse::{Headers, IPV4_HEADER, TCP};
-use crate::skb::{RECOMPUTE, Skb};
+use crate::skb::{RECOMPUTE, Skb, between};
 use crate::way::{self, Way};
 
 /// The longest packet that is sent in parts.
@@ -117,7 +117,7 @@ pub fn send<const LINK: u32>(packet: Skb) -> i32 {
     ];
     let length = u32::from(u16::from_be(parts.header[1]));
     let which = u16::from_be(parts.header[3]);
-    let Some(payload) = some(length.wrapping_sub(IPV4_HEADER)) else { return Skb::DROP };
+    let Some(payload) = between(length.wrapping_sub(IPV4_HEADER), 1, ROOM as u32) else { return Skb::DROP };
     if way.mtu < LEAST {
         return Skb::DROP;
     }
@@ -174,33 +174,14 @@ pub fn send<const LINK: u32>(packet: Skb) -> i32 {
     Skb::DROP
 }
 
-/// For the verifier, out of the compiler's sight: the number, where it is within the room.
-#[inline(always)]
-fn at_most(number: u32) -> Option<u32> {
-    let mut number = u64::from(number);
-    // SAFETY: nothing is done.
-    unsafe {
-        core::arch::asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack, preserves_flags));
-    }
-    (number <= ROOM as u64).then_some(number as u32)
-}
-
-/// [`at_most`], and not zero: one comparison after the other, where the compiler would make one of two.
-#[inline(always)]
-fn some(number: u32) -> Option<u32> {
-    let mut number = u64::from(at_most(number)?);
-    // SAFETY: nothing is done.
-    unsafe {
-        core::arch::asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack, preserves_flags));
-    }
-    (number != 0).then_some(number as u32)
-}
-
 /// Makes the packet, whose IP header is `at`, one part: `length` bytes of the payload from `start` on. `which` is the word of
 /// the header that says so, of the whole packet, and whether more follow.
 #[inline(always)]
 fn part(packet: Skb, parts: &mut Parts, at: u32, (start, length): (u32, u32), which: u16) -> bool {
-    let (Some(start), Some(length)) = (at_most(start), some(length)) else { return false };
+    let (Some(start), Some(length)) = (between(start, 0, ROOM as u32), between(length, 1, ROOM as u32))
+    else {
+        return false;
+    };
     if !packet.set_length(at + IPV4_HEADER + length) {
         return false;
     }
