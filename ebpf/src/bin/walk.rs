@@ -12,7 +12,13 @@
 #![feature(asm_experimental_arch)]
 #![expect(missing_docs, reason = "the macros of aya add public items of their own")]
 
-use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use core::ffi::c_void;
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{
+    TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_fib_lookup as Question, xdp_action,
+};
+use aya_ebpf::helpers::generated::bpf_fib_lookup;
 use aya_ebpf::macros::{classifier, map, xdp};
 use aya_ebpf::maps::{Array, ProgramArray};
 use aya_ebpf::programs::{TcContext, XdpContext};
@@ -28,6 +34,11 @@ pub struct Walk {
     pub steps: u32,
     /// Not 0: every packet counts [`Config::generation`] up, so that the program asks for its route again.
     pub ask: u32,
+    /// The interface by which the made-up packets arrive, and the address that they leave to (as it lies in a header), for
+    /// targets that only ask for the route.
+    pub interface: u32,
+    /// See [`Self::interface`].
+    pub to: u32,
     /// Zero.
     pub reserved: u32,
     /// The link addresses and the type: the Ethernet header, and two bytes of zero behind it.
@@ -60,6 +71,10 @@ static CONFIG: Array<Config> = Array::with_max_entries(1, aya_ebpf::bindings::BP
 const HEADERS: usize = 14 + 20 + 20;
 /// Bytes 8 and 9 of IPv4: what a router leaves, and the number of TCP.
 const LIVES: u64 = 64 | 6 << 8;
+/// The family, as sockets have it.
+const AF_INET: u8 = 2;
+/// The number of TCP.
+const TCP: u8 = 6;
 /// A checksum that nobody checks here.
 const CHECKSUM: u64 = 0x1234;
 
@@ -143,6 +158,34 @@ pub fn tc_nothing(_context: TcContext) -> i32 {
 #[xdp(frags)]
 pub fn xdp_nothing(_context: XdpContext) -> u32 {
     xdp_action::XDP_PASS
+}
+
+/// A target that only asks the kernel for the route and the next hop, as nobody who looks them up for every packet can do
+/// without: whether there are such.
+#[inline(always)]
+fn asks(context: *mut c_void) -> Option<bool> {
+    let walk = WALK.get(0)?;
+    // SAFETY: a structure of integers.
+    let mut question: Question = unsafe { core::mem::zeroed() };
+    question.family = AF_INET;
+    question.l4_protocol = TCP;
+    question.ifindex = walk.interface;
+    question.__bindgen_anon_1.tot_len = 1;
+    question.__bindgen_anon_4.ipv4_dst = walk.to;
+    // SAFETY: the program's context, and a structure of the size that is said.
+    Some(unsafe { bpf_fib_lookup(context, &raw mut question, size_of::<Question>() as i32, 0) } == 0)
+}
+
+/// [`asks`].
+#[classifier]
+pub fn tc_asks(context: TcContext) -> i32 {
+    if asks(context.as_ptr()) == Some(true) { TC_ACT_REDIRECT } else { TC_ACT_SHOT }
+}
+
+/// The same at XDP.
+#[xdp(frags)]
+pub fn xdp_asks(context: XdpContext) -> u32 {
+    if asks(context.as_ptr()) == Some(true) { xdp_action::XDP_REDIRECT } else { xdp_action::XDP_DROP }
 }
 
 /// Nothing here panics; the verifier would not take the endless loop.

@@ -16,7 +16,8 @@ const BACKENDS: u16 = 7000;
 /// The first client's port: the first that the engine takes sources from, so every one is kept.
 const CLIENTS: u16 = 40_000;
 
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
+/// Who begins all flows.
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
 const LISTENER: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 1);
 

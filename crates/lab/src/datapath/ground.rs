@@ -2,6 +2,7 @@
 //! whether every packet of a walk was carried.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 
@@ -54,7 +55,8 @@ impl Ground {
         }
         let file = format!("[ebpf]\nmax-flows = {flows}\n{}", flows::rules(engine));
         let portway = Portway::start(&net.gateway, &file);
-        let arrivals = ["lan", "wan"].map(|interface| arrival(&net.gateway, interface));
+        let arrivals = [("lan", flows::backend(0)), ("wan", flows::CLIENT)]
+            .map(|(interface, to)| arrival(&net.gateway, interface, to));
         Self { hook, arrivals, portway, net }
     }
 
@@ -121,7 +123,7 @@ fn link(host: &Namespace, interface: &str) -> String {
     link.unwrap_or_else(|| panic!("no link address in {shown}")).to_owned()
 }
 
-fn arrival(host: &Namespace, interface: &str) -> Arrival {
+fn arrival(host: &Namespace, interface: &str, to: Ipv4Addr) -> Arrival {
     let shown = host.run(&format!("ip -o link show {interface}"));
     let index = shown.split(':').next().and_then(|index| index.trim().parse().ok());
     let text = link(host, interface);
@@ -129,5 +131,6 @@ fn arrival(host: &Namespace, interface: &str) -> Arrival {
     Arrival {
         interface: index.unwrap_or_else(|| panic!("no index in {shown}")),
         link: bytes.try_into().unwrap_or_else(|_| panic!("{text} is no Ethernet address")),
+        to,
     }
 }

@@ -106,9 +106,10 @@ fn measure(ground: &Ground, walk: &mut Walk, flows: u32, direction: Direction, t
         packets += if behind == Behind::Engine { u64::from(rounds * flows) } else { 0 };
         ground.within(|| walk.run(behind, at, rounds, ask, None))
     };
-    let mut times = [const { Vec::new() }; 3];
+    let mut times = [const { Vec::new() }; 4];
     for _ in 0..timings {
         times[0].push(run(Behind::Nothing, rounds, false));
+        times[3].push(run(Behind::Question, rounds, false));
         // The first round asks for routes, if they have become old; what follows at once does not.
         run(Behind::Engine, rounds, false);
         times[1].push(run(Behind::Engine, rounds, false));
@@ -119,8 +120,8 @@ fn measure(ground: &Ground, walk: &mut Walk, flows: u32, direction: Direction, t
     let normal = run(Behind::Engine, rounds * (10_000_000 / (rounds * flows)).max(1), false);
     let carried = ground.counted().bytes - before.bytes;
     assert_eq!(carried, packets * PACKET, "bytes carried");
-    let [nothing, kept, asked] = times.map(median);
-    Row { hook: ground.hook, direction, flows, nothing, kept, normal, asked }
+    let [nothing, kept, asked, question] = times.map(median);
+    Row { hook: ground.hook, direction, flows, nothing, kept, normal, asked, question }
 }
 
 /// Room beyond the flows that are measured: the last of a million may find both of its buckets of the index full, and a walk

@@ -3,6 +3,7 @@
 //! The engine's program is the very one that is attached, with the maps of the running daemon. Deliberately absent: what
 //! the figures mean.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,11 +25,12 @@ pub enum Hook {
 }
 
 impl Hook {
-    /// The engine's program, and the walk's for it: that goes in front, and the target that does nothing.
-    const fn programs(self) -> [&'static str; 3] {
+    /// The engine's program, and the walk's for it: that goes in front, the target that does nothing, and the one that only
+    /// asks for the route.
+    const fn programs(self) -> [&'static str; 4] {
         match self {
-            Self::Tc => ["tc_ethernet", "tc_walk", "tc_nothing"],
-            Self::Xdp => ["xdp_ethernet", "xdp_walk", "xdp_nothing"],
+            Self::Tc => ["tc_ethernet", "tc_walk", "tc_nothing", "tc_asks"],
+            Self::Xdp => ["xdp_ethernet", "xdp_walk", "xdp_nothing", "xdp_asks"],
         }
     }
 
@@ -55,6 +57,8 @@ impl Hook {
 pub enum Behind {
     /// A program that does nothing.
     Nothing,
+    /// One that asks the kernel for the route and the next hop, and does nothing else.
+    Question,
     /// The engine's.
     Engine,
 }
@@ -66,6 +70,8 @@ pub struct Arrival {
     pub interface: u32,
     /// Its link address.
     pub link: [u8; 6],
+    /// Where to packets that arrive there leave.
+    pub to: Ipv4Addr,
 }
 
 /// Bytes of a packet: headers, and what fills the shortest frame.
@@ -77,7 +83,7 @@ pub const PACKET: u64 = FRAME as u64 - 14;
 pub struct Walk {
     hook: Hook,
     programs: Ebpf,
-    walk: Array<MapData, [u32; 8]>,
+    walk: Array<MapData, [u32; 10]>,
     steps: Array<MapData, Step>,
     target: ProgramArray<MapData>,
     engine: ProgramFd,
@@ -91,7 +97,7 @@ impl Walk {
     /// When the kernel refuses, or no such engine runs.
     pub fn load(hook: Hook, pins: &Path, room: u32) -> Self {
         let config = pins.join("config");
-        let [engine, walk, nothing] = hook.programs();
+        let [engine, walk, nothing, asks] = hook.programs();
         let id = MapInfo::from_pin(&config).unwrap_or_else(|e| panic!("{}: {e}", config.display())).id();
         let engine =
             newest(engine, id).unwrap_or_else(|| panic!("no {engine} is loaded with that configuration"));
@@ -100,7 +106,7 @@ impl Walk {
             .map_pin_path("config", &*config)
             .load(OBJECT)
             .unwrap_or_else(|e| panic!("load the walk: {e}"));
-        for name in [walk, nothing] {
+        for name in [walk, nothing, asks] {
             let program = programs.program_mut(name).expect("the object has it");
             let loaded = match hook {
                 Hook::Tc => <&mut SchedClassifier>::try_from(program).and_then(SchedClassifier::load),
@@ -144,9 +150,10 @@ impl Walk {
         ask: bool,
         verdict: Option<u32>,
     ) -> Duration {
-        let [engine, walk, nothing] = self.hook.programs();
+        let [engine, walk, nothing, asks] = self.hook.programs();
         let (target, wanted) = match behind {
             Behind::Engine => (&self.engine, Some(verdict.unwrap_or(self.hook.sent()))),
+            Behind::Question => (fd(&self.programs, self.hook, asks), Some(self.hook.sent())),
             Behind::Nothing => (fd(&self.programs, self.hook, nothing), None),
         };
         self.target.set(0, target, 0).unwrap_or_else(|e| panic!("{behind:?} behind {walk}: {e}"));
@@ -157,7 +164,8 @@ impl Walk {
             [8, 0, 0, 0],
         ];
         let [a, b, c, d] = link.map(u32::from_ne_bytes);
-        let state = [0, self.count, u32::from(ask), 0, a, b, c, d];
+        let to = u32::from_ne_bytes(at.to.octets());
+        let state = [0, self.count, u32::from(ask), at.interface, to, 0, a, b, c, d];
         self.walk.set(0, state, 0).expect("the array has one element");
         let (packet, context) = (frame(at), self.hook_context(at.interface));
         let mut after = packet;
@@ -175,7 +183,10 @@ impl Walk {
         };
         let ran = ran.unwrap_or_else(|e| panic!("run {walk} before {engine}: {e}"));
         if let Some(wanted) = wanted {
-            assert_eq!(ran.return_value, wanted, "{engine} has not done what it should with {after:02x?}");
+            assert_eq!(
+                ran.return_value, wanted,
+                "{behind:?} behind {walk} has not done what it should with {after:02x?}"
+            );
         }
         ran.duration
     }
