@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: the loads themselves (`portway-load`) and network namespaces (`portway-lab`).
 
+mod absent;
 pub mod actor;
 pub mod advise;
 pub mod capture;

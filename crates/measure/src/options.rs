@@ -59,6 +59,11 @@ impl Series {
         }
     }
 
+    /// The one that is known by a name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|series| series.name() == name)
+    }
+
     /// Its points. Concurrency ends where the descriptors of the client's process do; what ends earlier for a lane is said of it
     /// ([`crate::schedule::Trial::possible`]).
     pub fn counts(self) -> Vec<u64> {
@@ -83,8 +88,7 @@ impl FromStr for Series {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
-        let names = Self::ALL.map(Self::name).join(", ");
-        Self::ALL.into_iter().find(|series| series.name() == word).ok_or_else(|| format!("there are {names}"))
+        Self::named(word).ok_or_else(|| format!("there are {}", Self::ALL.map(Self::name).join(", ")))
     }
 }
 

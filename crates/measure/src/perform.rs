@@ -10,6 +10,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::thread;
 
+use crate::absent::Absent;
 use crate::event::Event;
 use crate::lane::Scheme;
 use crate::lane::setup::{Lane, Setting};
@@ -109,20 +110,24 @@ fn perform(options: &Options) -> Result<(), String> {
     tell(&Event::Host(host::describe()));
     let schemes: Vec<Scheme> = options.lanes().into_iter().filter(is_there).collect();
     let loads = options.loads();
+    let mut absent = Absent::default();
     for load in &loads {
         if let Some(why) = load.caveat() {
-            leave_out(load.name(), &why);
+            leave_out(&format!("part of {}", load.name()), &why);
         }
         for scheme in &schemes {
             if let Err(why) = load.suits(scheme) {
-                leave_out(&format!("{} under {}", scheme.name(), load.name()), why);
+                absent.load(&scheme.name(), *load, why);
             }
         }
     }
     let steps = schedule::rounds(&schemes, &loads, options.rounds(), (options.scale, options.mode()));
     let groups = schedule::apart(&schemes, &loads, &options.series(), (options.scale, options.mode()));
+    let mut is_possible =
+        |trial: &Trial| trial.possible().inspect_err(|why| absent.trial(trial, why)).is_ok();
     let groups: Vec<Vec<Trial>> =
-        groups.into_iter().map(|group| group.into_iter().filter(is_possible).collect()).collect();
+        groups.into_iter().map(|group| group.into_iter().filter(&mut is_possible).collect()).collect();
+    absent.lines().for_each(|left_out| tell(&Event::LeftOut(left_out)));
     let of_apart = options.rounds().div_ceil(2);
     let work: f64 = steps.iter().map(Step::takes).sum();
     let apart: f64 = groups.iter().flatten().map(|trial| trial.takes(of_apart)).sum();
@@ -245,11 +250,6 @@ fn run(
         figures,
         moments,
     }))
-}
-
-/// Whether something can be tried; if not, that is told.
-fn is_possible(trial: &Trial) -> bool {
-    trial.possible().inspect_err(|why| leave_out(&trial.title(), why)).is_ok()
 }
 
 /// Whether this host can have a lane; if not, that is told.

@@ -11,7 +11,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::capture::DIRECTORY;
-use crate::record::{Record, VERSION};
+use crate::record::{FILE, Record, VERSION};
 
 /// The largest file that is read, in bytes: a run of an hour is a few megabytes.
 pub const MOST: u64 = 256 << 20;
@@ -49,7 +49,7 @@ impl std::error::Error for ReadError {}
 
 /// Reads a file, or the directory that a run wrote.
 pub fn read(path: &Path) -> Result<Record, ReadError> {
-    let inside = path.join("record.json");
+    let inside = path.join(FILE);
     let file = File::open(if path.is_dir() { &inside } else { path }).map_err(ReadError::File)?;
     let mut bytes = Vec::new();
     // One more than is taken, so that too much is noticed.

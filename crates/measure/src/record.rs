@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 /// The version of this form. A file of another one is refused by name.
 pub const VERSION: u32 = 1;
 
+/// Its name in the directory of a run.
+pub const FILE: &str = "record.json";
+
 /// One run of the command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -148,6 +151,9 @@ pub struct Capture {
     pub bytes: u64,
     /// Packets that were counted but are not in the file.
     pub not_kept: u64,
+    /// Packets that passed before they could be read, and are neither counted nor in the file.
+    #[serde(default)]
+    pub missed: u64,
     /// The client's wire, then the server's.
     pub wires: Vec<Wire>,
 }

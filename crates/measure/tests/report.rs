@@ -190,12 +190,13 @@ fn captures_are_compared_and_linked_to() {
         done: 10,
         bytes: 1000,
         not_kept: 3,
+        missed: 2,
         wires: vec![wire("client"), wire("server")],
     });
     let page = report::html(&record);
     let text = parsed(&page).descendants().filter_map(|node| node.text()).collect::<String>();
     assert!(page.contains(
-        "<a href=\"captures/nft-connections.pcapng\">nft under connections, without the last 3</a>"
+        "<a href=\"captures/nft-connections.pcapng\">nft under connections, without the last 3, 2 were missed and are not counted</a>"
     ));
     assert!(text.contains("ACK to server") && !text.contains("FIN to server"), "{text}");
     let markdown = report::markdown(&record);

@@ -81,6 +81,16 @@ fn reports_of_a_record_are_written_again() {
     let [old, new] = ["a", "b"].map(|dir| fs::read(scratch.0.join(dir).join("record.json")).unwrap());
     let [old, new]: [Record; 2] = [old, new].map(|bytes| serde_json::from_slice(&bytes).unwrap());
     assert!(old == new, "the record is another one");
+    // Again, but not over those of another.
+    assert_eq!(scratch.lab(&["report", "a", "--out", "b"]).0, Some(0));
+    scratch.record("c", &made::record(2, 0.0, 1));
+    let before = fs::read(scratch.0.join("b/report.md")).unwrap();
+    for words in [&["report", "c", "--out", "b"][..], &["--quick", "--out", "b"]] {
+        let (status, _, complaint) = scratch.lab(words);
+        assert_eq!(status, Some(1), "{words:?}");
+        assert!(complaint.contains("b holds another run"), "{complaint}");
+    }
+    assert_eq!(fs::read(scratch.0.join("b/report.md")).unwrap(), before);
 }
 
 #[test]

@@ -39,6 +39,7 @@ struct Watched {
     frames: Vec<Frame>,
     wire: Wire,
     not_kept: u64,
+    missed: u64,
 }
 
 /// Captures a sample of a load in a lane, into a file in that directory: what was seen. Nothing if the load has no sample.
@@ -83,6 +84,7 @@ pub fn take(lane: &Lane, load: Load, into: &Path) -> Result<Option<Capture>, Str
         done: done.done,
         bytes: done.bytes,
         not_kept: client.not_kept + server.not_kept,
+        missed: client.missed + server.missed,
         wires: vec![client.wire, server.wire],
     }))
 }
@@ -92,20 +94,22 @@ fn watch(tap: &Tap, (name, host): (&str, &str), over: &AtomicBool) -> Result<Wat
     let host: Ipv4Addr = host.parse().map_err(|_| format!("{host} is no address"))?;
     let is_client = name == WIRES[0].0;
     let mut seen = Seen::default();
-    let mut watched =
-        Watched { frames: Vec::new(), wire: Wire { name: name.to_owned(), ..Wire::default() }, not_kept: 0 };
-    tap.read(over, |frame| {
-        let (kind, from) = seen.kind(&frame.bytes);
-        if kind != Kind::Other {
-            // Towards the server: what the client sends, and what the server is sent.
-            let forth = (from == host) == is_client;
-            count(if forth { &mut watched.wire.forth } else { &mut watched.wire.back }, kind);
-        }
-        if watched.frames.len() < MOST {
-            watched.frames.push(frame);
-        } else {
-            watched.not_kept += 1;
-        }
-    })?;
+    let wire = Wire { name: name.to_owned(), ..Wire::default() };
+    let mut watched = Watched { frames: Vec::new(), wire, not_kept: 0, missed: 0 };
+    watched.missed = tap
+        .read(over, |frame| {
+            let (kind, from) = seen.kind(&frame.bytes);
+            if kind != Kind::Other {
+                // Towards the server: what the client sends, and what the server is sent.
+                let forth = (from == host) == is_client;
+                count(if forth { &mut watched.wire.forth } else { &mut watched.wire.back }, kind);
+            }
+            if watched.frames.len() < MOST {
+                watched.frames.push(frame);
+            } else {
+                watched.not_kept += 1;
+            }
+        })?
+        .into();
     Ok(watched)
 }

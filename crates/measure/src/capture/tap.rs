@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
-use nix::sys::socket::sockopt::{ReceiveTimeout, ReceiveTimestampns};
+use nix::sys::socket::sockopt::{ReceiveTimeout, ReceiveTimestampns, RxqOvfl};
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvmsg,
     setsockopt, socket,
@@ -61,16 +61,19 @@ impl Tap {
         let room = rustix::net::sockopt::set_socket_recv_buffer_size_force(&tap, ROOM);
         room.map_err(|error| Errno::from_raw(error.raw_os_error()))?;
         setsockopt(&tap, ReceiveTimestampns, &true)?;
+        setsockopt(&tap, RxqOvfl, &1)?;
         setsockopt(&tap, ReceiveTimeout, &TimeVal::milliseconds(WAIT))?;
         Ok(Self(tap))
     }
 
-    /// Reads what passes until all is over and the wire is silent.
+    /// Reads what passes until all is over and the wire is silent. How many packets there was no room for before the last one that
+    /// was read: the kernel says it with each (`SO_RXQ_OVFL`, socket(7)).
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn read(&self, over: &AtomicBool, mut take: impl FnMut(Frame)) -> Result<(), String> {
-        let mut control = cmsg_space!(TimeSpec);
+    pub fn read(&self, over: &AtomicBool, mut take: impl FnMut(Frame)) -> Result<u32, String> {
+        let mut missed = 0;
+        let mut control = cmsg_space!(TimeSpec, u32);
         let mut bytes = [0; KEPT];
         loop {
             let was_over = over.load(Ordering::Relaxed);
@@ -79,16 +82,18 @@ impl Tap {
             let said = recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_TRUNC);
             match said {
                 Ok(said) => {
-                    let stamp = said.cmsgs().ok().and_then(|mut all| {
-                        all.find_map(|each| match each {
-                            ControlMessageOwned::ScmTimestampns(at) => Some(at),
-                            _ => None,
-                        })
-                    });
-                    let (at, length) = (stamp.map_or(Duration::ZERO, Duration::from), said.bytes);
+                    let mut at = Duration::ZERO;
+                    for message in said.cmsgs().into_iter().flatten() {
+                        match message {
+                            ControlMessageOwned::ScmTimestampns(stamp) => at = stamp.into(),
+                            ControlMessageOwned::RxqOvfl(count) => missed = count,
+                            _ => (),
+                        }
+                    }
+                    let length = said.bytes;
                     take(Frame { at, length, bytes: bytes[..length.min(KEPT)].to_vec() });
                 }
-                Err(Errno::EAGAIN) if was_over => return Ok(()),
+                Err(Errno::EAGAIN) if was_over => return Ok(missed),
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(error) => return Err(format!("read packets: {error}")),
             }

@@ -21,10 +21,10 @@ pub fn head(record: &Record) -> Vec<Block> {
     let machine =
         host.hypervisor.as_ref().map_or(String::new(), |kind| format!(", a virtual machine ({kind})"));
     blocks.push(Block::Paragraph(format!(
-        "{} lanes under {} loads on {} CPUs ({}), {} of memory, Linux {}{machine}. Measured by Portway {}, begun {}, in {}.",
-        record.lanes.len(),
-        record.loads().len(),
-        host.cpus,
+        "{} under {} on {} ({}), {} of memory, Linux {}{machine}. Measured by Portway {}, begun {}, in {}.",
+        words::number(record.lanes.len(), "lane"),
+        words::number(record.loads().len(), "load"),
+        words::number(host.cpus as usize, "CPU"),
         host.cpu,
         words::bytes(host.memory as f64),
         host.kernel,
@@ -59,9 +59,21 @@ pub fn warnings(record: &Record) -> Vec<Block> {
     let rounds = record.runs.iter().map(|run| run.round).collect::<std::collections::BTreeSet<_>>().len();
     if rounds < record.least_rounds() {
         warnings.push(format!(
-            "{rounds} rounds decide nothing. It takes {}, and five to compare runs.",
+            "too few rounds to decide anything: {}. It takes {}, and five to compare runs.",
+            words::number(rounds, "round"),
             record.least_rounds()
         ));
+    }
+    for load in record.loads() {
+        for base in record.lanes.iter().filter(|lane| lane.base.is_none()) {
+            let mut runs = record.runs_of(&base.name, load, None).peekable();
+            if runs.peek().is_some() && runs.all(|run| run.figures.done == 0) {
+                warnings.push(format!(
+                    "{}, to which others are compared, has carried nothing under {load}: what they add is not known.",
+                    base.name
+                ));
+            }
+        }
     }
     if !record.optimised {
         warnings.push(

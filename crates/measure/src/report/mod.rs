@@ -19,7 +19,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::plot::png::{PngError, Renderer};
-use crate::record::Record;
+use crate::read;
+use crate::record::{FILE, Record};
 pub use changes::blocks as changes;
 pub use conclusions::conclusions;
 use document::Block;
@@ -43,6 +44,8 @@ pub struct Written {
 pub enum WriteError {
     /// A file or directory could not be written.
     File(PathBuf, std::io::Error),
+    /// There is the record of another run, or something else by its name.
+    Taken(PathBuf),
     /// The record could not be put into words of JSON.
     Record(serde_json::Error),
     /// A drawing could not be rendered.
@@ -53,6 +56,11 @@ impl std::fmt::Display for WriteError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::File(path, reason) => write!(f, "{}: {reason}", path.display()),
+            Self::Taken(dir) => write!(
+                f,
+                "{} holds another run, whose files would be mixed with this one's: say another --out, or remove it",
+                dir.display()
+            ),
             Self::Record(reason) => write!(f, "the record cannot be written: {reason}"),
             Self::Picture(name, reason) => write!(f, "plot {name}: {reason}"),
         }
@@ -61,9 +69,23 @@ impl std::fmt::Display for WriteError {
 
 impl std::error::Error for WriteError {}
 
+/// Whether a run's results can go into a directory: it holds no record yet, or this one.
+///
+/// # Errors
+/// [`WriteError::Taken`].
+pub fn has_room(dir: &Path, record: Option<&Record>) -> Result<(), WriteError> {
+    let there = dir.join(FILE);
+    let same = || record.is_some_and(|record| read::read(&there).is_ok_and(|there| there == *record));
+    if there.exists() && !same() { Err(WriteError::Taken(dir.to_owned())) } else { Ok(()) }
+}
+
 /// Writes `report.html`, `report.md`, `record.json` and `plots/` into a directory, which is made if it is not there. The
 /// record comes first: whatever fails after it, the figures are safe.
+///
+/// # Errors
+/// See [`WriteError`]; a directory with another run's record is left as it is.
 pub fn write_all(record: &Record, dir: &Path) -> Result<Written, WriteError> {
+    has_room(dir, Some(record))?;
     let file = |name: &str, bytes: &[u8]| {
         let path = dir.join(name);
         fs::write(&path, bytes).map(|()| path.clone()).map_err(|reason| WriteError::File(path, reason))
@@ -72,7 +94,7 @@ pub fn write_all(record: &Record, dir: &Path) -> Result<Written, WriteError> {
     fs::create_dir_all(&plots).map_err(|reason| WriteError::File(plots, reason))?;
     let mut json = serde_json::to_vec_pretty(record).map_err(WriteError::Record)?;
     json.push(b'\n');
-    let record_at = file("record.json", &json)?;
+    let record_at = file(FILE, &json)?;
     let blocks = document(record);
     let html = file("report.html", html::html(&facts::title(record), &blocks).as_bytes())?;
     let markdown = file("report.md", markdown::markdown(&blocks).as_bytes())?;

@@ -45,12 +45,14 @@ pub fn blocks(record: &Record) -> Vec<Block> {
             None => Block::Table(table),
         });
         let file = |each: &&Capture| {
-            let cut = if each.not_kept > 0 {
-                format!(", without the last {}", words::count(each.not_kept))
-            } else {
-                String::new()
-            };
-            (format!("{} under {}{cut}", each.lane, each.load), each.file.clone())
+            let mut name = format!("{} under {}", each.lane, each.load);
+            if each.not_kept > 0 {
+                name.push_str(&format!(", without the last {}", words::count(each.not_kept)));
+            }
+            if each.missed > 0 {
+                name.push_str(&format!(", {} were missed and are not counted", words::count(each.missed)));
+            }
+            (name, each.file.clone())
         };
         blocks.push(Block::Details(
             "Captures, for Wireshark or tcpdump -r".to_owned(),

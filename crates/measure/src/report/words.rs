@@ -14,6 +14,11 @@ pub fn count(count: u64) -> String {
     with_digits(count as f64, 0)
 }
 
+/// So many of what has that name: `1 round`, `3 rounds`.
+pub fn number(count: usize, name: &str) -> String {
+    format!("{} {name}{}", with_digits(count as f64, 0), if count == 1 { "" } else { "s" })
+}
+
 /// The median, and in brackets the middle half; of one round the figure alone.
 pub fn spread(rounds: &Rounds) -> String {
     match rounds.summary() {
@@ -106,6 +111,11 @@ mod tests {
         let rounds: Rounds = (0..).zip([8.3, 15.4, 120.2]).collect();
         assert_eq!(spread(&rounds), "15.4 (11.9–67.8)");
         assert_eq!(spread(&Rounds::default()), "–");
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!([0, 1, 2].map(|count| number(count, "load")), ["0 loads", "1 load", "2 loads"]);
     }
 
     #[test]

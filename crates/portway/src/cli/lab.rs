@@ -8,7 +8,7 @@ use portway_measure::exact::Exact;
 use portway_measure::lane::Scheme;
 use portway_measure::load::Load;
 use portway_measure::options::{Options, Scale, Series};
-use portway_measure::record::{Mode, Record};
+use portway_measure::record::{FILE, Mode, Record};
 use portway_measure::run::{self, Ending};
 use portway_measure::{actor, advise, capture, compare, perform, read, report as reports};
 
@@ -52,6 +52,7 @@ pub(super) fn run(words: Lab) -> Result<(), Failure> {
         _ => Scale::Usual,
     };
     let out = words.out.unwrap_or_else(|| run::default_out(SystemTime::now()));
+    reports::has_room(&out, None)?;
     let captures = words.pcap.then(|| capture_directory(&out)).transpose()?;
     let exact = words.exact.then(|| Exact::with_kernel(&words.kernel)).transpose()?;
     let options = Options {
@@ -134,7 +135,7 @@ fn last_run() -> Option<PathBuf> {
     let here = std::fs::read_dir(".").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
     let is_run = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.starts_with(run::DEFAULT_OUT)) && path.join("record.json").is_file()
+        name.is_some_and(|name| name.starts_with(run::DEFAULT_OUT)) && path.join(FILE).is_file()
     };
     here.filter(is_run).max()
 }
