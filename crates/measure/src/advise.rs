@@ -8,7 +8,7 @@
 use crate::quantity::{Part, Quantity};
 use crate::record::{Kind, Lane, Record};
 use crate::report::document::{Block, NOTHING, Table};
-use crate::report::{figures, words};
+use crate::report::{series, words};
 use crate::stats::Summary;
 
 /// What a gateway is to carry.
@@ -115,7 +115,7 @@ fn cost(record: &Record, lane: &Lane, load: &str) -> Option<Cost> {
 /// What a connection costs more with so many rules than with the fewest measured, in microseconds: on the straight line between
 /// the places of the series to both sides, beyond the last on the line through the last two.
 fn growth(record: &Record, lane: &Lane, rules: u64, extrapolated: &mut Vec<String>) -> Option<f64> {
-    let points = figures::along(record, lane, "rules", "connections");
+    let points = series::along(record, lane, "rules", "connections");
     let (first, last) = (points.first()?, points.last()?);
     let rules = rules as f64;
     if rules <= first.0 {

@@ -16,6 +16,9 @@ const LEAST_ROUNDS: usize = 3;
 /// More CPUs than this kept busy by others make times doubtful.
 pub const QUIET: f64 = 0.1;
 
+/// More failures than these, in percent of what was tried, are said beside what succeeded.
+pub const FEW_FAILURES: f64 = 0.1;
+
 /// How far outside the middle half a figure stands out, in widths of that half (Tukey, Exploratory Data Analysis, 1977, 2C).
 const FENCE: f64 = 1.5;
 
@@ -147,6 +150,16 @@ impl Record {
         }
         let runs = self.runs_of(lane, load, at);
         runs.filter_map(|run| Some((run.round, quantity.of(run)?))).collect()
+    }
+
+    /// How much failed in a lane's worst round, in percent, if it is more than [`FEW_FAILURES`]. Where nothing succeeded all has
+    /// failed, whether or not somebody counted.
+    pub fn failed(&self, lane: &str, load: &str, at: Option<&Point>) -> Option<f64> {
+        let shares = self.runs_of(lane, load, at).filter_map(|run| match run.figures.done {
+            0 => Some(100.0),
+            _ => Quantity::Failures.of(run),
+        });
+        shares.reduce(f64::max).filter(|share| *share > FEW_FAILURES)
     }
 
     /// What a lane's figure is above its base's in the same round; nothing of a base itself. A base that was not measured at

@@ -16,6 +16,8 @@ pub struct Line {
     pub kind: Kind,
     /// Its points, growing.
     pub points: Vec<(f64, f64)>,
+    /// Where along it points do not tell all, and what they keep silent.
+    pub doubts: Vec<(f64, String)>,
 }
 
 /// What is written along the ground.
@@ -32,6 +34,8 @@ const RIGHT: f64 = WIDTH - 126.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 290.0;
 const LEADING: f64 = 13.0;
+/// Half as wide as the ring around a point that does not tell all.
+const RING: f64 = 5.5;
 
 /// Draws lines. `up` is what is written above the upright axis, `along` below the other.
 pub fn lines(
@@ -45,6 +49,10 @@ pub fn lines(
     let mut drawing = Drawing::new(name, title, alt, BOTTOM + 40.0);
     drawing.text((10.0, 16.0), Anchor::Start, "strong", title);
     drawing.text((10.0, 32.0), Anchor::Start, "small", up);
+    if lines.iter().any(|line| !line.doubts.is_empty()) {
+        drawing.point((RIGHT - 84.0, 28.0), RING, Marker::Disc, "ring", "");
+        drawing.text((RIGHT - 74.0, 32.0), Anchor::Start, "small", "some failed");
+    }
     let heights: Vec<f64> = lines.iter().flat_map(|line| line.points.iter().map(|(_, y)| *y)).collect();
     let rise = Axis::fitting(&heights, (BOTTOM, TOP + 6.0));
     for figure in rise.ticks() {
@@ -92,6 +100,12 @@ pub fn lines(
             let at = if ground == Ground::Shares { format!("{:.2} %", x * 100.0) } else { tick(*x) };
             let words = format!("{}, {at}: {}", line.name, tick(*y));
             drawing.point(*place, 3.0, marker, &format!("f-{class}"), &words);
+        }
+        for (at, words) in &line.doubts {
+            if let Some(place) = line.points.iter().position(|(x, _)| x == at) {
+                let words = format!("{}, {}: {words}", line.name, tick(*at));
+                drawing.point(points[place], RING, Marker::Disc, "ring", &words);
+            }
         }
         drawing.curve(
             &[(end.0 + 4.0, end.1), (RIGHT + 8.0, label), (RIGHT + 12.0, label)],
@@ -168,6 +182,7 @@ mod tests {
             name: name.into(),
             kind: Kind::Program,
             points: vec![(1.0, 5.0), (1000.0, 9.0)],
+            doubts: Vec::new(),
         };
         let svg =
             lines("x", "x", String::new(), (Ground::Counts, "rules"), "µs", &[line("a"), line("b")]).inline();

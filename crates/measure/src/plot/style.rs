@@ -33,6 +33,7 @@ const CLASSES: &str = "\
 .plot .axis{stroke:{quiet};stroke-width:1}\
 .plot .spread{stroke:{ink};stroke-width:1.5}\
 .plot .dot{fill:{ground};stroke:{ink};stroke-width:1.2}\
+.plot .ring{fill:none;stroke:{ink};stroke-width:1.3}\
 .plot .far{fill:{ink};stroke:{ground};stroke-width:1}\
 .plot .kernel{fill:{kernel}}.plot .user{fill:{user}}.plot .softirq{fill:{softirq}}\
 .plot .total{fill:{quiet}}\

@@ -6,6 +6,7 @@
 use std::cmp::Ordering;
 
 use super::document::Block;
+use super::marks::{self, Cell};
 use super::words;
 use crate::quantity::{Part, Quantity};
 use crate::record::{Kind, Lane, Record};
@@ -46,23 +47,24 @@ fn ranking(record: &Record, load: &str) -> Option<String> {
         .collect();
     costs.sort_by(|a, b| a.2.median.total_cmp(&b.2.median));
     let (best, cheapest, _) = costs.iter().find(|(lane, ..)| lane.kind == Kind::Portway)?;
+    let told = |added| marks::spoken(&Cell::added(record, added).marked(unit));
     let mut text = format!(
-        "{}: of Portway's engines {} adds the least CPU per {}, {} {unit}",
+        "{}: of Portway's engines {} adds the least CPU per {}, {}",
         subject.title,
         best.name,
         subject.unit.word(),
-        words::spread(cheapest)
+        told(cheapest)
     );
     for (lane, added, _) in costs.iter().filter(|(lane, ..)| lane.kind == Kind::Portway).skip(1) {
-        text += &format!("; {} {} {unit}{}", lane.name, words::spread(added), times(record, added, cheapest));
+        text += &format!("; {} {}{}", lane.name, told(added), times(record, added, cheapest));
     }
     for kind in [Kind::Kernel, Kind::Program] {
         if let Some((lane, added, _)) = costs.iter().find(|(lane, ..)| lane.kind == kind) {
             let which = if kind == Kind::Kernel { "rules written by hand" } else { "other programs" };
             text += &format!(
-                "; of {which} {} adds the least, {} {unit}{}",
+                "; of {which} {} adds the least, {}{}",
                 lane.name,
-                words::spread(added),
+                told(added),
                 times(record, added, cheapest)
             );
         }

@@ -46,13 +46,15 @@ pub struct Table {
     pub head: Vec<String>,
     /// Its rows, each as long as the head.
     pub rows: Vec<Vec<String>>,
+    /// What is to be known of its figures, said below it; empty if nothing is.
+    pub note: String,
 }
 
 impl Table {
     /// An empty one.
     pub fn new(caption: impl Into<String>, head: &[&str]) -> Self {
         let head = head.iter().map(|&name| name.to_owned()).collect();
-        Self { caption: caption.into(), head, rows: Vec::new() }
+        Self { caption: caption.into(), head, ..Self::default() }
     }
 
     /// Without the columns in which no row says anything.

@@ -3,7 +3,7 @@
 use portway_lab::process;
 
 use super::document::{Block, Table};
-use super::words;
+use super::{doubts, words};
 use crate::plot::png::shows;
 use crate::record::{LeftOut, Mode, Record};
 use crate::rounds::QUIET;
@@ -75,6 +75,8 @@ pub fn warnings(record: &Record) -> Vec<Block> {
             }
         }
     }
+    warnings.extend(doubts::failed(record));
+    warnings.extend(doubts::fewer_rounds(record));
     if !record.optimised {
         warnings.push(
             "Portway was built without optimisation: the proxy costs more than it does otherwise.".to_owned(),
@@ -142,7 +144,8 @@ fn reading(record: &Record) -> Vec<String> {
         "CPU is that of client, forwarder and server with the kernel's work for them. Kernel is system time and softirq, \
          programs is user time."
             .to_owned(),
-        "Too wide to tell: the middle half reaches over the figure in question. Rounds that stand out (further than one and a \
+        "Too wide to tell, or ? beside what is added: the middle half reaches over the figure in question, which is zero there. \
+         Rounds that stand out (further than one and a \
          half widths of the middle half outside it; Tukey 1977) are shown and named, not dropped."
             .to_owned(),
         "Times count from when a request was due, so that a forwarder that stalls does not hide it (no coordinated omission)."

@@ -1,7 +1,6 @@
 //! The drawings of a report, and the words of each for those who do not see it.
 
-use std::collections::BTreeMap;
-
+use super::marks::{self, Cell};
 use super::words;
 use crate::plot::Drawing;
 use crate::plot::bars::{Bar, bars};
@@ -26,7 +25,7 @@ pub fn added_cost(record: &Record, name: &str) -> Vec<Drawing> {
         .iter()
         .filter_map(|lane| {
             let parts = [("kernel", of(lane, Part::Kernel)), ("user", of(lane, Part::User))];
-            bar(lane, &of(lane, Part::Total), &parts, unit.cost(record.mode))
+            bar(record, lane, &of(lane, Part::Total), &parts, unit.cost(record.mode))
         })
         .collect();
     let longest = all.iter().map(|bar| bar.spread.median).fold(0.0, f64::max);
@@ -64,7 +63,7 @@ pub fn held_memory(record: &Record, name: &str) -> Option<Drawing> {
                 (false, true) => kernel.clone(),
                 _ => user.clone(),
             };
-            bar(lane, &total, &[("kernel", kernel), ("user", user)], "bytes")
+            bar(record, lane, &total, &[("kernel", kernel), ("user", user)], "bytes")
         })
         .collect();
     let title = "Memory per connection that is held";
@@ -80,7 +79,13 @@ pub fn held(record: &Record, lane: &Lane, load: &str) -> (Rounds, Rounds) {
 }
 
 /// A bar of what rounds say: as long as the median, divided as the medians of the parts are.
-fn bar(lane: &Lane, total: &Rounds, parts: &[(&'static str, Rounds)], unit: &str) -> Option<Bar> {
+fn bar(
+    record: &Record,
+    lane: &Lane,
+    total: &Rounds,
+    parts: &[(&'static str, Rounds)],
+    unit: &str,
+) -> Option<Bar> {
     let spread = total.summary()?;
     let medians: Vec<(&'static str, f64)> =
         parts.iter().filter_map(|(class, rounds)| Some((*class, rounds.summary()?.median))).collect();
@@ -95,7 +100,7 @@ fn bar(lane: &Lane, total: &Rounds, parts: &[(&'static str, Rounds)], unit: &str
     });
     Some(Bar {
         name: lane.name.clone(),
-        figure: words::counted(&words::spread(total), unit),
+        figure: Cell::added(record, total).marked(unit),
         parts,
         spread,
         rounds: rounds.collect(),
@@ -103,7 +108,8 @@ fn bar(lane: &Lane, total: &Rounds, parts: &[(&'static str, Rounds)], unit: &str
 }
 
 fn described(title: &str, bars: &[Bar]) -> String {
-    let each: Vec<String> = bars.iter().map(|bar| format!("{}: {}", bar.name, bar.figure)).collect();
+    let each: Vec<String> =
+        bars.iter().map(|bar| format!("{}: {}", bar.name, marks::spoken(&bar.figure))).collect();
     format!("{title}, the median of the rounds and in brackets their middle half. {}.", each.join("; "))
 }
 
@@ -117,6 +123,7 @@ pub fn latency(record: &Record, name: &str) -> Option<Drawing> {
             name: lane.name.clone(),
             kind: lane.kind,
             points: distribution(record, lane, name),
+            doubts: Vec::new(),
         })
         .filter(|line| !line.points.is_empty())
         .collect();
@@ -218,41 +225,8 @@ pub fn median_run<'a>(record: &'a Record, lane: &'a Lane, load: &'a str) -> Opti
     Some(runs.get(runs.len().checked_sub(1)? / 2)?.1)
 }
 
-/// CPU time along a series, for one of the load's units.
-pub fn series(record: &Record, of: &str, name: &str) -> Option<Drawing> {
-    let load = subject(name);
-    let drawn: Vec<Line> = record
-        .lanes
-        .iter()
-        .map(|lane| Line { name: lane.name.clone(), kind: lane.kind, points: along(record, lane, of, name) })
-        .filter(|line| !line.points.is_empty())
-        .collect();
-    let title = format!("CPU per {} by {of}", load.unit.word());
-    let mut ends: BTreeMap<&str, String> = BTreeMap::new();
-    for line in &drawn {
-        if let (Some(first), Some(last)) = (line.points.first(), line.points.last()) {
-            let text = format!("from {} to {}", words::figure(first.1), words::figure(last.1));
-            ends.insert(&line.name, text);
-        }
-    }
-    let each: Vec<String> = ends.iter().map(|(name, text)| format!("{name} {text}")).collect();
-    let up = load.unit.cost(record.mode);
-    let alt = format!("{title}, in {up}, from the fewest {of} to the most: {}.", each.join("; "));
-    let file = format!("series-{}-{}", slug(of), slug(name));
-    (!drawn.is_empty()).then(|| lines(&file, &title, alt, (Ground::Counts, of), up, &drawn))
-}
-
-/// A lane's medians along a series.
-pub fn along(record: &Record, lane: &Lane, of: &str, load: &str) -> Vec<(f64, f64)> {
-    let at = |point: crate::record::Point| {
-        let rounds = record.rounds(&lane.name, load, Some(&point), Quantity::Cpu(Part::Total));
-        Some((point.count as f64, rounds.summary()?.median))
-    };
-    record.points(&lane.name, of, load).into_iter().filter(|point| point.count > 0).filter_map(at).collect()
-}
-
 /// A name as part of a file's: letters, digits and hyphens.
-fn slug(name: &str) -> String {
+pub(super) fn slug(name: &str) -> String {
     let letter = |each: char| if each.is_ascii_alphanumeric() { each.to_ascii_lowercase() } else { '-' };
     name.chars().take(40).map(letter).collect()
 }

@@ -30,6 +30,7 @@ figure{margin:0}
 .scroll{overflow-x:auto;max-width:100%}
 .scroll:focus-visible,a:focus-visible,summary:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums lining-nums}
+.note{color:var(--quiet);font-size:.86rem}
 caption{text-align:left;color:var(--quiet);padding:.2rem 0 .4rem;caption-side:top}
 th,td{padding:.3rem .6rem;text-align:right;vertical-align:top;border-bottom:1px solid var(--grid)}
 tbody th,.half{white-space:nowrap}
@@ -113,8 +114,9 @@ fn write(out: &mut String, block: &Block, sections: &mut Sections) {
         Block::Figure(drawings, table) => {
             let drawings: String = drawings.iter().map(Drawing::inline).collect();
             let _ = write!(out, "<div class=\"pair\">\n<figure>\n{drawings}</figure>\n");
+            *out += "<div>\n";
             let _ = write_table(out, table);
-            writeln!(out, "</div>")
+            writeln!(out, "</div>\n</div>")
         }
         Block::Files(files) => {
             *out += "<ul>\n";
@@ -164,5 +166,9 @@ fn write_table(out: &mut String, table: &Table) -> std::fmt::Result {
         }
         writeln!(out, "</tr>")?;
     }
-    writeln!(out, "</tbody>\n</table>\n</div>")
+    writeln!(out, "</tbody>\n</table>\n</div>")?;
+    match table.note.as_str() {
+        "" => Ok(()),
+        note => writeln!(out, "<p class=\"note\">{}</p>", escaped(note)),
+    }
 }

@@ -82,7 +82,11 @@ fn write_table(out: &mut String, table: &Table) -> std::fmt::Result {
             writeln!(out, "|")?;
         }
     }
-    writeln!(out)
+    writeln!(out)?;
+    match table.note.as_str() {
+        "" => Ok(()),
+        note => writeln!(out, "{}\n", escaped(note)),
+    }
 }
 
 /// Text that Markdown takes for text (CommonMark 0.31, 2.4), in a table too.

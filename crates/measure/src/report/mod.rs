@@ -6,12 +6,15 @@
 mod changes;
 mod conclusions;
 pub mod document;
+mod doubts;
 mod facts;
 pub mod figures;
 mod html;
 mod markdown;
+mod marks;
 mod packets;
 mod sections;
+pub mod series;
 mod tables;
 pub mod words;
 
@@ -143,7 +146,7 @@ pub fn document(record: &Record) -> Vec<Block> {
         blocks.extend(sections::load(record, load));
     }
     blocks.extend(packets::blocks(record));
-    blocks.extend(sections::series(record));
+    blocks.extend(series::section(record));
     blocks.extend(sections::targets(record));
     blocks.extend(sections::outliers(record));
     blocks.extend(facts::tail(record));

@@ -1,9 +1,10 @@
 //! The sections of a report that hold figures.
 
 use super::document::{Block, NOTHING, Table};
+use super::marks::{self, Cell};
 use super::{figures, tables, words};
 use crate::quantity::{Part, Percentile, Quantity};
-use crate::record::{Mode, Record};
+use crate::record::{Lane, Mode, Record};
 use crate::subject;
 use crate::targets::TARGETS;
 
@@ -11,7 +12,7 @@ use crate::targets::TARGETS;
 pub fn glance(record: &Record) -> Vec<Block> {
     let (time, bulk) =
         (subject::Unit::Connection.cost(record.mode), subject::Unit::Gigabyte.cost(record.mode));
-    let mut table = Table::new(
+    let table = Table::new(
         "Median of the rounds, in brackets their middle half",
         &[
             "lane",
@@ -23,25 +24,25 @@ pub fn glance(record: &Record) -> Vec<Block> {
             "forwarder's memory, MiB",
         ],
     );
-    for lane in &record.lanes {
-        let added = |load| words::spread(&record.added(lane, load, None, Quantity::Cpu(Part::Total)));
-        let plain = |load, quantity| words::spread(&record.rounds(&lane.name, load, None, quantity));
+    let row = |lane: &Lane| {
+        let added = |load| Cell::added(record, &record.added(lane, load, None, Quantity::Cpu(Part::Total)));
+        let plain = |load, quantity| Cell::figure(record, &record.rounds(&lane.name, load, None, quantity));
         // Of one processor that is always busy, how long something waits says nothing of another machine.
         let timed = |load, quantity| match record.mode {
             Mode::Time => plain(load, quantity),
-            Mode::Exact => NOTHING.to_owned(),
+            Mode::Exact => Cell::plain(NOTHING.to_owned()),
         };
-        table.rows.push(vec![
-            lane.name.clone(),
+        let cells = vec![
             added("connections"),
             added("bulk-up"),
             added("bulk-down"),
             timed("connections", Quantity::Percentile(Percentile::P99)),
             timed("bulk-up", Quantity::Throughput),
             plain("connections", Quantity::ForwarderMemory),
-        ]);
-    }
-    let table = table.compact();
+        ];
+        (lane.name.clone(), cells)
+    };
+    let table = marks::filled(record, table, record.lanes.iter().map(row).collect()).compact();
     if table.head.len() < 2 {
         return Vec::new();
     }
@@ -83,21 +84,6 @@ pub fn load(record: &Record, name: &str) -> Vec<Block> {
     let rest = tables::rest(record, name);
     if rest.head.len() > 1 {
         blocks.push(Block::Table(rest));
-    }
-    blocks
-}
-
-/// Cost along what grows.
-pub fn series(record: &Record) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    for (of, load) in record.series() {
-        if let Some(drawing) = figures::series(record, of, load) {
-            blocks.push(Block::Heading(3, format!("{} by {of}", subject::subject(load).title)));
-            blocks.push(Block::Figure(vec![drawing], tables::series(record, of, load)));
-        }
-    }
-    if !blocks.is_empty() {
-        blocks.insert(0, Block::Heading(2, "What grows with what".to_owned()));
     }
     blocks
 }

@@ -34,6 +34,16 @@ pub fn spread(rounds: &Rounds) -> String {
     }
 }
 
+/// A share in percent: two digits that count, of what is left of the whole where that is less.
+pub fn percent(share: f64) -> String {
+    let digits = match share.min(100.0 - share) {
+        size if size >= 9.95 || size <= 0.0 => 0,
+        size if size >= 0.995 => 1,
+        _ => 2,
+    };
+    format!("{} %", with_digits(share, digits))
+}
+
 /// With its unit, if it has one.
 pub fn counted(text: &str, unit: &str) -> String {
     if unit.is_empty() { text.to_owned() } else { format!("{text} {unit}") }
@@ -111,6 +121,12 @@ mod tests {
         let rounds: Rounds = (0..).zip([8.3, 15.4, 120.2]).collect();
         assert_eq!(spread(&rounds), "15.4 (11.9–67.8)");
         assert_eq!(spread(&Rounds::default()), "–");
+    }
+
+    #[test]
+    fn nearly_all_is_not_all() {
+        let texts = [0.15, 3.21, 9.96, 50.0, 97.34, 99.97, 100.0].map(percent);
+        assert_eq!(texts, ["0.15 %", "3.2 %", "10 %", "50 %", "97.3 %", "99.97 %", "100 %"]);
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! Records with known answers, and their noise: always the same, without a source of chance.
 
+// Each file of tests is a crate of its own and has use for a part.
+#[allow(dead_code)]
+pub mod more;
+
 use std::collections::BTreeMap;
 
 use portway_measure::record::{

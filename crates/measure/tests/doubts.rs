@@ -1,0 +1,222 @@
+//! What a report says against its own figures: failures, lanes that are short of rounds, spreads that tell nothing, rounds that
+//! stand out. In made records, in which each of these was put.
+
+mod made;
+
+use made::more::{self, fail};
+use portway_measure::record::Record;
+use portway_measure::report::{self, document::Block};
+
+/// The warnings that hold these words.
+fn warnings(record: &Record, words: &str) -> Vec<String> {
+    let all = report::warnings(record).into_iter();
+    let text = |block| match block {
+        Block::Warning(text) => text,
+        other => panic!("no warning: {other:?}"),
+    };
+    all.map(text).filter(|text| text.contains(words)).collect()
+}
+
+/// The cells of a lane's row in the table that follows these words, the lane's name first.
+fn row(markdown: &str, after: &str, lane: &str) -> Vec<String> {
+    let (_, rest) = markdown.split_once(after).unwrap_or_else(|| panic!("{after:?} is not in\n{markdown}"));
+    let rows =
+        rest.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+    let mut rows = rows.map(cells).filter(|cells: &Vec<String>| cells[0] == lane);
+    rows.next().unwrap_or_else(|| panic!("no row of {lane} after {after:?} in\n{markdown}"))
+}
+
+#[test]
+fn failures_of_one_round_stand_beside_the_cost_along_a_series_and_in_its_drawing() {
+    let mut record = made::record(3, 0.0, 1);
+    let failing = more::runs(&mut record, "haproxy", "connections", Some(("rules", 1000)));
+    failing.filter(|run| run.round == 2).for_each(|run| fail(run, 1323));
+    // Few enough to pass.
+    more::runs(&mut record, "nft", "connections", Some(("rules", 10))).for_each(|run| fail(run, 39));
+    let markdown = report::markdown(&record);
+    let cells = row(&markdown, "New connections by rules", "haproxy");
+    assert!(cells[4].ends_with("), 3.2 % failed"), "{cells:?}");
+    assert_eq!(cells.iter().filter(|cell| cell.contains("failed")).count(), 1, "{cells:?}");
+    assert!(!row(&markdown, "New connections by rules", "nft").concat().contains("failed"));
+    assert!(markdown.contains("Some failed: haproxy 3.2 % at 1,000."), "{markdown}");
+    assert!(markdown.contains("in the worst round"), "{markdown}");
+    let html = report::html(&record);
+    assert!(html.contains("<title>haproxy, 1000: 3.2 % failed</title>"));
+    assert_eq!(html.matches("class=\"ring\"").count(), 2, "the point's, and the one that is explained");
+    let sound = report::html(&made::record(3, 0.0, 1));
+    assert!(!sound.contains("class=\"ring\"") && !sound.contains("% failed"));
+}
+
+#[test]
+fn where_nothing_succeeded_the_series_says_so_instead_of_nothing() {
+    let mut record = made::record(3, 0.0, 1);
+    for run in more::runs(&mut record, "socat", "connections", Some(("rules", 100_000))) {
+        run.figures.done = 0;
+        fail(run, 10);
+    }
+    let cells = row(&report::markdown(&record), "New connections by rules", "socat");
+    assert_eq!(cells.last().unwrap(), "100 % failed");
+    // Of a series that failed as a whole there is no line, but a table.
+    record.runs.iter_mut().filter(|run| run.at.is_some()).for_each(|run| run.figures.done = 0);
+    let markdown = report::markdown(&record);
+    assert!(!markdown.contains("series-rules"), "{markdown}");
+    assert!(
+        row(&markdown, "New connections by rules", "nft").iter().skip(1).all(|cell| cell == "100 % failed")
+    );
+}
+
+#[test]
+fn lanes_that_failed_are_named_with_load_and_share() {
+    assert_eq!(warnings(&made::record(3, 0.0, 1), "failed"), [""; 0]);
+    let mut record = made::record(3, 0.0, 1);
+    more::runs(&mut record, "haproxy", "connections", None).take(1).for_each(|run| fail(run, 1000));
+    more::runs(&mut record, "nft", "connections", None).for_each(|run| fail(run, 39));
+    more::runs(&mut record, "socat", "connections", None).for_each(|run| fail(run, 100));
+    let place = Some(("rules", 10_000));
+    more::runs(&mut record, "iptables", "connections", place).take(1).for_each(|run| run.figures.done = 0);
+    assert_eq!(
+        warnings(&record, "failed"),
+        [
+            "more than 0.1 % failed, here in the worst round, and costs are divided by what succeeded: under connections \
+          haproxy 2.4 %, socat 0.25 %; under connections at rules 10,000 iptables 100 %."
+        ]
+    );
+}
+
+#[test]
+fn where_all_lanes_fail_the_warning_stays_short() {
+    let mut record = made::record(3, 0.0, 1);
+    let failing = record.runs.iter_mut().filter(|run| run.load == "idle");
+    failing.enumerate().for_each(|(place, run)| fail(run, 100 * (place as u64 + 1)));
+    let [warning] = <[String; 1]>::try_from(warnings(&record, "failed")).unwrap();
+    assert!(warning.ends_with(": under idle all 9 lanes 16 % to 21 %."), "{warning}");
+    record.runs.iter_mut().filter(|run| run.load == "idle").for_each(|run| run.figures.done = 0);
+    let [warning] = <[String; 1]>::try_from(warnings(&record, "failed")).unwrap();
+    assert!(warning.ends_with(": under idle all 9 lanes 100 %."), "{warning}");
+}
+
+#[test]
+fn failures_are_what_churn_and_flood_are_for_but_rounds_are_not() {
+    let mut record = made::record(3, 0.0, 1);
+    let plain = record.runs.iter().filter(|run| run.load == "connections" && run.at.is_none());
+    let mut apart: Vec<_> = plain.cloned().collect();
+    apart.iter_mut().for_each(|run| {
+        run.load = if run.lane == "nft" { "flood" } else { "churn" }.to_owned();
+        fail(run, 9000);
+    });
+    apart.retain(|run| run.lane != "haproxy" || run.round != 3);
+    record.runs.extend(apart);
+    assert_eq!(warnings(&record, "failed"), [""; 0]);
+    assert_eq!(
+        warnings(&record, "rounds"),
+        ["not all lanes were measured in all rounds of a load: under churn haproxy 2 of 3."]
+    );
+}
+
+#[test]
+fn lanes_of_fewer_rounds_are_named_by_load() {
+    assert_eq!(warnings(&made::record(3, 0.0, 1), "rounds"), [""; 0]);
+    let mut record = made::record(3, 0.0, 1);
+    record.runs.retain(|run| {
+        let lost = match (run.lane.as_str(), run.load.as_str(), &run.at) {
+            ("socat" | "haproxy", "connections", None) => run.round > 1,
+            ("nft", "connections", None) => run.round > 2,
+            ("nft", _, Some(at)) => at.count == 100_000 && run.round > 2,
+            _ => false,
+        };
+        !lost
+    });
+    assert_eq!(
+        warnings(&record, "rounds"),
+        [
+            "not all lanes were measured in all rounds of a load: under connections haproxy, socat 1, nft 2 of 3; under \
+          connections at rules 100,000 nft 2 of 3."
+        ]
+    );
+    // A load that takes part in a third of the rounds is not short of any.
+    record.runs.retain(|run| run.load == "idle" && run.round == 1 || run.load == "bulk-up");
+    assert_eq!(warnings(&record, "rounds"), [""; 0]);
+}
+
+/// A lane that adds something in one round and saves as much in another.
+fn with_a_wide_lane(mut record: Record) -> Record {
+    for load in ["connections", "bulk-up"] {
+        for (run, factor) in more::runs(&mut record, "portway-ebpf", load, None).zip([0.7, 1.0, 1.4]) {
+            more::stretch(run, factor);
+        }
+    }
+    for (run, factor) in more::runs(&mut record, "portway-ebpf", "idle", None).zip([0.8, 1.0, 1.2]) {
+        run.figures.kernel_memory = run.figures.kernel_memory.map(|bytes| (bytes as f64 * factor) as i64);
+    }
+    record
+}
+
+#[test]
+fn a_spread_that_is_too_wide_says_so_wherever_something_is_added() {
+    let record = with_a_wide_lane(made::record(3, 0.0, 1));
+    let markdown = report::markdown(&record);
+    let marked = |after: &str, lane: &str| -> Vec<usize> {
+        let cells = row(&markdown, after, lane);
+        (0..cells.len()).filter(|place| cells[*place].ends_with(" ?")).collect()
+    };
+    assert_eq!(marked("## At a glance", "portway-ebpf"), [1, 2]);
+    // Added, and of it kernel and programs.
+    assert_eq!(marked("New connections: median of", "portway-ebpf"), [3, 4, 5]);
+    assert_eq!(marked("Memory per held connection, in bytes", "portway-ebpf"), [2]);
+    for after in ["## At a glance", "New connections: median of", "Memory per held connection, in bytes"] {
+        assert_eq!(marked(after, "haproxy"), [0; 0]);
+        let (_, rest) = markdown.split_once(after).unwrap();
+        let note = rest
+            .lines()
+            .skip_while(|line| !line.starts_with('|'))
+            .find(|line| !line.starts_with('|') && !line.is_empty());
+        assert!(note.unwrap().starts_with("?: too wide to tell"), "{after}: {note:?}");
+    }
+    let html = report::html(&record);
+    assert!(html.contains("<p class=\"note\">?: too wide to tell"));
+    // The drawing has the mark, and its description the words.
+    assert!(html.contains(" µs ?</text>"));
+    assert!(markdown.contains(" µs, too wide to tell; portway-proxy"), "{markdown}");
+    let (_, advice) = markdown.split_once("## Which engine fits this host").unwrap();
+    assert!(advice.contains("portway-ebpf adds the least CPU per connection"), "{advice}");
+    assert!(advice.contains(" µs, too wide to tell; portway-nftables"), "{advice}");
+    let sound = report::html(&made::record(3, 0.0, 1));
+    assert!(!sound.contains(" ?<") && !sound.contains("class=\"note\""));
+}
+
+#[test]
+fn a_figure_of_fewer_rounds_than_decide_says_of_how_many() {
+    let mut record = made::record(3, 0.0, 1);
+    record.runs.retain(|run| match (run.lane.as_str(), run.load.as_str()) {
+        ("socat", "connections") => run.round == 1,
+        ("haproxy", "connections") => run.round < 3,
+        (_, "idle") => run.round == 1,
+        _ => true,
+    });
+    let markdown = report::markdown(&record);
+    let cost = row(&markdown, "New connections: median of", "socat");
+    assert!(cost.iter().skip(1).all(|cell| cell.ends_with(", one round")), "{cost:?}");
+    let cost = row(&markdown, "New connections: median of", "haproxy");
+    assert!(cost.iter().skip(1).all(|cell| cell.ends_with("), 2 rounds")), "{cost:?}");
+    let cost = row(&markdown, "New connections: median of", "nft");
+    assert!(cost.iter().all(|cell| !cell.contains("round")), "{cost:?}");
+    let glance = row(&markdown, "## At a glance", "socat");
+    let few: Vec<bool> = glance.iter().map(|cell| cell.ends_with(", one round")).collect();
+    // Under connections: added, p99 and memory; bulk has all rounds.
+    assert_eq!(few, [false, true, false, false, true, false, true], "{glance:?}");
+    let series = row(&markdown, "New connections by rules", "socat");
+    assert!(series.iter().skip(1).all(|cell| cell.ends_with(", one round")), "{series:?}");
+    assert!(markdown.contains("Fewer than 3 rounds decide nothing."));
+    // A load of one round: said once, not in each cell.
+    let held = row(&markdown, "Memory per held connection, in bytes", "haproxy");
+    assert!(held.iter().all(|cell| !cell.contains("round")), "{held:?}");
+    let (_, after) = markdown.split_once("Memory per held connection, in bytes").unwrap();
+    let (table, _) = after.split_once("\n## ").unwrap();
+    assert!(table.contains("\nAll of one round: it takes 3 to decide anything.\n"), "{table}");
+    assert!(report::html(&record).contains(" bytes, one round</text>"));
+    // Instructions of one round are as sure as those of many.
+    record.mode = portway_measure::record::Mode::Exact;
+    let markdown = report::markdown(&record);
+    assert!(!markdown.contains("one round") && !markdown.contains("to decide anything"), "{markdown}");
+}
