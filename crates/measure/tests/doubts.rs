@@ -4,7 +4,7 @@
 mod made;
 
 use made::more::{self, fail};
-use portway_measure::record::Record;
+use portway_measure::record::{Cpu, Record};
 use portway_measure::report::{self, document::Block};
 
 /// The warnings that hold these words.
@@ -219,4 +219,45 @@ fn a_figure_of_fewer_rounds_than_decide_says_of_how_many() {
     record.mode = portway_measure::record::Mode::Exact;
     let markdown = report::markdown(&record);
     assert!(!markdown.contains("one round") && !markdown.contains("to decide anything"), "{markdown}");
+}
+
+#[test]
+fn failures_are_shown_by_kind() {
+    let mut record = made::record(3, 0.0, 1);
+    more::runs(&mut record, "haproxy", "connections", None).for_each(|run| fail(run, 7));
+    let rest = "New connections: what else was measured";
+    let markdown = report::markdown(&record);
+    let (_, table) = markdown.split_once(rest).unwrap();
+    let head = table.lines().find(|line| line.starts_with('|')).unwrap();
+    assert!(head.ends_with(" failures by kind |"), "{head}");
+    // Three and four in each of three rounds.
+    assert_eq!(row(&markdown, rest, "haproxy").last().unwrap(), "reset 9, timeout 12");
+    assert_eq!(row(&markdown, rest, "nft").last().unwrap(), "–");
+    // Without any there is no such column.
+    assert!(!report::markdown(&made::record(3, 0.0, 1)).contains("failures by kind"));
+}
+
+#[test]
+fn a_round_that_is_spoilt_is_listed_drawn_and_kept() {
+    let mut record = made::record(5, 0.0, 1);
+    for run in record.runs.iter_mut().filter(|run| run.load == "connections" && run.at.is_none()) {
+        // A hundred microseconds a connection and one more in each round.
+        let seconds = f64::from(100 + run.round) * run.figures.done as f64 / 1e6;
+        run.figures.cpu = Some(Cpu { user: 0.0, kernel: seconds });
+    }
+    assert!(!report::markdown(&record).contains("Rounds that stand out\n"));
+    let spoilt = more::runs(&mut record, "nft", "connections", None).filter(|run| run.round == 4);
+    spoilt.for_each(|run| more::stretch(run, 3.0));
+    let markdown = report::markdown(&record);
+    let (_, section) = markdown.split_once("## Rounds that stand out\n\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    assert_eq!(
+        section.trim(),
+        "- nft, connections, round 4: 312 µs per connection, where the median is 103."
+    );
+    // It is among the rounds of the table, whose median does not mind, and at the edge of the drawing.
+    assert_eq!(row(&markdown, "New connections: median of", "nft")[2], "103 (102–105)");
+    let html = report::html(&record);
+    let far = html.lines().find(|line| line.contains("class=\"far\"")).unwrap();
+    assert!(far.contains("<title>nft, round 4: 208 µs</title>"), "{far}");
 }
