@@ -199,12 +199,9 @@ struct Sides<'a> {
 
 impl Sides<'_> {
     fn compare(&self, quantity: Quantity, least: f64) -> Option<Compared> {
-        let both = |figures: &dyn Fn(&Record, &Lane) -> Rounds| -> [Rounds; 2] {
-            [0, 1].map(|side| figures(self.records[side], self.lanes[side]))
-        };
-        let plain = both(&|record, lane| record.rounds(&lane.name, self.load, self.at, quantity));
+        let plain = self.both(&|record, lane| record.rounds(&lane.name, self.load, self.at, quantity));
         let medians = (plain[0].summary()?.median, plain[1].summary()?.median);
-        let relative = both(&|record, lane| self.relative(record, lane, quantity));
+        let relative = self.both(&|record, lane| self.relative(record, lane, quantity));
         // Instructions are the same on a slow day, but not with another kernel.
         let [first, second] = self.records;
         let is_other_machine = first.mode == Mode::Time || first.host.kernel != second.host.kernel;
@@ -214,7 +211,7 @@ impl Sides<'_> {
         let [first, second] =
             sides.map(|rounds| rounds.figures().map(|figure| figure + raised).collect::<Vec<_>>());
         let interval = Interval::of(&first, &second, LEVEL)?;
-        let change = change(&interval, quantity.better(), least, self.records[0].mode);
+        let change = change(&interval, self.better(quantity), least, self.records[0].mode);
         let [lane, _] = self.lanes;
         Some(Compared {
             lane: lane.name.clone(),
@@ -226,6 +223,28 @@ impl Sides<'_> {
             interval,
             change,
         })
+    }
+
+    /// Which way a figure gets better. How many packets something takes says nothing where it depends on who had the time to
+    /// acknowledge several at once. A machine that counts instructions does the same again: there more packets for the same are
+    /// more work, on wires and at neighbours that are not counted as well. Not so of streams, whose segments are as long as they
+    /// happen to be cut, nor where segments were sent again, which a clock decides.
+    fn better(&self, quantity: Quantity) -> Better {
+        let is_counted = quantity == Quantity::Packets
+            && self.records[0].mode == Mode::Exact
+            && subject(self.load).unit != Unit::Gigabyte;
+        let again = || {
+            self.both(&|record, lane| record.rounds(&lane.name, self.load, self.at, Quantity::Retransmits))
+        };
+        if is_counted && again().iter().all(|rounds| rounds.figures().all(|again| again == 0.0)) {
+            Better::Lower
+        } else {
+            quantity.better()
+        }
+    }
+
+    fn both(&self, figures: &dyn Fn(&Record, &Lane) -> Rounds) -> [Rounds; 2] {
+        [0, 1].map(|side| figures(self.records[side], self.lanes[side]))
     }
 
     /// Figures relative to the base's of the same round; none of what a slower machine does not change.

@@ -109,6 +109,37 @@ fn instructions_need_one_round_and_show_three_percent() {
     );
 }
 
+/// Where instructions are counted so are packets: three in a hundred more for a connection are a regression, of Portway's lanes
+/// only. Times say nothing of the kind, and neither do streams, nor what was sent again.
+#[test]
+fn more_packets_are_a_regression_where_instructions_are_counted() {
+    let change = |mode, (lane, load): (&str, &str), factor: f64, retransmits| {
+        let record = |factor: f64| {
+            let mut record = Record { mode, ..made::record(5, 0.0, 1) };
+            for run in record.runs.iter_mut().filter(|run| run.lane == lane && run.load == load) {
+                run.figures.packets = Some((1_000_000.0 * factor) as u64);
+                run.figures.retransmits = Some(retransmits);
+            }
+            record
+        };
+        let comparison = compare(&record(1.0), &record(factor), None).unwrap();
+        let is_regression = comparison.regressions().any(|each| each.quantity == Quantity::Packets);
+        assert_eq!(comparison.regressions().count() > 0, is_regression);
+        let mut packets = comparison.compared.iter().filter(|each| each.quantity == Quantity::Packets);
+        let found = packets
+            .find(|each| (each.lane.as_str(), each.load.as_str()) == (lane, load) && each.at.is_none());
+        (found.unwrap().change, is_regression)
+    };
+    let connections = ("portway-ebpf", "connections");
+    assert_eq!(change(Mode::Exact, connections, 1.03, 0), (Change::Worse, true));
+    assert_eq!(change(Mode::Exact, connections, 1.01, 0), (Change::Same, false));
+    assert_eq!(change(Mode::Exact, connections, 0.9, 0), (Change::Better, false));
+    assert_eq!(change(Mode::Exact, connections, 1.5, 3), (Change::Different, false));
+    assert_eq!(change(Mode::Exact, ("haproxy", "connections"), 1.5, 0), (Change::Worse, false));
+    assert_eq!(change(Mode::Exact, ("portway-ebpf", "bulk-up"), 1.5, 0), (Change::Different, false));
+    assert_eq!(change(Mode::Time, connections, 1.5, 0), (Change::Different, false));
+}
+
 /// A kernel that needs a tenth more for everything is no regression of what runs on it; one lane's own is.
 #[test]
 fn instructions_of_another_kernel_are_relative_to_its_base() {
