@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use portway_lab::netns::wait_for;
 use portway_lab::raw::{Raw, Segment};
 use portway_lab::topology::CLIENT4;
 use portway_lab::{Namespace, Process, Topology, portway, process};
@@ -94,6 +95,8 @@ pub enum Asked {
 
 /// SYNs a second of a flood.
 const FLOOD: u64 = 20_000;
+/// How often it says how many there were.
+const SAYS: Duration = Duration::from_millis(50);
 
 /// A server on these addresses, which begins to be one. It dies with the thread that calls this.
 ///
@@ -113,16 +116,26 @@ pub fn call(host: &Namespace, call: &Call) -> Figures {
         .unwrap_or_else(|error| panic!("what the client said is no outcome ({error}): {said}"))
 }
 
-/// The same while SYNs from nobody arrive there.
+/// The same while SYNs from nobody arrive there; how many that were is one of the figures.
 ///
 /// # Panics
-/// When the flood does not begin.
+/// When the flood does not begin, with what it said.
 pub fn flooded(net: &Topology, on: SocketAddr, load: impl FnOnce() -> Figures) -> Figures {
     answers_end_at_the_client(net);
     let flood = Process::start(&mut command(net.client(), &Part::Flood(on)));
+    wait_for("the flood", || !flood.log().is_empty());
     let figures = load();
+    let said = flood.log();
     drop(flood);
-    figures
+    let rate = rate(&said).unwrap_or_else(|| panic!("the flood did not begin: {said}"));
+    Figures { flood: Some(rate), ..figures }
+}
+
+/// How many there were in a second, by the last that a flood said; its very last line may be half of one.
+fn rate(said: &str) -> Option<f64> {
+    let whole = said.rsplit_once('\n')?.0;
+    let (sent, seconds) = whole.lines().last()?.split_once(" in ")?;
+    Some(sent.parse::<f64>().ok()? / seconds.parse::<f64>().ok()?)
 }
 
 /// Makes so many flows towards an address, or makes them live on: how many were answered.
@@ -226,18 +239,37 @@ fn figures(outcome: portway_load::Outcome) -> Figures {
     }
 }
 
-/// SYNs from ever new addresses of 198.18.0.0/15 (RFC 2544: never a true client's), until it is killed.
+/// SYNs from ever new addresses of 198.18.0.0/15 (RFC 2544: never a true client's), until it is killed. Now and then it says how
+/// many the interface has taken, and in how many seconds.
 fn flood(on: std::net::SocketAddrV4) -> io::Result<String> {
     let raw = Raw::open()?;
     let start = Instant::now();
+    let (mut sent, mut says) = (0_u64, SAYS);
     for nth in 0_u64.. {
+        let passed = start.elapsed();
+        if passed >= says {
+            writeln!(io::stdout(), "{sent} in {}", passed.as_secs_f64())?;
+            says = passed + SAYS;
+        }
         while nth > FLOOD * start.elapsed().as_millis() as u64 / 1000 {
             thread::sleep(Duration::from_millis(1));
         }
         let from = Ipv4Addr::from_bits(u32::from_be_bytes([198, 18, 0, 1]) + (nth % 100_000) as u32);
         let source = std::net::SocketAddrV4::new(from, 1024 + (nth % 30_000) as u16);
         // A full queue of the interface loses some, as a flood's do.
-        let _ = raw.send(&Segment::syn(source, on));
+        sent += u64::from(raw.send(&Segment::syn(source, on)).is_ok());
     }
     Ok(String::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_as_strong_as_it_said_last() {
+        assert_eq!(rate("900 in 0.05\n3000 in 0.2\n40"), Some(15_000.0));
+        assert_eq!(rate("900 in"), None);
+        assert_eq!(rate("portway: flood 10.1.0.1:8888: Operation not permitted\n"), None);
+    }
 }

@@ -214,6 +214,8 @@ pub struct Figures {
     pub conntrack: Option<u64>,
     /// The most source ports of the gateway in use towards the server.
     pub source_ports: Option<u64>,
+    /// SYNs from nobody that went out in a second beside the load, where there were any.
+    pub flood: Option<f64>,
     /// CPUs that others kept busy just before; more than a tenth makes times doubtful.
     pub background: f64,
 }
