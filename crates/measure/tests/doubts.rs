@@ -175,6 +175,8 @@ fn a_spread_that_is_too_wide_says_so_wherever_something_is_added() {
     }
     let html = report::html(&record);
     assert!(html.contains("<p class=\"note\">?: too wide to tell"));
+    // The mark stays on the line of the brackets.
+    assert!(html.contains(") ?</span></td>") && !html.contains("</span> ?"), "{html}");
     // The drawing has the mark, and its description the words.
     assert!(html.contains(" µs ?</text>"));
     assert!(markdown.contains(" µs, too wide to tell; portway-proxy"), "{markdown}");

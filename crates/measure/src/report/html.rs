@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use super::document::{Block, Table};
+use super::marks;
 use crate::plot::Drawing;
 use crate::plot::drawing::escaped;
 use crate::plot::style;
@@ -133,12 +134,14 @@ fn write(out: &mut String, block: &Block, sections: &mut Sections) {
     };
 }
 
-/// A cell whose middle half, in brackets, stays on one line and behind the median.
+/// A cell whose middle half, in brackets and with the mark that it is too wide, stays on one line and behind the median.
 fn figure(cell: &str) -> String {
     let text = escaped(cell);
     match (text.find('('), text.find(')')) {
         (Some(from), Some(to)) if from < to && text[from..to].contains('–') => {
-            format!("{}<span class=\"half\">{}</span>{}", &text[..from], &text[from..=to], &text[to + 1..])
+            let marked = text[to + 1..].strip_prefix(' ').is_some_and(|rest| rest.starts_with(marks::WIDE));
+            let end = to + 1 + if marked { 1 + marks::WIDE.len() } else { 0 };
+            format!("{}<span class=\"half\">{}</span>{}", &text[..from], &text[from..end], &text[end..])
         }
         _ => text,
     }

@@ -9,7 +9,7 @@ use crate::record::Record;
 use crate::rounds::Rounds;
 
 /// Stands beside an added cost whose middle half reaches over zero.
-const WIDE: &str = "?";
+pub const WIDE: &str = "?";
 
 /// A figure as text, and what is to be said of it.
 #[derive(Clone, Debug, Default, PartialEq)]
