@@ -253,8 +253,7 @@ claims! {
     }
     resolver {
         down: nftables ebpf proxy;
-        // Of ebpf the verifier's part is 0.4 s on a free processor, which the scenario's second is too close to on a busy one.
-        start_does_not_wait: nftables proxy;
+        start_does_not_wait: nftables ebpf proxy;
         last_known: nftables ebpf proxy;
         whose: nftables ebpf proxy;
     }
