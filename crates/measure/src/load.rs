@@ -13,7 +13,7 @@ use crate::actor::{self, Asked, Call};
 use crate::lane::Scheme;
 use crate::lane::setup::{self, Forward, Lane, POOL, TCP, UDP};
 use crate::options::Scale;
-use crate::record::{Figures, Kind};
+use crate::record::{Figures, Kind, Mode};
 
 pub use terms::Terms;
 
@@ -22,6 +22,8 @@ pub use terms::Terms;
 pub enum Load {
     /// A new connection for every request, 64 at a time.
     Connections,
+    /// New connections at a rate, whatever becomes of those before.
+    Paced,
     /// Requests over 64 connections that stay.
     Keepalive,
     /// One stream from the client.
@@ -52,11 +54,14 @@ const SAMPLE: f64 = 0.05;
 const REALM_FILES: u64 = 6;
 /// At a time, in the article.
 const ARTICLE_AT_A_TIME: u64 = 10_000;
+/// New connections that are due in a second, where they do not wait for answers: a rate that every lane but the slowest keeps.
+const RATE: f64 = 1000.0;
 
 impl Load {
     /// All, in the order in which they run.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Connections,
+        Self::Paced,
         Self::Keepalive,
         Self::BulkUp,
         Self::BulkDown,
@@ -72,6 +77,7 @@ impl Load {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Connections => "connections",
+            Self::Paced => "paced",
             Self::Keepalive => "keepalive",
             Self::BulkUp => "bulk-up",
             Self::BulkDown => "bulk-down",
@@ -88,6 +94,7 @@ impl Load {
     pub const fn title(self) -> &'static str {
         match self {
             Self::Connections => "a new connection for every request, 64 at a time",
+            Self::Paced => "1000 new connections a second, whatever the lane makes of it",
             Self::Keepalive => "requests over 64 connections that stay",
             Self::BulkUp => "one stream from the client",
             Self::BulkDown => "one stream to the client",
@@ -100,9 +107,19 @@ impl Load {
         }
     }
 
-    /// Whether it runs when nothing is said but how much time there is.
-    pub fn is_in(self, scale: Scale) -> bool {
+    /// How many are due in a second, if the next does not wait until one has ended (an open loop).
+    pub const fn rate(self) -> Option<f64> {
+        match self {
+            Self::Paced | Self::Churn | Self::Flood => Some(RATE),
+            _ => None,
+        }
+    }
+
+    /// Whether it runs when nothing is said but how much time there is. One that is there for its times is not where no time is
+    /// reported.
+    pub fn is_in(self, scale: Scale, mode: Mode) -> bool {
         match scale {
+            _ if mode == Mode::Exact && self == Self::Paced => false,
             Scale::Quick => matches!(self, Self::Connections | Self::BulkUp | Self::UdpSmall | Self::Idle),
             Scale::Usual => !matches!(self, Self::UdpLarge | Self::Churn | Self::Flood | Self::Article),
             Scale::Long => true,
@@ -176,16 +193,16 @@ impl Load {
     fn call(self, lane: &Lane, terms: Terms) -> Call {
         let (host, port) = lane.address(self.forward(terms));
         let target = setup::address(host, port);
-        let call = Call { target, seconds: terms.seconds, count: terms.count, ..Call::default() };
+        let call =
+            Call { target, rate: self.rate(), seconds: terms.seconds, count: terms.count, ..Call::default() };
         let call = match self {
-            Self::Connections | Self::Article => call,
+            Self::Connections | Self::Paced | Self::Churn | Self::Flood | Self::Article => call,
             Self::Keepalive => Call { asked: Asked::Keepalive, ..call },
             Self::BulkUp => Call { asked: Asked::Up, concurrency: 1, ..call },
             Self::BulkDown => Call { asked: Asked::Down, concurrency: 1, ..call },
             Self::UdpSmall => Call { asked: Asked::Udp { size: 64, fresh: false }, ..call },
             Self::UdpLarge => Call { asked: Asked::Udp { size: 1400, fresh: false }, ..call },
             Self::Idle => Call { asked: Asked::Idle, ..call },
-            Self::Churn | Self::Flood => Call { rate: Some(1000.0), ..call },
         };
         Call { concurrency: terms.concurrency.unwrap_or(call.concurrency), ..call }
     }
@@ -197,7 +214,7 @@ impl Load {
             Self::Connections => Some(300),
             Self::Keepalive | Self::UdpSmall | Self::UdpLarge => Some(1000),
             Self::BulkUp | Self::BulkDown => None,
-            Self::Idle | Self::Churn | Self::Flood | Self::Article => return None,
+            Self::Paced | Self::Idle | Self::Churn | Self::Flood | Self::Article => return None,
         };
         Some(self.call(lane, Terms { count, ..terms }))
     }

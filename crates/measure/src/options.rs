@@ -198,7 +198,7 @@ impl Options {
         if !named.is_empty() {
             return named;
         }
-        Load::ALL.into_iter().filter(|load| load.is_in(self.scale)).collect()
+        Load::ALL.into_iter().filter(|load| load.is_in(self.scale, self.mode())).collect()
     }
 
     /// The series that are wanted. Who names lanes or loads wants only those that are named as well.
@@ -257,6 +257,19 @@ mod tests {
             let names: Vec<String> = options.lanes().iter().map(Scheme::name).collect();
             assert!(names.contains(&"mine".to_owned()) && names.contains(&"routing".to_owned()), "{names:?}");
         }
+    }
+
+    #[test]
+    fn instructions_are_counted_without_a_load_that_is_there_for_its_times() {
+        let loads = |only: &[&str], exact: Option<Exact>| {
+            let only = only.iter().map(|name| (*name).to_owned()).collect();
+            Options { only, exact, ..Options::default() }.loads()
+        };
+        let machine = r#"{"kernel":{"release":"","image":"","modules":""},"program":""}"#;
+        let exact = || serde_json::from_str(machine).expect("a machine");
+        assert!(loads(&[], None).contains(&Load::Paced));
+        assert!(!loads(&[], Some(exact())).contains(&Load::Paced));
+        assert_eq!(loads(&["paced"], Some(exact())), [Load::Paced]);
     }
 
     #[test]

@@ -122,8 +122,8 @@ pub struct LeftOut {
 pub struct Run {
     /// The lane's name.
     pub lane: String,
-    /// The load's name, such as `connections`, `keepalive`, `bulk-up`, `bulk-down`, `udp-small`, `udp-large`, `idle`, `churn`,
-    /// `flood`, `article`.
+    /// The load's name, such as `connections`, `paced`, `keepalive`, `bulk-up`, `bulk-down`, `udp-small`, `udp-large`, `idle`,
+    /// `churn`, `flood`, `article`.
     pub load: String,
     /// Which round; figures are compared within rounds.
     pub round: u32,
@@ -191,7 +191,7 @@ pub struct Figures {
     pub bytes: u64,
     /// What failed, by kind in a few words (`reset`, `timeout`, `refused`, `lost`).
     pub errors: BTreeMap<String, u64>,
-    /// How long one took, from when it was due.
+    /// How long one took, from when it was due; under a load that has no rate, from when it was sent.
     pub latency: Option<Latency>,
     /// CPU time of all that the run set in motion: client, forwarder, server, and the kernel's work for them. Instructions are
     /// without those of a daemon that no traffic passes.

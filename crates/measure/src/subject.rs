@@ -23,6 +23,16 @@ pub enum Unit {
     Piece,
 }
 
+/// From when the times of a load count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// One was due, at a rate: a lane that stalls does not hide it (no coordinated omission).
+    Due,
+    /// One was sent, which was when another had ended: a lane that stalls is asked less meanwhile, and what would have waited
+    /// is in no figure.
+    Sent,
+}
+
 /// A load as reports present it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subject<'a> {
@@ -34,15 +44,18 @@ pub struct Subject<'a> {
     pub what: &'static str,
     /// What its costs are divided by.
     pub unit: Unit,
+    /// From when its times count; nothing of a load that is not known here.
+    pub since: Option<Since>,
 }
 
 /// The load of that name.
 pub fn subject(name: &str) -> Subject<'_> {
     let Some(load) = Load::ALL.into_iter().find(|load| load.name() == name) else {
-        return Subject { name, title: name, what: "", unit: Unit::Piece };
+        return Subject { name, title: name, what: "", unit: Unit::Piece, since: None };
     };
     let (title, unit) = match load {
         Load::Connections => ("New connections", Unit::Connection),
+        Load::Paced => ("New connections at a rate", Unit::Connection),
         Load::Keepalive => ("Requests on connections that stay", Unit::Request),
         Load::BulkUp => ("Bulk towards the server", Unit::Gigabyte),
         Load::BulkDown => ("Bulk towards the client", Unit::Gigabyte),
@@ -53,12 +66,23 @@ pub fn subject(name: &str) -> Subject<'_> {
         Load::Flood => ("A SYN flood", Unit::Connection),
         Load::Article => ("The article's load", Unit::Connection),
     };
-    Subject { name, title, what: load.title(), unit }
+    let since = if load.rate().is_some() { Since::Due } else { Since::Sent };
+    Subject { name, title, what: load.title(), unit, since: Some(since) }
 }
 
 /// Where a load stands in a report; what is not known comes last.
 pub fn place(name: &str) -> usize {
     Load::ALL.iter().position(|load| load.name() == name).unwrap_or(Load::ALL.len())
+}
+
+impl Since {
+    /// In words, after `times, `.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Due => "from when one was due",
+            Self::Sent => "from when one was sent; a lane that stalls is asked less meanwhile",
+        }
+    }
 }
 
 impl Unit {
@@ -97,8 +121,18 @@ mod tests {
     #[test]
     fn a_load_of_a_later_version_keeps_its_name() {
         assert_eq!(subject("quic").title, "quic");
-        assert_eq!(subject("quic").unit, Unit::Piece);
+        assert_eq!((subject("quic").unit, subject("quic").since), (Unit::Piece, None));
         assert!(place("quic") > place("article"));
+    }
+
+    #[test]
+    fn times_count_from_when_one_was_due_where_there_is_a_rate() {
+        let since = |wanted| {
+            let all = Load::ALL.into_iter().map(Load::name);
+            all.filter(|name| subject(name).since == Some(wanted)).collect::<Vec<_>>()
+        };
+        assert_eq!(since(Since::Due), ["paced", "churn", "flood"]);
+        assert_eq!(since(Since::Sent).len(), Load::ALL.len() - 3);
     }
 
     #[test]

@@ -205,8 +205,8 @@ fn a_figure_of_fewer_rounds_than_decide_says_of_how_many() {
     assert!(cost.iter().all(|cell| !cell.contains("round")), "{cost:?}");
     let glance = row(&markdown, "## At a glance", "socat");
     let few: Vec<bool> = glance.iter().map(|cell| cell.ends_with(", one round")).collect();
-    // Under connections: added, p99 and memory; bulk has all rounds.
-    assert_eq!(few, [false, true, false, false, true, false, true], "{glance:?}");
+    // Under connections: added and memory; bulk has all rounds.
+    assert_eq!(few, [false, true, false, false, false, true], "{glance:?}");
     let series = row(&markdown, "New connections by rules", "socat");
     assert!(series.iter().skip(1).all(|cell| cell.ends_with(", one round")), "{series:?}");
     assert!(markdown.contains("Fewer than 3 rounds decide nothing."));

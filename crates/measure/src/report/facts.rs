@@ -7,6 +7,7 @@ use super::{doubts, words};
 use crate::plot::png::shows;
 use crate::record::{LeftOut, Mode, Record};
 use crate::rounds::QUIET;
+use crate::subject::{Since, subject};
 
 /// The heading of it all.
 pub fn title(record: &Record) -> String {
@@ -133,6 +134,26 @@ pub fn left_out(record: &Record) -> Vec<Block> {
     vec![Block::Heading(3, "Left out".to_owned()), Block::List(items)]
 }
 
+/// From when the times of each load count, of those that have times.
+fn times(record: &Record) -> Vec<String> {
+    let timed = |load: &str| record.runs.iter().any(|run| run.load == load && run.figures.latency.is_some());
+    let counted = |since: Since| {
+        let all = record.loads().into_iter().filter(|load| subject(load).since == Some(since) && timed(load));
+        all.collect::<Vec<_>>().join(", ")
+    };
+    let said = |since: Since, why: &str| {
+        let loads = counted(since);
+        (!loads.is_empty()).then(|| format!("Times under {loads} count {}{why}.", since.words()))
+    };
+    let due = said(Since::Due, ", so that a lane that stalls does not hide it (no coordinated omission)");
+    due.into_iter()
+        .chain(said(
+            Since::Sent,
+            ", so that its percentiles look better than they were (coordinated omission)",
+        ))
+        .collect()
+}
+
 fn reading(record: &Record) -> Vec<String> {
     let base = "What a lane adds is the difference to its base lane in the same round: the same hosts and wires without a \
                 forwarder.";
@@ -148,10 +169,9 @@ fn reading(record: &Record) -> Vec<String> {
          Rounds that stand out (further than one and a \
          half widths of the middle half outside it; Tukey 1977) are shown and named, not dropped."
             .to_owned(),
-        "Times count from when a request was due, so that a forwarder that stalls does not hide it (no coordinated omission)."
-            .to_owned(),
         "GB are 10^9 bytes of payload, KiB and MiB are 1024 and 1024 squared bytes.".to_owned(),
     ];
+    items.extend(times(record));
     if record.lanes.iter().any(|lane| !lane.name.chars().all(shows)) {
         items.push(
             "Some names have signs that the font of the PNG pictures lacks; they show boxes there. This page and the SVG files \

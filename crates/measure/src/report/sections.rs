@@ -19,7 +19,7 @@ pub fn glance(record: &Record) -> Vec<Block> {
             &format!("added CPU per new connection, {time}"),
             &format!("added CPU per GB up, {bulk}"),
             &format!("added CPU per GB down, {bulk}"),
-            "p99 of a new connection, ms",
+            "p99 of new connections at a rate, ms",
             "throughput up, Gbit/s",
             "forwarder's memory, MiB",
         ],
@@ -27,7 +27,8 @@ pub fn glance(record: &Record) -> Vec<Block> {
     let row = |lane: &Lane| {
         let added = |load| Cell::added(record, &record.added(lane, load, None, Quantity::Cpu(Part::Total)));
         let plain = |load, quantity| Cell::figure(record, &record.rounds(&lane.name, load, None, quantity));
-        // Of one processor that is always busy, how long something waits says nothing of another machine.
+        // A closed loop's would hide what stalls, and of one processor that is always busy, how long something waits says nothing
+        // of another machine.
         let timed = |load, quantity| match record.mode {
             Mode::Time => plain(load, quantity),
             Mode::Exact => Cell::plain(NOTHING.to_owned()),
@@ -36,7 +37,7 @@ pub fn glance(record: &Record) -> Vec<Block> {
             added("connections"),
             added("bulk-up"),
             added("bulk-down"),
-            timed("connections", Quantity::Percentile(Percentile::P99)),
+            timed("paced", Quantity::Percentile(Percentile::P99)),
             timed("bulk-up", Quantity::Throughput),
             plain("connections", Quantity::ForwarderMemory),
         ];

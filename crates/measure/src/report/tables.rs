@@ -46,7 +46,9 @@ pub fn latency(record: &Record, name: &str) -> Table {
     let mut head = vec!["lane".to_owned()];
     head.extend(Percentile::ALL.map(|percentile| format!("{}, ms", percentile.name())));
     head.push("longest, ms".to_owned());
-    let caption = format!("{}: times, from when one was due", subject(name).title);
+    let load = subject(name);
+    let since = load.since.map_or(String::new(), |since| format!(", {}", since.words()));
+    let caption = format!("{}: times{since}", load.title);
     let row = |lane: &Lane| {
         let mut cells = Vec::from(Percentile::ALL.map(|percentile| {
             let rounds = record.rounds(&lane.name, name, None, Quantity::Percentile(percentile));
