@@ -14,10 +14,10 @@ use crate::absent::Absent;
 use crate::event::Event;
 use crate::lane::Scheme;
 use crate::lane::setup::{Lane, Setting};
-use crate::load::Load;
+use crate::load::{Load, Terms};
 use crate::options::Options;
 use crate::record::{Figures, Kind, LeftOut, Mode, Moment, Point, Run};
-use crate::schedule::{self, Step, Trial};
+use crate::schedule::{self, Trial, Turn};
 use crate::{capture, exact, ground, host, meter};
 
 /// The stage could not go on, and has told why.
@@ -128,11 +128,7 @@ fn perform(options: &Options) -> Result<(), String> {
     let groups: Vec<Vec<Trial>> =
         groups.into_iter().map(|group| group.into_iter().filter(&mut is_possible).collect()).collect();
     absent.lines().for_each(|left_out| tell(&Event::LeftOut(left_out)));
-    let of_apart = options.rounds().div_ceil(2);
-    let work: f64 = steps.iter().map(Step::takes).sum();
-    let apart: f64 = groups.iter().flatten().map(|trial| trial.takes(of_apart)).sum();
-    let standing = if steps.is_empty() { 0.0 } else { schedule::SET_UP * schemes.len() as f64 };
-    tell(&Event::Plan { seconds: work + apart + standing });
+    tell(&Event::Plan { seconds: schedule::planned(&steps, &groups, options.rounds()) });
     let mut told = BTreeSet::new();
     let mut lanes = Vec::new();
     for (nth, scheme) in schemes.iter().enumerate() {
@@ -156,13 +152,9 @@ fn perform(options: &Options) -> Result<(), String> {
                 round => format!("round {round} of {}: {name}, {}", options.rounds(), step.load.name()),
             };
             tell(&Event::Begins { what });
-            match caught(|| {
-                meter::measure(lane, step.load == Load::Idle, options.mode(), || {
-                    step.load.run(lane, step.terms)
-                })
-            }) {
-                Ok(_) if step.round == 0 => (),
-                Ok(measured) => tell(&run(lane, step.load, step.round, None, measured)),
+            match caught(|| measured(lane, step.load, step.terms, step.round, options.mode())) {
+                Ok(None) => (),
+                Ok(Some(measured)) => tell(&run(lane, step.load, step.round, None, measured)),
                 Err(why) => {
                     leave_out(&format!("{name} under {}", step.load.name()), &why);
                     broken.push((step.lane, step.load));
@@ -175,7 +167,7 @@ fn perform(options: &Options) -> Result<(), String> {
         take_captures(lanes.iter().flatten(), &loads, into);
     }
     drop(lanes);
-    groups.iter().for_each(|group| try_apart(group, of_apart, options.mode(), &mut told));
+    groups.iter().for_each(|group| try_apart(group, options, &mut told));
     Ok(())
 }
 
@@ -195,37 +187,53 @@ fn take_captures<'a>(lanes: impl Iterator<Item = &'a Lane>, loads: &[Load], into
 }
 
 /// Sets up the lanes of a group and runs their rounds.
-fn try_apart(group: &[Trial], rounds: u32, mode: Mode, told: &mut BTreeSet<String>) {
+fn try_apart(group: &[Trial], options: &Options, told: &mut BTreeSet<String>) {
     let mut lanes = Vec::new();
     for trial in group {
         tell(&Event::Begins { what: format!("setting up {}", trial.title()) });
         let lane = caught(|| Lane::set_up(&trial.scheme, trial.setting));
         let lane = lane.inspect_err(|why| leave_out(&trial.title(), why)).ok();
         lanes.push(lane.inspect(|lane| describe(lane, told)));
-        tell(&Event::Passed { seconds: trial.takes(0) });
+        tell(&Event::Passed { seconds: trial.set_up() });
     }
-    for round in 1..=rounds {
-        for (trial, place) in group.iter().zip(&mut lanes) {
-            if let Some(lane) = place {
-                tell(&Event::Begins { what: format!("round {round} of {rounds}: {}", trial.title()) });
-                let measured = caught(|| {
-                    if round == 1 || trial.scheme.is_relay() {
-                        // Relays forget them after a minute or so, and say so by closing sockets; all others have an hour.
-                        trial.terms.make_flows(lane);
-                    }
-                    meter::measure(lane, false, mode, || trial.load.run(lane, trial.terms))
-                });
-                match measured {
-                    Ok(measured) => tell(&run(lane, trial.load, round, trial.at.clone(), measured)),
-                    Err(why) => {
-                        leave_out(&trial.title(), &why);
-                        *place = None;
-                    }
+    let mut with_flows = BTreeSet::new();
+    let rounds = schedule::rounds_apart(options.rounds());
+    for Turn { trial: nth, round } in schedule::turns(group, rounds) {
+        let trial = &group[nth];
+        if let Some(lane) = &lanes[nth] {
+            let what = match round {
+                0 => format!("warming up: {}", trial.title()),
+                round => format!("round {round} of {rounds}: {}", trial.title()),
+            };
+            tell(&Event::Begins { what });
+            let measured = caught(|| {
+                // Relays forget them after a minute or so, and say so by closing sockets; all others have an hour.
+                if with_flows.insert(nth) || trial.scheme.is_relay() {
+                    trial.terms.make_flows(lane);
+                }
+                measured(lane, trial.load, trial.terms(round), round, options.mode())
+            });
+            match measured {
+                Ok(None) => (),
+                Ok(Some(measured)) => tell(&run(lane, trial.load, round, trial.at.clone(), measured)),
+                Err(why) => {
+                    leave_out(&trial.title(), &why);
+                    lanes[nth] = None;
                 }
             }
-            tell(&Event::Passed { seconds: trial.takes(1) - trial.takes(0) });
         }
+        tell(&Event::Passed { seconds: trial.run(round) });
     }
+}
+
+/// Runs a load in a lane and says what it cost; of a warm-up nothing is said.
+fn measured(lane: &Lane, load: Load, terms: Terms, round: u32, mode: Mode) -> Option<(Figures, Vec<Moment>)> {
+    let load_it = || load.run(lane, terms);
+    if round == 0 {
+        load_it();
+        return None;
+    }
+    Some(meter::measure(lane, load == Load::Idle, mode, load_it))
 }
 
 /// Tells of a lane that stands, once.
