@@ -149,11 +149,15 @@ fn every_engine_is_measured() {
         let relay = lane == "portway-proxy" || lane == "mine";
         assert_eq!(time("forwarder_cpu") > Some(0.0), relay, "{lane}: {figures:#}");
         assert_eq!(figures["forwarder_memory"].as_u64() > Some(0), lane != "routing", "{lane}: {figures:#}");
-        if load == "connections" && lane.starts_with("portway-") && !relay {
-            assert!(figures["source_ports"].as_u64() > Some(0), "{lane}: {figures:#}");
-        }
+        let added = |of: &str| figures[of].as_u64() > Some(0);
         let tracked = lane == "portway-nftables";
-        assert_eq!(figures["conntrack"].as_u64() > Some(0), tracked, "{lane}: {figures:#}");
+        if load == "connections" {
+            // Each connection is an entry and a port, and few of those before run out meanwhile. A relay's ports are not known.
+            assert_eq!(added("source_ports"), lane.starts_with("portway-") && !relay, "{lane}: {figures:#}");
+            assert_eq!(added("conntrack"), tracked, "{lane}: {figures:#}");
+        } else {
+            assert!(tracked || !added("conntrack"), "{lane}: {figures:#}");
+        }
     }
 }
 

@@ -44,6 +44,17 @@ pub enum Load {
     Article,
 }
 
+/// What stays open of a load, so that one can look for it when nothing else is going on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Its connections, as long as it runs.
+    Connections,
+    /// Flows of datagrams, which are remembered when it has ended.
+    Flows,
+    /// Nothing.
+    Nothing,
+}
+
 /// Bytes of the page that is asked for, the article's: nginx's own page with its headers is about as long.
 pub const PAGE: u64 = 130;
 /// Descriptors that a process has for other things than connections.
@@ -138,6 +149,15 @@ impl Load {
     /// Whether a short run goes before the rounds: not where no run is short, nor where nothing becomes warm.
     pub fn is_warmed_up(self) -> bool {
         !matches!(self, Self::Article | Self::Churn | Self::Idle)
+    }
+
+    /// What stays open of it.
+    pub const fn held(self) -> Held {
+        match self {
+            Self::Idle => Held::Connections,
+            Self::UdpSmall | Self::UdpLarge => Held::Flows,
+            _ => Held::Nothing,
+        }
     }
 
     /// Whether it needs lanes of its own: the two backends of a pool would be watched during all other loads.

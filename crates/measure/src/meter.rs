@@ -9,6 +9,7 @@
 
 mod cpu;
 mod network;
+mod ports;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -18,9 +19,11 @@ use portway_lab::Process;
 
 use crate::host;
 use crate::lane::setup::Lane;
+use crate::load::Held;
 use crate::record::{Figures, Mode, Moment};
 use cpu::{Machine, Spent};
 use network::Counters;
+use ports::Taken;
 
 /// How often the CPUs are looked at during a run.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -66,14 +69,17 @@ struct Seen {
     source_ports: Option<u64>,
 }
 
-/// Runs a load and says what it did and what it cost. Where connections are `held`, source ports are in use while it runs and
-/// not when it has ended.
+/// Runs a load of which something is `held` or not, and says what it did and what it cost.
 pub fn measure(
     lane: &Lane,
-    held: bool,
+    held: Held,
     mode: Mode,
     load: impl FnOnce() -> Figures,
 ) -> (Figures, Vec<Moment>) {
+    // What loads before have left is not this one's. First, since to ask is work for the forwarder.
+    let ports = Taken::now(lane, held);
+    let more_ports = || ports.as_ref().and_then(|before| Taken::now(lane, held)?.since(before));
+    let tracked = lane.net.gateway.enter(network::conntrack);
     let background = background();
     let memory_before = forwarder_memory(lane);
     let over = AtomicBool::new(false);
@@ -81,7 +87,7 @@ pub fn measure(
     let (outcome, after, seen) = thread::scope(|scope| {
         // It ends before the scope does even when the load panics.
         let end = Ends(&over);
-        let watch = scope.spawn(|| lane.net.gateway.enter(|| watch(lane, held, &over)));
+        let watch = scope.spawn(|| lane.net.gateway.enter(|| watch(lane, held, &more_ports, &over)));
         let outcome = load();
         let after = Reading::take(lane);
         drop(end);
@@ -95,6 +101,7 @@ pub fn measure(
     if mode == Mode::Time || lane.scheme.is_relay() {
         parts.push(after.forwarder - before.forwarder);
     }
+    let source_ports = seen.source_ports.max(more_ports());
     let figures = Figures {
         cpu: Some(cpu::sum(parts.into_iter().map(Spent::cpu))),
         machine_cpu: (mode == Mode::Time).then(|| after.machine.busy() - before.machine.busy()),
@@ -105,8 +112,9 @@ pub fn measure(
         // An interface that a user's program removes takes its counters along.
         packets: after.counters.packets.checked_sub(before.counters.packets),
         retransmits: after.counters.retransmits.checked_sub(before.counters.retransmits),
-        conntrack: seen.conntrack,
-        source_ports: network::source_ports(lane).max(seen.source_ports),
+        conntrack: seen.conntrack.zip(tracked).map(|(most, before)| most.saturating_sub(before)),
+        // A relay cannot do without: where none was seen, it has sockets that do not say where they lead, or closed them.
+        source_ports: source_ports.filter(|taken| *taken > 0 || !lane.scheme.is_relay()),
         background,
         ..outcome
     };
@@ -130,7 +138,7 @@ impl Drop for Ends<'_> {
 }
 
 /// Looks every now and then, in the gateway's namespace, until the load is over.
-fn watch(lane: &Lane, held: bool, over: &AtomicBool) -> Seen {
+fn watch(lane: &Lane, held: Held, more_ports: &dyn Fn() -> Option<u64>, over: &AtomicBool) -> Seen {
     let forwarder = || lane.forwarder().map(group).sum::<Spent>();
     let mut seen = Seen::default();
     let start = Instant::now();
@@ -138,10 +146,10 @@ fn watch(lane: &Lane, held: bool, over: &AtomicBool) -> Seen {
     for nth in 0_u32.. {
         if nth % MEMORY_EVERY == 0 {
             seen.memory = seen.memory.max(forwarder_memory(lane));
-            // Not otherwise: to list thousands of sockets is work that the forwarder would feel.
-            if held && lane.scheme.is_relay() {
-                seen.source_ports = seen.source_ports.max(network::source_ports(lane));
-            }
+        }
+        // Connections that are held do not mind, but those that are still opened would. They are gone when it has ended.
+        if nth % MEMORY_EVERY == MEMORY_EVERY / 2 && held == Held::Connections && lane.scheme.is_relay() {
+            seen.source_ports = seen.source_ports.max(more_ports());
         }
         seen.kernel_memory = seen.kernel_memory.max(kernel_memory());
         seen.conntrack = seen.conntrack.max(network::conntrack());

@@ -233,7 +233,7 @@ fn measured(lane: &Lane, load: Load, terms: Terms, round: u32, mode: Mode) -> Op
         load_it();
         return None;
     }
-    Some(meter::measure(lane, load == Load::Idle, mode, load_it))
+    Some(meter::measure(lane, load.held(), mode, load_it))
 }
 
 /// Tells of a lane that stands, once.

@@ -43,9 +43,9 @@ pub enum Quantity {
     Packets,
     /// TCP segments that were sent again.
     Retransmits,
-    /// Entries of the gateway's conntrack table.
+    /// Entries that the run added to the gateway's conntrack table.
     Conntrack,
-    /// Source ports of the gateway in use.
+    /// Source ports of the gateway that the run took.
     SourcePorts,
     /// What failed, in percent of what was tried.
     Failures,
@@ -128,8 +128,8 @@ impl Quantity {
             Self::KernelMemoryEach => format!("memory of the kernel per {each}"),
             Self::Packets => format!("packets per {each}"),
             Self::Retransmits => "segments sent again".to_owned(),
-            Self::Conntrack => "conntrack entries".to_owned(),
-            Self::SourcePorts => "source ports in use".to_owned(),
+            Self::Conntrack => "conntrack entries added".to_owned(),
+            Self::SourcePorts => "source ports taken".to_owned(),
             Self::Failures => "failed".to_owned(),
         }
     }

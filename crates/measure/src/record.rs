@@ -210,9 +210,12 @@ pub struct Figures {
     pub packets: Option<u64>,
     /// TCP segments that client, gateway and server sent again.
     pub retransmits: Option<u64>,
-    /// The most entries in the gateway's conntrack table.
+    /// What the run added to the entries of the gateway's conntrack table, at most; entries of loads before that ran out
+    /// meanwhile make it less.
     pub conntrack: Option<u64>,
-    /// The most source ports of the gateway in use towards the server.
+    /// Source ports of the gateway towards a server that are in use and were not before the run; of the address that has most.
+    /// The kernel's translation and the ebpf engine keep them for minutes after a connection has ended. Relays do not, and to look
+    /// for them disturbs: of those it is known only where connections are held, at a time, and under datagrams.
     pub source_ports: Option<u64>,
     /// SYNs from nobody that went out in a second beside the load, where there were any.
     pub flood: Option<f64>,
