@@ -5,6 +5,8 @@
 //! of which the client's host has no address; the answer is routed to that host and ends there, after it was counted on its
 //! wire. What was answered is a flow at whoever forwards, and the same again at a next call.
 //!
+//! And the opposite: a table of conntrack is emptied before a run that is to meet none of what other loads left behind.
+//!
 //! Deliberately absent: how long a forwarder remembers them, which is its configuration ([`crate::lane::files`]).
 
 use std::fs;
@@ -15,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use portway_lab::Namespace;
 use portway_lab::raw::{Datagram, Raw};
+use portway_netlink::socket::Socket;
+use rustix::net::netlink::NETFILTER;
 
 use crate::host;
 use crate::lane::files;
@@ -47,6 +51,18 @@ const MEMORY: u64 = 1024;
 const RESERVE: u64 = 512 << 20;
 /// Connections of the load beside the flows, those that have ended included: a client's ports.
 const BESIDE: u64 = 65_536;
+
+/// `IPCTNL_MSG_CT_DELETE` (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`); of no tuple, it means all.
+const DELETE: u16 = 1 << 8 | 2;
+
+/// Has a host forget the flows that its conntrack knows: a flood leaves thousands that wait for a minute, and hold source ports.
+///
+/// # Errors
+/// What the kernel says.
+pub fn forget(host: &Namespace) -> Result<(), String> {
+    let asked = host.enter(|| Socket::open(Some(NETFILTER))?.demand(DELETE, |message| message.nfgen(0, 0)));
+    asked.map_err(|error| format!("conntrack cannot be emptied: {error}"))
+}
 
 /// Where the nth flow comes from.
 fn source(nth: u64) -> SocketAddrV4 {

@@ -111,7 +111,7 @@ impl Load {
             Self::BulkDown => "one stream to the client",
             Self::UdpSmall => "datagrams of 64 bytes there and back, 64 on their way",
             Self::UdpLarge => "datagrams of 1400 bytes there and back, 64 on their way",
-            Self::Idle => "connections that are held (1000; quick 200, long 4000)",
+            Self::Idle => "connections that are held (1000; quick 200, long 3000)",
             Self::Churn => "1000 new connections a second to two backends, one of which dies and comes back",
             Self::Flood => "1000 new connections a second beside 20,000 SYNs of nobody's",
             Self::Article => "100,000 requests, each on a new connection, 10,000 at a time",
@@ -180,12 +180,19 @@ impl Load {
             }
             (Self::Article, Scheme::Socat) => Err("10,000 processes at a time are another experiment"),
             // Once it has none left it does not listen again, and every run after that fails.
-            (Self::Article, Scheme::Realm) if open_files() < ARTICLE_AT_A_TIME * REALM_FILES => {
+            (Self::Article | Self::Idle, Scheme::Realm)
+                if open_files() < self.held_at_most() * REALM_FILES + OTHER_FILES =>
+            {
                 Err("with pipes it needs six descriptors for a connection, and a process may have fewer here")
             }
             (_, scheme) if udp && !scheme.takes_udp() => Err("it does not forward UDP"),
             _ => Ok(()),
         }
+    }
+
+    /// Connections that are there at a time, at most, where there are many.
+    const fn held_at_most(self) -> u64 {
+        if matches!(self, Self::Article) { ARTICLE_AT_A_TIME } else { terms::MOST_HELD }
     }
 
     /// What is not as it is described, because of this host.

@@ -69,18 +69,18 @@ struct Seen {
     source_ports: Option<u64>,
 }
 
-/// Runs a load of which something is `held` or not, and says what it did and what it cost.
+/// Runs a load of which something is `held` or not, and says what it did and what it cost, where others kept so many CPUs busy just before.
 pub fn measure(
     lane: &Lane,
     held: Held,
     mode: Mode,
+    background: f64,
     load: impl FnOnce() -> Figures,
 ) -> (Figures, Vec<Moment>) {
     // What loads before have left is not this one's. First, since to ask is work for the forwarder.
     let ports = Taken::now(lane, held);
     let more_ports = || ports.as_ref().and_then(|before| Taken::now(lane, held)?.since(before));
     let tracked = lane.net.gateway.enter(network::conntrack);
-    let background = background();
     let memory_before = forwarder_memory(lane);
     let over = AtomicBool::new(false);
     let before = Reading::take(lane);
@@ -172,7 +172,7 @@ fn watch(lane: &Lane, held: Held, more_ports: &dyn Fn() -> Option<u64>, over: &A
 }
 
 /// How many CPUs others keep busy while no load runs.
-fn background() -> f64 {
+pub fn background() -> f64 {
     let (before, start) = (Machine::now(), Instant::now());
     thread::sleep(Duration::from_millis(150));
     (Machine::now().busy() - before.busy()) / start.elapsed().as_secs_f64()

@@ -18,7 +18,7 @@ use crate::load::{Load, Terms};
 use crate::options::Options;
 use crate::record::{Figures, Kind, LeftOut, Mode, Moment, Point, Run};
 use crate::schedule::{self, Trial, Turn};
-use crate::{capture, exact, ground, host, meter};
+use crate::{capture, exact, flows, ground, host, meter};
 
 /// The stage could not go on, and has told why.
 #[derive(Clone, Copy, Debug)]
@@ -233,7 +233,13 @@ fn measured(lane: &Lane, load: Load, terms: Terms, round: u32, mode: Mode) -> Op
         load_it();
         return None;
     }
-    Some(meter::measure(lane, load.held(), mode, load_it))
+    let background = meter::background();
+    // Lanes stand through all loads, and what one leaves in the table would be in the next one's way. Not before it has been silent
+    // for a while: what is still on its way would be no flow's any more, and be sent again and again.
+    if terms.flows == 0 && lane.scheme.has_conntrack() {
+        flows::forget(&lane.net.gateway).unwrap_or_else(|why| panic!("{why}"));
+    }
+    Some(meter::measure(lane, load.held(), mode, background, load_it))
 }
 
 /// Tells of a lane that stands, once.

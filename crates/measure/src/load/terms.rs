@@ -47,6 +47,9 @@ impl Load {
     }
 }
 
+/// Connections that are held, at most: with the six descriptors of each that realm has, within 20,000.
+pub(super) const MOST_HELD: u64 = 3000;
+
 /// What a load is, besides its kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Terms {
@@ -68,7 +71,7 @@ impl Terms {
         let concurrency = match (load, scale) {
             (Load::Idle, Scale::Quick) => Some(200),
             (Load::Idle, Scale::Usual) => Some(1000),
-            (Load::Idle, Scale::Long) => Some(4000),
+            (Load::Idle, Scale::Long) => Some(MOST_HELD as u32),
             (Load::Article, _) => Some(at_a_time().min(ARTICLE_AT_A_TIME) as u32),
             _ => None,
         };

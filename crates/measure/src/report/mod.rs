@@ -95,7 +95,7 @@ pub fn write_all(record: &Record, dir: &Path) -> Result<Written, WriteError> {
     };
     let plots = dir.join("plots");
     fs::create_dir_all(&plots).map_err(|reason| WriteError::File(plots, reason))?;
-    let mut json = serde_json::to_vec_pretty(record).map_err(WriteError::Record)?;
+    let mut json = serde_json::to_vec(record).map_err(WriteError::Record)?;
     json.push(b'\n');
     let record_at = file(FILE, &json)?;
     let blocks = document(record);
