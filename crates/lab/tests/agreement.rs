@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
-use portway_lab::{Namespace, Process, Scratch, peer, process, wire};
+use portway_lab::{Namespace, Process, Scratch, peer, portway, process, wire};
 use portway_load::{
     Direction, ErrorKind, Exchange, Length, Load, Outcome, Plan, ServeOptions, Server, Stop, run,
 };
@@ -21,6 +21,8 @@ const PAGE: usize = 2_000;
 const AT_A_TIME: u32 = 40;
 /// How far figures may be apart. What begins and ends a run is a fiftieth of it.
 const TOLERANCE: f64 = 0.05;
+/// The same of the slowest requests, which are few.
+const OF_TAILS: f64 = 0.15;
 /// The same of streams, which fill the wire only while sender, receiver and wire all get their turns.
 const OF_STREAMS: f64 = 0.1;
 
@@ -89,6 +91,7 @@ fn requests_agree_with_ab_and_wrk() {
     agree("ab: requests a second", ours.rate(), field(&ab, "Requests per second:"), TOLERANCE);
     let latency = ours.latency.expect("there were answers");
     agree("ab: median, ms", latency.p50 / 1e3, field(&ab, "50%"), TOLERANCE);
+    agree("ab: p90, ms", latency.p90 / 1e3, field(&ab, "90%"), OF_TAILS);
 
     let mut wrk = client.command("wrk");
     let wrk = process::run(wrk.args(["-t1", "-d2", "--latency", "-c", &AT_A_TIME.to_string(), &url]));
@@ -98,6 +101,25 @@ fn requests_agree_with_ab_and_wrk() {
     agree("wrk: requests a second", ours.rate(), field(&wrk, "Requests/sec:"), TOLERANCE);
     let latency = ours.latency.expect("there were answers");
     agree("wrk: median, ms", latency.p50 / 1e3, field(&wrk, "50%"), TOLERANCE);
+    agree("wrk: p90, ms", latency.p90 / 1e3, field(&wrk, "90%"), OF_TAILS);
+    agree("wrk: p99, ms", latency.p99 / 1e3, field(&wrk, "99%"), OF_TAILS);
+}
+
+/// The command by itself, against a server of others', at a rate that the wire carries: as many are answered as were due.
+#[test]
+fn the_command_keeps_a_rate() {
+    const RATE: f64 = 100.0;
+    let (client, server) = hosts();
+    let files = Scratch::new();
+    peer::blob(&files.join("page"), PAGE);
+    let _nginx = peer::nginx(&server, &format!("{SERVER}:80"), files.path());
+    limit(&server, 5);
+    let mut command = client.command(portway::binary());
+    command.args(["bench", "http", &format!("http://{SERVER}/page"), "--warm-up", "0s", "--json"]);
+    let said = process::run(command.args(["--rate", &RATE.to_string(), "--requests", "200"]));
+    let outcome: Value = serde_json::from_str(&said).expect("--json prints JSON");
+    assert_eq!((&outcome["done"], &outcome["errors"]), (&200.into(), &serde_json::json!({})), "{outcome:#}");
+    agree("a rate", outcome["per_second"].as_f64().expect("a rate"), RATE, TOLERANCE);
 }
 
 #[test]
