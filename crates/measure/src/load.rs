@@ -126,8 +126,8 @@ impl Load {
         }
     }
 
-    /// Whether it runs when nothing is said but how much time there is. One that is there for its times is not where no time is
-    /// reported.
+    /// Whether it runs when nothing is said but how much time there is. One that is there for its times is not where they are those
+    /// of an emulated machine.
     pub fn is_in(self, scale: Scale, mode: Mode) -> bool {
         match scale {
             _ if mode == Mode::Exact && self == Self::Paced => false,

@@ -140,6 +140,15 @@ fn more_packets_are_a_regression_where_instructions_are_counted() {
     assert_eq!(change(Mode::Time, connections, 1.5, 0), (Change::Different, false));
 }
 
+#[test]
+fn a_report_of_instructions_says_that_they_are_not_divided() {
+    let mut record = made::record(3, 0.0, 1);
+    let said = |record: &Record| report::markdown(record).contains("not divided among kernel and programs");
+    assert!(!said(&record));
+    record.mode = Mode::Exact;
+    assert!(said(&record));
+}
+
 /// A kernel that needs a tenth more for everything is no regression of what runs on it; one lane's own is.
 #[test]
 fn instructions_of_another_kernel_are_relative_to_its_base() {

@@ -162,12 +162,20 @@ fn reading(record: &Record) -> Vec<String> {
          rounds; brackets, and whiskers in plots, hold their middle half (quartiles after Hyndman and Fan 1996, type 7)."
             .to_owned(),
         base.to_owned(),
-        "CPU is that of client, forwarder and server with the kernel's work for them. Kernel is system time and softirq, \
-         programs is user time."
-            .to_owned(),
+        match record.mode {
+            Mode::Time => {
+                "CPU is that of client, forwarder and server with the kernel's work for them. Kernel is system time and \
+                 softirq, programs is user time."
+            }
+            Mode::Exact => {
+                "CPU is that of client, forwarder and server with the kernel's work for them, not divided among kernel and \
+                 programs. One nanosecond of the emulated machine's clock is one instruction."
+            }
+        }
+        .to_owned(),
         "Too wide to tell, or ? beside what is added: the middle half reaches over the figure in question, which is zero there. \
-         Rounds that stand out (further than one and a \
-         half widths of the middle half outside it; Tukey 1977) are shown and named, not dropped."
+         Of four rounds and more, those that stand out (further than one and a half widths of the middle half outside it; \
+         Tukey 1977) are named. All are shown, none is dropped."
             .to_owned(),
         "GB are 10^9 bytes of payload, KiB and MiB are 1024 and 1024 squared bytes.".to_owned(),
     ];
@@ -178,9 +186,6 @@ fn reading(record: &Record) -> Vec<String> {
              show the names as they are."
                 .to_owned(),
         );
-    }
-    if record.mode == Mode::Exact {
-        items.push("One nanosecond of the emulated machine's clock is one instruction.".to_owned());
     }
     items
 }
