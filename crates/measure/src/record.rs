@@ -210,8 +210,8 @@ pub struct Figures {
     pub packets: Option<u64>,
     /// TCP segments that client, gateway and server sent again.
     pub retransmits: Option<u64>,
-    /// What the run added to the entries of the gateway's conntrack table, at most; entries of loads before that ran out
-    /// meanwhile make it less.
+    /// What the run added to the entries of the gateway's conntrack table, at most: beyond those that were there just before, where
+    /// it was not emptied then.
     pub conntrack: Option<u64>,
     /// Source ports of the gateway towards a server that are in use and were not before the run; of the address that has most.
     /// The kernel's translation and the ebpf engine keep them for minutes after a connection has ended. Relays do not, and to look

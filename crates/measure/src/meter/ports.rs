@@ -7,7 +7,8 @@
 //! table of all namespaces: with those that wait for their end after other runs, tens of milliseconds that the forwarder would
 //! feel. So they are looked for where that is no matter ([`Held`]), and nothing is said of other loads.
 //!
-//! Lanes live through all loads, so only what was not there before a run is the run's. Deliberately absent: IPv6, which no lane has.
+//! Lanes live through all loads, and not all that they remember is forgotten before a run, so only what was not there then is the
+//! run's. Deliberately absent: IPv6, which no lane has.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
