@@ -12,8 +12,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::process;
 use crate::sys::{self, Object};
+use crate::{netns, process};
 
 /// Kinds of namespaces, by their files in /proc/PID/ns.
 const KINDS: [&str; 4] = ["pid", "net", "mnt", "ipc"];
@@ -72,6 +72,30 @@ impl Traces {
         self.processes.iter().map(|(_, _, name)| name.as_str())
     }
 
+    /// The command lines of those of its processes that are still there.
+    pub fn command_lines(&self) -> impl Iterator<Item = String> {
+        let line = |(pid, _, _): &(u32, String, String)| fs::read(format!("/proc/{pid}/cmdline")).ok();
+        let words = |line: Vec<u8>| String::from_utf8_lossy(&line).replace('\0', " ");
+        self.processes.iter().filter_map(line).map(words)
+    }
+
+    /// Runs something in each network namespace to which it has given a name, on a thread there: what came of it, by name.
+    /// Namespaces that are gone meanwhile are left out.
+    ///
+    /// # Panics
+    /// When `f` does.
+    pub fn in_networks<T: Send>(&self, f: impl Fn() -> T + Sync) -> BTreeMap<String, T> {
+        // All of its processes see the same files, which are not the host's.
+        let seen = |(pid, _, _): &(u32, String, String)| {
+            let named = fs::read_dir(format!("/proc/{pid}/root{NAMED}")).into_iter().flatten().flatten();
+            let named = named.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())));
+            Some(named.filter(|(name, _)| name.starts_with(OF_FIRST)).collect::<Vec<_>>())
+                .filter(|named| !named.is_empty())
+        };
+        let named = self.processes.iter().find_map(seen).unwrap_or_default();
+        named.into_iter().filter_map(|(name, path)| Some((name, netns::enter(&path, &f).ok()?))).collect()
+    }
+
     /// What of it is still there, in words.
     pub fn left(&self) -> Vec<String> {
         let lives = |(pid, start, _): &&(u32, String, String)| begun(*pid).as_ref() == Some(start);
@@ -83,16 +107,19 @@ impl Traces {
     }
 }
 
-/// What network namespaces are called that a lab has made which is the first process of its PID namespace.
-const OF_FIRST: &str = "/run/netns/pwlab-1-";
+/// Where named network namespaces are.
+const NAMED: &str = "/run/netns";
+/// How those are called that a lab has made which is the first process of its PID namespace.
+const OF_FIRST: &str = "pwlab-1-";
 
 /// The namespaces that a process is in, and those of a lab that it has mounted.
 fn held_by(pid: &str) -> Vec<String> {
     let mut held: Vec<String> = KINDS.iter().filter_map(|kind| namespace(pid, kind)).collect();
     let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    let of_first = format!("{NAMED}/{OF_FIRST}");
     let words = mounts
         .lines()
-        .filter(|line| line.contains(" nsfs ") && line.contains(OF_FIRST))
+        .filter(|line| line.contains(" nsfs ") && line.contains(&of_first))
         .filter_map(|line| line.split(' ').nth(3));
     held.extend(words.map(str::to_owned));
     held
@@ -144,13 +171,13 @@ pub fn of_host() -> BTreeMap<&'static str, String> {
     BTreeMap::from([
         ("rules", process::run(process::program("nft").args(["list", "ruleset"]))),
         ("mounts", without_others(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())),
-        ("named network namespaces", without_others(&list("/run/netns"))),
+        ("named network namespaces", without_others(&list(NAMED))),
         ("interfaces", list("/sys/class/net")),
     ])
 }
 
 fn without_others(text: &str) -> String {
-    let ours = |line: &&str| !line.contains("/run/netns") || line.contains("/pwlab-1-");
+    let ours = |line: &&str| !line.contains(NAMED) || line.contains(&format!("/{OF_FIRST}"));
     text.lines().filter(ours).collect::<Vec<_>>().join("\n")
 }
 

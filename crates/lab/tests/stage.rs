@@ -1,7 +1,9 @@
-//! `portway lab` measures every engine, and ends at any moment, in any way, with nothing of it left.
+//! `portway lab` measures every engine and every peer under loads that each do what they are for, and ends at any moment, in any
+//! way, with nothing of it left.
 //!
-//! Needs root and the `portway` binary, as the conformance suite does. The moments are spread evenly over the time that a run
-//! takes on this machine, with a step that has nothing in common with its own.
+//! Needs root, the `portway` binary, the peers and tcpdump. The moments are spread evenly over the time that a run takes on this
+//! machine, with a step that has nothing in common with its own; others are those of a load. Deliberately absent: instructions
+//! (`exact.rs`), and any figure's size, which is the machine's.
 
 #![allow(clippy::unwrap_used)] // A test that cannot go on fails where it stands.
 
@@ -10,28 +12,115 @@ use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use portway_lab::{Scratch, portway, traces, traces::Traces};
+use portway_lab::{Scratch, portway, process, traces, traces::Traces};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 
 /// From an empty stage to lanes of every engine under load: how long a run is watched, and how often.
 const WATCHED: Duration = Duration::from_secs(6);
 const TIMES: u32 = 8;
 
-fn start(out: &Path) -> Child {
+/// Deaths without a word, and those that are asked for.
+const DEATHS: [Signal; TIMES as usize] = [
+    Signal::KILL,
+    Signal::KILL,
+    Signal::INT,
+    Signal::KILL,
+    Signal::TERM,
+    Signal::KILL,
+    Signal::HUP,
+    Signal::KILL,
+];
+
+/// Lanes and loads of all kinds.
+const MIXED: [&str; 2] = ["--only", "nft,portway-ebpf,portway-proxy,connections,bulk-up"];
+
+fn start(words: &[&str], out: &Path) -> Child {
     let mut command = Command::new(portway::binary());
-    command
-        .args(["lab", "--quick", "--only", "nft,portway-ebpf,portway-proxy,connections,bulk-up", "--out"])
-        .arg(out);
+    command.args(["lab", "--quick"]).args(words).arg("--out").arg(out);
     command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command.spawn().unwrap()
+}
+
+/// A short run to its end: its record, and what it said meanwhile.
+fn measured(words: &[&str], out: &Path) -> (Value, String) {
+    let mut command = Command::new(portway::binary());
+    command.args(["lab", "--quick"]).args(words).arg("--out").arg(out);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{words:?}: {}\n{said}", output.status);
+    (record(out), said)
+}
+
+fn record(out: &Path) -> Value {
+    serde_json::from_slice(&fs::read(out.join("record.json")).unwrap()).unwrap()
+}
+
+/// The runs of a lane under a load.
+fn runs<'a>(record: &'a Value, lane: &'a str, load: &'a str) -> impl Iterator<Item = &'a Value> {
+    let runs = record["runs"].as_array().unwrap().iter();
+    runs.filter(move |run| run["lane"] == lane && run["load"] == load)
+}
+
+/// The figures of such a run, if there is one. The better of several: on a busy machine one may have had no time.
+fn figures<'a>(record: &'a Value, lane: &'a str, load: &'a str) -> &'a Value {
+    let run = runs(record, lane, load).max_by_key(|run| run["figures"]["bytes"].as_u64());
+    &run.unwrap_or_else(|| panic!("{lane} has no run of {load}: {:#}", record["left_out"]))["figures"]
+}
+
+/// What is left out of a record, by name.
+fn left_out(record: &Value) -> Vec<&str> {
+    record["left_out"].as_array().unwrap().iter().filter_map(|each| each["name"].as_str()).collect()
+}
+
+/// Each lane has a capture of new connections, of which nothing is missing, that each begin with one SYN on either wire, and
+/// whose packets are as many for tcpdump.
+fn captures_are_whole(record: &Value, lanes: &[&str], out: &Path) {
+    for lane in lanes {
+        let all = record["captures"].as_array().unwrap();
+        let capture = all.iter().find(|each| each["lane"] == *lane && each["load"] == "connections");
+        let capture = capture.unwrap_or_else(|| panic!("no capture of {lane}: {:#}", record["left_out"]));
+        assert_eq!((&capture["missed"], &capture["not_kept"]), (&json!(0), &json!(0)), "{capture:#}");
+        let done = capture["done"].as_u64().unwrap();
+        assert!(done > 0, "{capture:#}");
+        let wires = capture["wires"].as_array().unwrap();
+        assert_eq!(wires.iter().map(|wire| &wire["name"]).collect::<Vec<_>>(), ["client", "server"]);
+        assert!(wires.iter().all(|wire| wire["forth"]["SYN"] == done), "{capture:#}");
+        let kinds =
+            || wires.iter().flat_map(|wire| [&wire["forth"], &wire["back"]]).filter_map(Value::as_object);
+        let counted: u64 = kinds().flat_map(|kinds| kinds.values()).filter_map(Value::as_u64).sum();
+        let again: u64 = kinds().filter_map(|kinds| kinds.get("again")?.as_u64()).sum();
+        let file = out.join(capture["file"].as_str().unwrap());
+        let read = |what: &str| {
+            let mut command = process::program("tcpdump");
+            command.args(["-nn", "-q", "-r"]).arg(&file).arg(what);
+            process::run(&mut command).lines().count() as u64
+        };
+        // The neighbours' questions (ARP) are in the file and no packets of the load.
+        assert_eq!(read("ip and (tcp or udp)"), counted, "{lane}: {capture:#}");
+        let opening = read("tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn");
+        assert!((2 * done..=2 * done + again).contains(&opening), "{lane}: {opening} SYNs, {capture:#}");
+    }
 }
 
 fn signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     kill_process(pid, signal).unwrap();
+}
+
+/// Ends a command by a signal. If it was asked, what was measured until then is there to be read.
+fn end(command: &mut Child, how: Signal, out: &Path) {
+    signal(command.id(), how);
+    let status = command.wait().unwrap();
+    assert!(!status.success(), "{how:?}: {status}");
+    if how != Signal::KILL {
+        let last = record(out)["left_out"].as_array().and_then(|all| all.last()).cloned();
+        let why = json!({ "name": "the rest", "why": "the command was interrupted" });
+        assert_eq!(last, Some(why), "{how:?}");
+    }
 }
 
 /// Waits until nothing is left, and says what is if that takes too long.
@@ -67,24 +156,16 @@ fn killed_at_any_moment_it_leaves_nothing() {
     let (mut most, mut interrupted) = ((0, 0), 0);
     for time in 0..TIMES {
         let out = files.join(&format!("out{time}"));
-        let mut command = start(&out);
+        let mut command = start(&MIXED, &out);
         thread::sleep(WATCHED * time / TIMES);
         let traces = Traces::of(command.id());
         most = (most.0.max(traces.count().0), most.1.max(traces.count().1));
-        // Two deaths without a word, and one that is asked for.
-        let how = if time % 3 == 2 { Signal::INT } else { Signal::KILL };
-        signal(command.id(), how);
-        let status = command.wait().unwrap();
-        assert!(!status.success(), "{status}");
-        if how == Signal::INT {
-            // What was measured until then is there to be read.
-            let record = std::fs::read_to_string(out.join("record.json")).unwrap();
-            assert!(record.contains("the command was interrupted"), "{record}");
-            interrupted += 1;
-        }
+        let how = DEATHS[time as usize];
+        end(&mut command, how, &out);
+        interrupted += usize::from(how != Signal::KILL);
         until_none(&format!("{how:?} after {:?}", WATCHED * time / TIMES), || traces.left());
     }
-    assert!(interrupted > 0);
+    assert_eq!(interrupted, 3);
     // The moments were not all before there was anything.
     assert!(most.0 > 9 && most.1 > 9, "at most {most:?} namespaces and BPF objects were seen");
     until_none("on the host", || host_unlike(&before));
@@ -100,7 +181,7 @@ fn killed_at_any_moment_it_leaves_nothing() {
 #[test]
 fn a_stage_that_dies_is_an_error_and_leaves_nothing() {
     let files = Scratch::new();
-    let mut command = start(&files.join("out"));
+    let mut command = start(&MIXED, &files.join("out"));
     let stage = || {
         let text =
             std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", command.id())).unwrap_or_default();
@@ -117,30 +198,88 @@ fn a_stage_that_dies_is_an_error_and_leaves_nothing() {
     until_none("without a stage", || traces.left());
 }
 
+/// The article's load holds ten thousand connections and changes settings, and a flood is a program that nobody answers: a run
+/// that ends then leaves nothing either. The settings are those of the hosts that it is for, for as long as it lasts.
+#[test]
+fn ended_during_the_loads_that_change_most_it_leaves_nothing() {
+    let files = Scratch::new();
+    let own = cookies();
+    let (mut first, mut other) = (BTreeSet::new(), false);
+    for (during, how) in [("flood", Signal::HUP), ("article", Signal::KILL), ("next article", Signal::TERM)] {
+        let out = files.join(during);
+        let mut command = start(&["--only", "portway-xdp,article,flood", "--pcap"], &out);
+        let id = command.id();
+        until(during, &mut command, || {
+            let traces = Traces::of(id);
+            let without = without_cookies(&traces);
+            match during {
+                "flood" => traces.command_lines().any(|line| line.contains("Flood")),
+                "article" => without.len() == 3,
+                _ => {
+                    if first.is_empty() && without.len() == 3 {
+                        first.clone_from(&without);
+                    }
+                    // Those of the lane before have theirs back.
+                    other = !without.is_empty() && without.is_disjoint(&first);
+                    !first.is_empty() && other
+                }
+            }
+        });
+        assert_eq!(cookies(), own, "the machine's own setting during {during}");
+        let traces = Traces::of(id);
+        assert!(traces.count().1 > 9, "{:?} namespaces and BPF objects were seen", traces.count());
+        end(&mut command, how, &out);
+        until_none(&format!("{how:?} during {during}"), || traces.left());
+        assert_eq!(cookies(), own, "the machine's own setting after {during}");
+        if during == "next article" {
+            let figures = figures(&record(&out), "portway-xdp", "article").clone();
+            assert!(figures["done"].as_u64() > Some(0), "{figures:#}");
+        }
+    }
+}
+
+/// The setting of SYN cookies in the network namespace of the thread.
+fn cookies() -> String {
+    fs::read_to_string("/proc/sys/net/ipv4/tcp_syncookies").unwrap_or_default().trim().to_owned()
+}
+
+/// The hosts of a run without SYN cookies.
+fn without_cookies(traces: &Traces) -> BTreeSet<String> {
+    let all = traces.in_networks(cookies).into_iter();
+    all.filter(|(_, setting)| setting == "0").map(|(host, _)| host).collect()
+}
+
+/// Waits for a moment of a run.
+fn until(moment: &str, command: &mut Child, mut is_now: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_now() {
+        if let Some(status) = command.try_wait().unwrap() {
+            let mut said = String::new();
+            command.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            panic!("{moment}: the command has ended before ({status}): {said}");
+        }
+        assert!(start.elapsed() < Duration::from_secs(120), "waited in vain for {moment}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Every engine of this program, and a forwarder that is the user's, in one short run.
 #[test]
 fn every_engine_is_measured() {
     let files = Scratch::new();
     let out = files.join("out");
-    let mut command = Command::new(portway::binary());
-    command.args(["lab", "--quick", "--rounds", "2", "--out"]).arg(&out).args(["--only", ENGINES, "--peer"]);
-    command.arg("mine=socat TCP-LISTEN:{listen_port},bind={listen_host},reuseaddr,fork TCP:{target}");
-    portway_lab::process::run(&mut command);
-    let record = std::fs::read_to_string(out.join("record.json")).unwrap();
-    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let mine = "mine=socat TCP-LISTEN:{listen_port},bind={listen_host},reuseaddr,fork TCP:{target}";
+    let only = "portway-nftables,portway-ebpf,portway-xdp,portway-proxy,connections,bulk-up";
+    let (record, _) = measured(&["--rounds", "2", "--only", only, "--peer", mine, "--pcap"], &out);
+    assert_eq!(left_out(&record), [""; 0]);
     let lanes = ["portway-nftables", "portway-ebpf", "portway-xdp", "portway-proxy", "mine", "routing"];
     for (lane, load) in lanes.iter().flat_map(|lane| [(*lane, "connections"), (*lane, "bulk-up")]) {
-        let runs = record["runs"].as_array().unwrap();
-        // The better of two: on a busy machine one may have had no time.
-        let of_pair = runs.iter().filter(|run| run["lane"] == lane && run["load"] == load);
-        let run = of_pair.max_by_key(|run| run["figures"]["bytes"].as_u64());
-        let figures = &run.unwrap_or_else(|| panic!("{lane} has no run of {load}: {:#}", record["left_out"]))
-            ["figures"];
+        let figures = figures(&record, lane, load);
         assert!(
             figures["done"].as_u64() > Some(0) && figures["bytes"].as_u64() > Some(0),
             "{lane}: {figures:#}"
         );
-        assert_eq!(figures["errors"], serde_json::json!({}), "{lane}: {figures:#}");
+        assert_eq!(figures["errors"], json!({}), "{lane}: {figures:#}");
         // A request and its answer are some packets at the gateway, and some CPU time.
         assert!(figures["packets"].as_u64() > figures["done"].as_u64(), "{lane}: {figures:#}");
         // Which of it is the kernel's is sampled by ticks, which a short run may escape.
@@ -159,6 +298,71 @@ fn every_engine_is_measured() {
             assert!(tracked || !added("conntrack"), "{lane}: {figures:#}");
         }
     }
+    captures_are_whole(&record, &lanes, &out);
 }
 
-const ENGINES: &str = "portway-nftables,portway-ebpf,portway-xdp,portway-proxy,connections,bulk-up";
+/// What they are compared with: each peer forwards what it is asked to.
+#[test]
+fn every_peer_is_measured() {
+    let files = Scratch::new();
+    let out = files.join("out");
+    let lanes = ["iptables", "nft", "haproxy", "nginx-stream", "socat", "routing"];
+    let only = format!("{},haproxy-splice,connections,bulk-up", lanes.join(","));
+    let (record, said) = measured(&["--only", &only, "--pcap"], &out);
+    let estimate = |line: &str| line.starts_with("about ") && line.ends_with(" to go");
+    assert!(said.lines().any(estimate), "{said}");
+    // Nothing else is missing than what makes no sense.
+    assert_eq!(left_out(&record), ["haproxy-splice under connections"]);
+    let asked = lanes.iter().flat_map(|lane| [(*lane, "connections"), (*lane, "bulk-up")]);
+    for (lane, load) in asked.chain([("haproxy-splice", "bulk-up")]) {
+        let figures = figures(&record, lane, load);
+        assert!(
+            figures["done"].as_u64() > Some(0) && figures["bytes"].as_u64() > Some(0),
+            "{lane} under {load}: {figures:#}"
+        );
+        assert_eq!(figures["errors"], json!({}), "{lane} under {load}: {figures:#}");
+        let tracked = lane == "iptables" || lane == "nft";
+        if load == "connections" || !tracked {
+            assert_eq!(figures["conntrack"].as_u64() > Some(0), tracked, "{lane} under {load}: {figures:#}");
+        }
+    }
+    captures_are_whole(&record, &lanes, &out);
+}
+
+/// The loads that no other test runs: each does what it is for.
+#[test]
+fn every_load_is_what_it_says() {
+    const LANES: [&str; 2] = ["portway-nftables", "portway-proxy"];
+    let files = Scratch::new();
+    let loads = ["idle", "churn", "flood", "udp-small", "udp-large", "bulk-down"];
+    let only = format!("{},{}", LANES.join(","), loads.join(","));
+    let (record, _) = measured(&["--only", &only], &files.join("out"));
+    assert_eq!(left_out(&record), ["routing under churn"]);
+    for (lane, load) in LANES.iter().flat_map(|lane| loads.map(|load| (*lane, load))) {
+        let run = runs(&record, lane, load).next().unwrap_or_else(|| panic!("{lane} has no run of {load}"));
+        assert!(run["figures"]["done"].as_u64() > Some(0), "{lane} under {load}: {run:#}");
+        assert!(!run["moments"].as_array().unwrap().is_empty(), "{lane} under {load}: {run:#}");
+        if matches!(load, "idle" | "udp-small" | "udp-large" | "bulk-down") {
+            assert_eq!(run["figures"]["errors"], json!({}), "{lane} under {load}: {run:#}");
+        }
+    }
+    // Whoever holds a connection for others holds something for it.
+    let idle = figures(&record, "portway-proxy", "idle");
+    let of = |figure: &str| idle[figure].as_f64().unwrap();
+    let each = (of("forwarder_memory") - of("forwarder_memory_before")) / of("done");
+    assert!(each > 1024.0, "{each} bytes for a connection: {idle:#}");
+    for lane in LANES {
+        // A thousand a second for three seconds, during the second of which a backend is dead. Had nothing come through after that
+        // at most half of them had succeeded.
+        let churn = figures(&record, lane, "churn");
+        assert!(churn["done"].as_u64() > Some(1500), "{lane}: {churn:#}");
+    }
+    // Until a check finds out, every other connection is refused. The proxy tries the other backend instead.
+    let churn = figures(&record, "portway-nftables", "churn");
+    let failed = churn["errors"].as_object().unwrap().values().filter_map(Value::as_u64).sum::<u64>();
+    assert!(failed > 0, "a backend died and nobody noticed: {churn:#}");
+    // The strongest of three: on a busy machine whoever floods has no time either.
+    let floods =
+        ["routing", LANES[0], LANES[1]].map(|lane| figures(&record, lane, "flood")["flood"].as_f64());
+    assert!(floods.iter().any(|rate| *rate >= Some(15_000.0)), "{floods:?} SYNs a second");
+}
