@@ -21,7 +21,7 @@ use crate::host;
 use crate::lane::setup::Lane;
 use crate::load::Held;
 use crate::record::{Figures, Mode, Moment};
-use cpu::{Machine, Spent};
+use cpu::{Machine, Memory, Spent};
 use network::Counters;
 use ports::Taken;
 
@@ -63,6 +63,7 @@ fn group(process: &Process) -> Spent {
 #[derive(Default)]
 struct Seen {
     moments: Vec<Moment>,
+    /// What of it is in no file.
     memory: Option<u64>,
     kernel_memory: i64,
     conntrack: Option<u64>,
@@ -106,8 +107,8 @@ pub fn measure(
         cpu: Some(cpu::sum(parts.into_iter().map(Spent::cpu))),
         machine_cpu: (mode == Mode::Time).then(|| after.machine.busy() - before.machine.busy()),
         forwarder_cpu: lane.scheme.is_relay().then_some(forwarder),
-        forwarder_memory: seen.memory,
-        forwarder_memory_before: memory_before,
+        forwarder_memory: seen.memory.zip(memory_before).map(|(most, before)| most + before.files),
+        forwarder_memory_before: memory_before.map(Memory::total),
         kernel_memory: Some(seen.kernel_memory - before.kernel_memory),
         // An interface that a user's program removes takes its counters along.
         packets: after.counters.packets.checked_sub(before.counters.packets),
@@ -122,10 +123,11 @@ pub fn measure(
     (figures, if mode == Mode::Time { seen.moments } else { Vec::new() })
 }
 
-/// What the processes at the gateway hold; none where there is none.
-fn forwarder_memory(lane: &Lane) -> Option<u64> {
-    let held: u64 = lane.forwarder().map(|process| cpu::group_memory(process.id())).sum();
-    (held > 0).then_some(held)
+/// What the processes at the gateway hold; none where there is none. What they have of files is theirs before a load as it is
+/// meanwhile, but a client that runs the same program takes its part of it, which would hide what connections take.
+fn forwarder_memory(lane: &Lane) -> Option<Memory> {
+    let held: Memory = lane.forwarder().map(|process| Memory::of_group(process.id())).sum();
+    (held.total() > 0).then_some(held)
 }
 
 /// Says that the load is over when it is dropped, also by a panic.
@@ -144,8 +146,9 @@ fn watch(lane: &Lane, held: Held, more_ports: &dyn Fn() -> Option<u64>, over: &A
     let start = Instant::now();
     let mut last = (start, Machine::now(), forwarder());
     for nth in 0_u32.. {
-        if nth % MEMORY_EVERY == 0 {
-            seen.memory = seen.memory.max(forwarder_memory(lane));
+        // What connections that are held take is the question, and it is gone with them.
+        if nth % MEMORY_EVERY == 0 || held == Held::Connections {
+            seen.memory = seen.memory.max(forwarder_memory(lane).map(|held| held.own));
         }
         // Connections that are held do not mind, but those that are still opened would. They are gone when it has ended.
         if nth % MEMORY_EVERY == MEMORY_EVERY / 2 && held == Held::Connections && lane.scheme.is_relay() {

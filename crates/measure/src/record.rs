@@ -200,7 +200,8 @@ pub struct Figures {
     pub machine_cpu: Option<f64>,
     /// CPU time of the forwarder's processes, in seconds; absent where no process touches the traffic.
     pub forwarder_cpu: Option<Cpu>,
-    /// The most memory that the forwarder's processes held, in bytes (proportional set size).
+    /// The most memory that the forwarder's processes held, in bytes (proportional set size; the part of files as it was just
+    /// before).
     pub forwarder_memory: Option<u64>,
     /// What they held just before, so that the difference is the load's.
     pub forwarder_memory_before: Option<u64>,

@@ -140,14 +140,40 @@ impl Machine {
     }
 }
 
-/// Memory of a process group, in bytes: what is shared counts in parts (Pss of /proc/PID/smaps_rollup).
-pub fn group_memory(group: u32) -> u64 {
-    let held = |(pid, _)| {
+/// Memory of a process group, in bytes: what is shared counts in parts (Pss_* of /proc/PID/smaps_rollup).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// What is in no file: heaps, stacks and the like.
+    pub own: u64,
+    /// Programs and other files. The part of a shared one becomes smaller when somebody else begins to use it.
+    pub files: u64,
+}
+
+impl Memory {
+    /// Of a process group, now.
+    pub fn of_group(group: u32) -> Self {
+        members(group).filter_map(|(pid, _)| Self::of_process(pid)).sum()
+    }
+
+    fn of_process(pid: u32) -> Option<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-        line.split_whitespace().next()?.parse::<u64>().ok()
-    };
-    1024 * members(group).filter_map(held).sum::<u64>()
+        let bytes = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+        };
+        Some(Self { own: bytes("Pss_Anon:") + bytes("Pss_Shmem:"), files: bytes("Pss_File:") })
+    }
+
+    /// All of it.
+    pub fn total(self) -> u64 {
+        self.own + self.files
+    }
+}
+
+impl Sum for Memory {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, each| Self { own: sum.own + each.own, files: sum.files + each.files })
+    }
 }
 
 /// The processes of a group, each with the fields of its /proc/PID/stat from the third on (the second is the name in
@@ -211,6 +237,17 @@ mod tests {
         while clock() - start < Duration::from_millis(50) {}
         let spent = (Spent::by_group(group) - before).cpu().total();
         assert!(spent >= 0.05, "{spent} s of CPU were seen of 50 ms of work");
-        assert!(group_memory(group) > 100_000);
+    }
+
+    #[test]
+    fn memory_is_seen_when_it_is_used() {
+        let held = || Memory::of_process(std::process::id()).unwrap();
+        let before = held();
+        assert!(before.files > 100_000, "{before:?}");
+        // So much that what other tests do meanwhile is little.
+        let used = std::hint::black_box(vec![1_u8; 64 << 20]);
+        let after = held();
+        assert!(after.own.saturating_sub(before.own) > 48 << 20, "{before:?} {after:?}");
+        drop(used);
     }
 }
