@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -45,14 +45,26 @@ fn start(words: &[&str], out: &Path) -> Child {
     command.spawn().unwrap()
 }
 
-/// A short run to its end: its record, and what it said meanwhile.
-fn measured(words: &[&str], out: &Path) -> (Value, String) {
-    let mut command = Command::new(portway::binary());
-    command.args(["lab", "--quick"]).args(words).arg("--out").arg(out);
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{words:?}: {}\n{said}", output.status);
-    (record(out), said)
+/// A short run to its end: its record, what it said meanwhile, and where it left the rest. On a busy machine a lane may have had no
+/// time at all: then another run, of three.
+fn measured(words: &[&str], files: &Scratch) -> (Value, String, PathBuf) {
+    let mut tries = (1..=3).map(|nth| files.join(&format!("out{nth}"))).map(|out| {
+        let mut command = Command::new(portway::binary());
+        command.args(["lab", "--quick"]).args(words).arg("--out").arg(&out);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{words:?}: {}\n{said}", output.status);
+        (record(&out), said, out)
+    });
+    let had_time = |(record, ..): &(Value, String, PathBuf)| {
+        let runs = record["runs"].as_array().unwrap().iter();
+        let pairs: BTreeSet<(&str, &str)> =
+            runs.filter_map(|run| Some((run["lane"].as_str()?, run["load"].as_str()?))).collect();
+        let did = |(lane, load)| runs_of(record, lane, load).any(|run| run["figures"]["done"] != 0);
+        pairs.into_iter().all(did)
+    };
+    let first = tries.next().unwrap();
+    if had_time(&first) { first } else { tries.find(had_time).unwrap_or(first) }
 }
 
 fn record(out: &Path) -> Value {
@@ -60,14 +72,14 @@ fn record(out: &Path) -> Value {
 }
 
 /// The runs of a lane under a load.
-fn runs<'a>(record: &'a Value, lane: &'a str, load: &'a str) -> impl Iterator<Item = &'a Value> {
+fn runs_of<'a>(record: &'a Value, lane: &'a str, load: &'a str) -> impl Iterator<Item = &'a Value> {
     let runs = record["runs"].as_array().unwrap().iter();
     runs.filter(move |run| run["lane"] == lane && run["load"] == load)
 }
 
 /// The figures of such a run, if there is one. The better of several: on a busy machine one may have had no time.
 fn figures<'a>(record: &'a Value, lane: &'a str, load: &'a str) -> &'a Value {
-    let run = runs(record, lane, load).max_by_key(|run| run["figures"]["bytes"].as_u64());
+    let run = runs_of(record, lane, load).max_by_key(|run| run["figures"]["bytes"].as_u64());
     &run.unwrap_or_else(|| panic!("{lane} has no run of {load}: {:#}", record["left_out"]))["figures"]
 }
 
@@ -267,11 +279,10 @@ fn until(moment: &str, command: &mut Child, mut is_now: impl FnMut() -> bool) {
 #[test]
 fn every_engine_is_measured() {
     let files = Scratch::new();
-    let out = files.join("out");
     let mine =
         "mine=socat TCP-LISTEN:{listen_port},bind={listen_host},backlog=4096,reuseaddr,fork TCP:{target}";
     let only = "portway-nftables,portway-ebpf,portway-xdp,portway-proxy,connections,bulk-up";
-    let (record, _) = measured(&["--rounds", "2", "--only", only, "--peer", mine, "--pcap"], &out);
+    let (record, _, out) = measured(&["--rounds", "2", "--only", only, "--peer", mine, "--pcap"], &files);
     assert_eq!(left_out(&record), [""; 0]);
     let lanes = ["portway-nftables", "portway-ebpf", "portway-xdp", "portway-proxy", "mine", "routing"];
     for (lane, load) in lanes.iter().flat_map(|lane| [(*lane, "connections"), (*lane, "bulk-up")]) {
@@ -306,10 +317,9 @@ fn every_engine_is_measured() {
 #[test]
 fn every_peer_is_measured() {
     let files = Scratch::new();
-    let out = files.join("out");
     let lanes = ["iptables", "nft", "haproxy", "nginx-stream", "socat", "routing"];
     let only = format!("{},haproxy-splice,connections,bulk-up", lanes.join(","));
-    let (record, said) = measured(&["--only", &only, "--pcap"], &out);
+    let (record, said, out) = measured(&["--only", &only, "--pcap"], &files);
     let estimate = |line: &str| line.starts_with("about ") && line.ends_with(" to go");
     assert!(said.lines().any(estimate), "{said}");
     // Nothing else is missing than what makes no sense.
@@ -335,12 +345,11 @@ fn every_peer_is_measured() {
 #[test]
 fn a_held_connection_takes_memory() {
     let files = Scratch::new();
-    let (record, _) =
-        measured(&["--only", "portway-nftables,portway-proxy,haproxy,idle"], &files.join("out"));
+    let (record, ..) = measured(&["--only", "portway-nftables,portway-proxy,haproxy,idle"], &files);
     assert_eq!(left_out(&record), [""; 0]);
     let idle = |lane| figures(&record, lane, "idle");
     for lane in ["portway-nftables", "portway-proxy", "haproxy", "routing"] {
-        let run = runs(&record, lane, "idle").next();
+        let run = runs_of(&record, lane, "idle").next();
         assert!(
             run.is_some_and(|run| run["moments"].as_array().is_some_and(|all| !all.is_empty())),
             "{lane}"
@@ -365,10 +374,11 @@ fn every_load_is_what_it_says() {
     let files = Scratch::new();
     let loads = ["churn", "flood", "udp-small", "udp-large", "bulk-down"];
     let only = format!("{},{}", LANES.join(","), loads.join(","));
-    let (record, _) = measured(&["--only", &only], &files.join("out"));
+    let (record, ..) = measured(&["--only", &only], &files);
     assert_eq!(left_out(&record), ["routing under churn"]);
     for (lane, load) in LANES.iter().flat_map(|lane| loads.map(|load| (*lane, load))) {
-        let run = runs(&record, lane, load).next().unwrap_or_else(|| panic!("{lane} has no run of {load}"));
+        let run =
+            runs_of(&record, lane, load).next().unwrap_or_else(|| panic!("{lane} has no run of {load}"));
         assert!(run["figures"]["done"].as_u64() > Some(0), "{lane} under {load}: {run:#}");
         assert!(!run["moments"].as_array().unwrap().is_empty(), "{lane} under {load}: {run:#}");
         if matches!(load, "udp-small" | "udp-large" | "bulk-down") {
