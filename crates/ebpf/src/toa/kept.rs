@@ -9,7 +9,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -114,19 +114,25 @@ impl Kept {
         // moment without any.
         let fresh = |path: &Path| path.with_file_name(format!("{}-next", name_of(path)));
         let replace = |path: &Path| fs::rename(fresh(path), path).map_err(Error::io(doing));
-        let mut paths = vec![self.path(names::TRUSTED)];
-        let _ = fs::remove_file(fresh(&paths[0]));
-        trusted.pin(fresh(&paths[0])).map_err(Error::kernel(doing))?;
+        let trusted_at = self.path(names::TRUSTED);
+        let _ = fs::remove_file(fresh(&trusted_at));
+        trusted.pin(fresh(&trusted_at)).map_err(Error::kernel(doing))?;
+        let mut paths = Vec::new();
         for (name, link) in links {
             let path = directory.join(name);
             let _ = fs::remove_file(fresh(&path));
             link.pin(fresh(&path)).map_err(Error::kernel(doing))?;
             paths.push(path);
         }
-        paths.iter().try_for_each(|path| replace(path))?;
+        replace(&trusted_at)?;
+        for path in &paths {
+            let former = sys::get(path);
+            replace(path)?;
+            let _ = former.and_then(|link| detach(&link));
+        }
         for old in self.generations().into_iter().filter(|old| *old != id) {
-            pins::remove(&self.path(&old.to_string()))
-                .map_err(Error::io("remove links that lead nowhere"))?;
+            let links = self.path(&old.to_string());
+            pins::remove(&links).map_err(Error::io("remove links that lead nowhere"))?;
         }
         Ok(())
     }
@@ -141,10 +147,9 @@ impl Kept {
         // Links first: a program without its maps' pins still has its maps, but nobody could ask what it does.
         for id in self.generations() {
             let links = self.path(&id.to_string());
-            // Without its last pin a link is let go by the kernel as well, but a little later.
             for name in entries(&links) {
                 // That of a cgroup that has gone leads nowhere.
-                let _ = sys::get(&links.join(name)).and_then(|link| sys::link_detach(link.as_fd()));
+                let _ = sys::get(&links.join(name)).and_then(|link| detach(&link));
             }
             pins::remove(&links).map_err(Error::io("detach the programs"))?;
         }
@@ -153,6 +158,12 @@ impl Kept {
         let _ = fs::remove_dir(root());
         Ok(())
     }
+}
+
+/// Detaches a program at once. Without its last pin a link is let go by the kernel as well, but a little later, and until then the
+/// program runs: beside its successor it would count a connection twice.
+fn detach(link: &OwnedFd) -> io::Result<()> {
+    sys::link_detach(link.as_fd())
 }
 
 /// All that is kept, by the cgroups' paths.
