@@ -20,6 +20,12 @@ const ONE_BUFFER: u32 = 1500;
 pub struct Features(u64);
 
 impl Features {
+    /// Those of the kernel's word (`enum netdev_xdp_act`, `include/uapi/linux/netdev.h`).
+    #[cfg(test)]
+    pub fn of(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// Runs programs natively, with all verdicts but redirection.
     pub fn runs(self) -> bool {
         self.0 & 1 != 0
