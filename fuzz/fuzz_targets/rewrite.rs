@@ -10,6 +10,8 @@ mod header;
 mod packet;
 #[path = "../../ebpf/src/parse.rs"]
 mod parse;
+#[path = "../../ebpf/src/replace.rs"]
+mod replace;
 #[path = "../../ebpf/src/rewrite.rs"]
 mod rewrite;
 #[path = "../../crates/datapath/tests/native/skb.rs"]
@@ -113,7 +115,7 @@ fn at_xdp<H: Header>(headers: &Headers, new: &Tuple) -> bool {
         ..Flow::default()
     };
     record.fill(&flow, 0, 0);
-    header::replace::<Xdp, H, LINK>(Xdp, header, &record, Direction::Forth)
+    replace::replace::<Xdp, H, LINK>(Xdp, header, &record, Direction::Forth)
 }
 
 /// Addresses and ports of any bytes.

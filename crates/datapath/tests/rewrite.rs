@@ -1,7 +1,7 @@
 //! The kernel programs' own reading and rewriting of headers, compiled for this machine, against the reference: over every
 //! state that the kernel may have a checksum in, of which BPF_PROG_TEST_RUN knows one only.
 //!
-//! Deliberately absent: what the programs do besides (`crates/ebpf/tests/vectors.rs`, in the kernel).
+//! Deliberately absent: what the programs do besides (`crates/ebpf/tests/vectors`, in the kernel).
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 #[path = "../../../ebpf/src/header.rs"]
