@@ -187,6 +187,8 @@ pub fn settings() -> BTreeMap<PathBuf, String> {
     // Where the bit for writing is missing it is a figure, not a setting.
     let set =
         files.into_iter().filter(|file| fs::metadata(file).is_ok_and(|about| about.mode() & 0o200 != 0));
+    // The number of the last process can be set as well, and counts.
+    let set = set.filter(|file| !file.ends_with("ns_last_pid"));
     set.filter_map(|file| Some((file.clone(), fs::read_to_string(&file).ok()?))).collect()
 }
 
