@@ -58,7 +58,7 @@ impl Absent {
 }
 
 impl Group {
-    /// `nginx-stream at rules 10000, 100000 and flows 1000000`.
+    /// `nginx-stream under churn at flows 1000000; rules 10000, 100000`.
     fn name(&self) -> String {
         let points = self.points.iter().map(|(series, counts)| match Series::named(series) {
             Some(whole) if whole.counts().len() == counts.len() => format!("all {series}"),

@@ -132,6 +132,11 @@ impl Record {
         self.lanes.iter().find(|lane| lane.name == name)
     }
 
+    /// The lanes that were asked under a load, at a place of a series or outside of all.
+    pub fn lanes_at<'a>(&'a self, load: &'a str, at: Option<&'a Point>) -> impl Iterator<Item = &'a Lane> {
+        self.lanes.iter().filter(move |lane| self.runs_of(&lane.name, load, at).next().is_some())
+    }
+
     /// The runs of a lane under a load, at a place of a series or outside of all.
     pub fn runs_of<'a>(
         &'a self,

@@ -263,3 +263,14 @@ fn a_round_that_is_spoilt_is_listed_drawn_and_kept() {
     let far = html.lines().find(|line| line.contains("class=\"far\"")).unwrap();
     assert!(far.contains("<title>nft, round 4: 208 µs</title>"), "{far}");
 }
+
+#[test]
+fn a_base_that_carried_nothing_is_named_where_it_was_asked() {
+    let words = "has carried nothing under connections";
+    let mut record = made::record(3, 0.0, 1);
+    assert_eq!(warnings(&record, words), [] as [String; 0]);
+    more::runs(&mut record, "routing", "connections", None).take(2).for_each(|run| run.figures.done = 0);
+    assert_eq!(warnings(&record, words), [] as [String; 0], "one round has something");
+    more::runs(&mut record, "routing", "connections", None).for_each(|run| run.figures.done = 0);
+    assert_eq!(warnings(&record, words).len(), 1);
+}

@@ -17,6 +17,22 @@ const MEANT_TO_FAIL: [Load; 2] = [Load::Churn, Load::Flood];
 /// From so many lanes on of which all are meant, they are not named.
 const MANY: usize = 4;
 
+/// Lanes that others are compared to, and that have carried nothing.
+pub fn idle_bases(record: &Record) -> Vec<String> {
+    let mut doubts = Vec::new();
+    for load in record.loads() {
+        for base in record.lanes_at(load, None).filter(|lane| lane.base.is_none()) {
+            if record.runs_of(&base.name, load, None).all(|run| run.figures.done == 0) {
+                doubts.push(format!(
+                    "{}, to which others are compared, has carried nothing under {load}: what they add is not known.",
+                    base.name
+                ));
+            }
+        }
+    }
+    doubts
+}
+
 /// Where more failed than may: of the lanes, and of what load.
 pub fn failed(record: &Record) -> Option<String> {
     let mut items = Vec::new();
@@ -29,7 +45,7 @@ pub fn failed(record: &Record) -> Option<String> {
             .iter()
             .filter_map(|lane| Some((lane.name.as_str(), record.failed(&lane.name, load, at.as_ref())?)))
             .collect();
-        let tried = lanes_of(record, load, at.as_ref()).count();
+        let tried = record.lanes_at(load, at.as_ref()).count();
         let percents = || shares.iter().map(|(_, share)| *share);
         let which = match shares.len() {
             0 => continue,
@@ -63,7 +79,7 @@ pub fn fewer_rounds(record: &Record) -> Option<String> {
             runs.map(|run| run.round).collect::<BTreeSet<_>>().len()
         };
         let counted: Vec<(&str, usize)> =
-            lanes_of(record, load, at.as_ref()).map(|lane| (lane.name.as_str(), rounds(lane))).collect();
+            record.lanes_at(load, at.as_ref()).map(|lane| (lane.name.as_str(), rounds(lane))).collect();
         let most = counted.iter().map(|(_, rounds)| *rounds).max().unwrap_or(0);
         let mut by_rounds: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
         for (lane, rounds) in counted.into_iter().filter(|(_, rounds)| *rounds < most) {
@@ -89,11 +105,6 @@ fn places(record: &Record) -> Vec<(&str, Option<Point>)> {
     });
     places.dedup();
     places
-}
-
-/// The lanes that were asked at a place.
-fn lanes_of<'a>(record: &'a Record, load: &'a str, at: Option<&'a Point>) -> impl Iterator<Item = &'a Lane> {
-    record.lanes.iter().filter(move |lane| record.runs_of(&lane.name, load, at).next().is_some())
 }
 
 fn place(load: &str, at: Option<&Point>) -> String {

@@ -65,17 +65,7 @@ pub fn warnings(record: &Record) -> Vec<Block> {
             record.least_rounds()
         ));
     }
-    for load in record.loads() {
-        for base in record.lanes.iter().filter(|lane| lane.base.is_none()) {
-            let mut runs = record.runs_of(&base.name, load, None).peekable();
-            if runs.peek().is_some() && runs.all(|run| run.figures.done == 0) {
-                warnings.push(format!(
-                    "{}, to which others are compared, has carried nothing under {load}: what they add is not known.",
-                    base.name
-                ));
-            }
-        }
-    }
+    warnings.extend(doubts::idle_bases(record));
     warnings.extend(doubts::failed(record));
     warnings.extend(doubts::fewer_rounds(record));
     if !record.optimised {

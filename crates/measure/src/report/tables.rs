@@ -38,7 +38,7 @@ pub fn cost(record: &Record, name: &str) -> Table {
         ];
         (lane.name.clone(), cells)
     };
-    marks::filled(record, table, lanes_of(record, name).map(row).collect()).compact()
+    marks::filled(record, table, record.lanes_at(name, None).map(row).collect()).compact()
 }
 
 /// How long one of a load's units took.
@@ -61,7 +61,7 @@ pub fn latency(record: &Record, name: &str) -> Table {
         (lane.name.clone(), cells)
     };
     let table = Table { caption, head, ..Table::default() };
-    marks::filled(record, table, lanes_of(record, name).map(row).collect()).compact()
+    marks::filled(record, table, record.lanes_at(name, None).map(row).collect()).compact()
 }
 
 /// What else was measured under a load.
@@ -90,7 +90,7 @@ pub fn rest(record: &Record, name: &str) -> Table {
         (lane.name.clone(), cells)
     };
     let table = Table { caption, head, ..Table::default() };
-    marks::filled(record, table, lanes_of(record, name).map(row).collect()).compact()
+    marks::filled(record, table, record.lanes_at(name, None).map(row).collect()).compact()
 }
 
 /// All failures of all rounds, by kind.
@@ -124,7 +124,7 @@ pub fn held(record: &Record, name: &str) -> Table {
         ];
         (lane.name.clone(), cells)
     };
-    marks::filled(record, table, lanes_of(record, name).map(row).collect()).compact()
+    marks::filled(record, table, record.lanes_at(name, None).map(row).collect()).compact()
 }
 
 /// What the CPUs did on average in the round that is drawn.
@@ -148,8 +148,4 @@ pub fn cpu(record: &Record, name: &str) -> Table {
         ]);
     }
     table
-}
-
-fn lanes_of<'a>(record: &'a Record, load: &'a str) -> impl Iterator<Item = &'a Lane> {
-    record.lanes.iter().filter(move |lane| record.runs_of(&lane.name, load, None).next().is_some())
 }
