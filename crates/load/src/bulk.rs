@@ -3,7 +3,8 @@
 //! What counts are bytes that have arrived within the time: down, those that were read here; up, those that the server says
 //! to have read (a report every 10 ms, so that both ends of the time are known to that), or, of a server that says nothing,
 //! those that the kernel took. Streams end by a reset, which throws away what is still on its way: the next run begins on an
-//! idle path.
+//! idle path. With an end that bytes make ([`Length::Bytes`]) every stream is the same work, whoever forwards it: all that was
+//! sent has arrived, and nothing is on its way that nobody counts.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::Relaxed;
@@ -30,19 +31,22 @@ enum Stage {
     Resting,
     Connecting,
     Flowing,
+    /// All of its bytes have arrived, or it failed and is not begun again.
+    Over,
 }
 
 struct Stream {
     socket: Option<OwnedFd>,
     generation: u32,
     stage: Stage,
+    /// When the stage began or, where bytes make the end, the last of them were moved.
     since: u64,
     /// The server's last report, the pieces of the next one, and what was counted by the kernel's word before the first.
     reported: u64,
     report: Vec<u8>,
     taken: u64,
-    /// What the kernel has taken since the connection was made.
-    written: u64,
+    /// What the kernel has taken, or given, since the connection was made.
+    moved: u64,
 }
 
 /// The streams of a thread.
@@ -53,6 +57,8 @@ struct Bulk<'a> {
     route: Route,
     stamp: [u8; Stamp::LEN],
     piece: Box<[u8]>,
+    /// Bytes of each stream, if these make its end.
+    whole: Option<u64>,
     /// What counts, from and to (ns).
     from: u64,
     until: u64,
@@ -68,9 +74,10 @@ pub(crate) fn drive(
 ) -> Result<Tally, Errno> {
     let wish = if direction == Direction::Up { Wish::Sink } else { Wish::Source };
     let from = nanoseconds(plan.warm_up);
-    let length = match plan.length {
-        Length::Time(time) => nanoseconds(time),
-        Length::Count(_) => 0,
+    let (length, whole) = match plan.length {
+        Length::Time(time) => (nanoseconds(time), None),
+        Length::Bytes(bytes) => (u64::MAX, Some(bytes)),
+        Length::Count(_) => (0, None),
     };
     let stream = |_| Stream {
         socket: None,
@@ -80,21 +87,22 @@ pub(crate) fn drive(
         reported: 0,
         report: Vec::with_capacity(REPORT),
         taken: 0,
-        written: 0,
+        moved: 0,
     };
     let mut bulk = Bulk {
         context: Context::new(shared)?,
         direction,
         streams: (0..streams).map(stream).collect(),
         route: Route::new(plan.target, &plan.from, index),
-        stamp: Stamp { wish, close: false, len: 0, id: 0 }.encode(),
+        stamp: Stamp { wish, close: false, len: whole.unwrap_or(0), id: 0 }.encode(),
         piece: filler(PIECE).into_boxed_slice(),
+        whole,
         from,
         until: from.saturating_add(length),
     };
     (0..streams).for_each(|key| bulk.connect(key));
     let mut tick = TICK;
-    while shared.now() < bulk.until && !shared.stop.load(Relaxed) {
+    while shared.now() < bulk.until && !shared.stop.load(Relaxed) && !bulk.is_over() {
         bulk.context.wait(tick.min(bulk.until))?;
         while let Some((key, generation, flags)) = bulk.context.event() {
             bulk.ready(key, generation, flags);
@@ -102,19 +110,23 @@ pub(crate) fn drive(
         let now = shared.now();
         if now >= tick {
             tick = now + TICK;
-            bulk.look(now, nanoseconds(plan.connect_timeout));
+            bulk.look(now, nanoseconds(plan.connect_timeout), nanoseconds(plan.timeout));
         }
     }
     Ok(bulk.end())
 }
 
 impl Bulk<'_> {
+    fn is_over(&self) -> bool {
+        self.streams.iter().all(|stream| stream.stage == Stage::Over)
+    }
+
     fn connect(&mut self, key: u32) {
         let stream = &mut self.streams[key as usize];
         stream.generation = stream.generation.wrapping_add(1);
         stream.stage = Stage::Connecting;
         stream.since = self.context.shared.now();
-        (stream.reported, stream.taken, stream.written) = (0, 0, 0);
+        (stream.reported, stream.taken, stream.moved) = (0, 0, 0);
         stream.report.clear();
         let made = self.route.stream().and_then(|socket| {
             self.context.watch(&socket, key, stream.generation, EventFlags::OUT)?;
@@ -129,7 +141,7 @@ impl Bulk<'_> {
     fn fail(&mut self, key: u32, kind: ErrorKind) {
         let stream = &mut self.streams[key as usize];
         stream.socket = None;
-        stream.stage = Stage::Resting;
+        stream.stage = if self.whole.is_some() { Stage::Over } else { Stage::Resting };
         stream.since = self.context.shared.now();
         if (self.from..self.until).contains(&stream.since) {
             self.context.failed(kind);
@@ -162,28 +174,44 @@ impl Bulk<'_> {
             self.reports(key);
         }
         if self.direction == Direction::Down || flags.contains(EventFlags::OUT) {
-            self.flow(key);
+            self.flow(key, generation);
+        }
+    }
+
+    /// All of a stream's bytes have arrived.
+    fn whole(&mut self, key: u32) {
+        let stream = &mut self.streams[key as usize];
+        stream.stage = Stage::Over;
+        self.context.tally.done += 1;
+        if let Some(socket) = stream.socket.take() {
+            reset(&socket);
         }
     }
 
     /// Moves as much as there is, or as there is room for.
-    fn flow(&mut self, key: u32) {
+    fn flow(&mut self, key: u32, generation: u32) {
         let stream = &mut self.streams[key as usize];
         let Some(socket) = &stream.socket else { return };
+        let whole = self.whole.unwrap_or(u64::MAX);
         let mut moved = 0;
         let mut failed = None;
         for _ in 0..CALLS {
+            let left = whole - stream.moved - moved;
+            if left == 0 {
+                break;
+            }
+            let piece = left.min(self.piece.len() as u64) as usize;
             let result = match self.direction {
-                Direction::Up => send(socket, &self.piece, SendFlags::NOSIGNAL),
+                Direction::Up => send(socket, &self.piece[..piece], SendFlags::NOSIGNAL),
                 Direction::Down => {
-                    recv(socket, &mut *self.piece, RecvFlags::empty()).map(|(length, _)| length)
+                    recv(socket, &mut self.piece[..piece], RecvFlags::empty()).map(|(length, _)| length)
                 }
             };
             match result {
                 Ok(0) => failed = Some(ErrorKind::ClosedEarly),
                 Ok(length) => {
                     moved += length as u64;
-                    if length == self.piece.len() {
+                    if length == piece {
                         continue;
                     }
                 }
@@ -192,7 +220,10 @@ impl Bulk<'_> {
             }
             break;
         }
-        stream.written += moved;
+        stream.moved += moved;
+        if self.whole.is_some() {
+            stream.since = self.context.shared.now();
+        }
         if (self.from..self.until).contains(&self.context.shared.now()) {
             match self.direction {
                 Direction::Up if stream.reported > 0 => {}
@@ -204,7 +235,17 @@ impl Bulk<'_> {
             }
         }
         if let Some(kind) = failed {
-            self.fail(key, kind);
+            return self.fail(key, kind);
+        }
+        match self.direction {
+            _ if stream.moved < whole => {}
+            Direction::Down => self.whole(key),
+            // There is always room for more, which is no news any longer.
+            Direction::Up => {
+                if let Err(error) = self.context.rewatch(socket, key, generation, EventFlags::IN) {
+                    self.fail(key, ErrorKind::of(error));
+                }
+            }
         }
     }
 
@@ -224,7 +265,7 @@ impl Bulk<'_> {
         let come = u64::from_be_bytes(*last);
         stream.report.drain(..stream.report.len() / REPORT * REPORT);
         // An echo server's answer is no report, whatever number its bytes make.
-        if come < stream.reported || come > stream.written {
+        if come < stream.reported || come > stream.moved {
             return self.fail(key, ErrorKind::WrongAnswer);
         }
         self.context.tally.sent -= std::mem::take(&mut stream.taken);
@@ -232,16 +273,22 @@ impl Bulk<'_> {
             self.context.tally.sent += come - stream.reported;
         }
         stream.reported = come;
+        if self.whole == Some(come) {
+            self.whole(key);
+        }
     }
 
-    /// Begins again what failed, and ends what is not being connected in time.
-    fn look(&mut self, now: u64, connect_timeout: u64) {
+    /// Begins again what failed, and ends what is not being connected in time or, where bytes make the end, stands still.
+    fn look(&mut self, now: u64, connect_timeout: u64, timeout: u64) {
         for key in 0..self.streams.len() as u32 {
             let Stream { stage, since, .. } = self.streams[key as usize];
             match stage {
                 Stage::Resting => self.connect(key),
                 Stage::Connecting if now.saturating_sub(since) > connect_timeout => {
                     self.fail(key, ErrorKind::ConnectTimeout);
+                }
+                Stage::Flowing if self.whole.is_some() && now.saturating_sub(since) > timeout => {
+                    self.fail(key, ErrorKind::Timeout);
                 }
                 _ => {}
             }
@@ -253,10 +300,15 @@ impl Bulk<'_> {
         for stream in &self.streams {
             let Some(socket) = &stream.socket else { continue };
             self.context.tally.done += u64::from(stream.stage == Stage::Flowing);
-            // A socket that refuses this is closed all the same.
-            _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+            reset(socket);
         }
         self.context.publish();
         self.context.tally
     }
+}
+
+/// Has a connection end by a reset when it is closed.
+fn reset(socket: &OwnedFd) {
+    // A socket that refuses this is closed all the same.
+    _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }

@@ -48,7 +48,7 @@ pub(crate) fn drive(
     let connect_timeout = nanoseconds(plan.connect_timeout);
     let length = match plan.length {
         Length::Time(time) => nanoseconds(time),
-        Length::Count(_) => 0,
+        Length::Count(_) | Length::Bytes(_) => 0,
     };
     let mut making = 0;
     // When the last one was made, or had failed.

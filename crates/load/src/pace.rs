@@ -46,6 +46,8 @@ impl<'a> Pace<'a> {
         let (end, left) = match plan.length {
             Length::Time(time) => (Some(warm.saturating_add(nanoseconds(time))), None),
             Length::Count(_) => (None, Some(left)),
+            // Of streams, which have no pace.
+            Length::Bytes(_) => (Some(warm), None),
         };
         Self {
             every: apart.map(|apart| apart * f64::from(threads)),

@@ -80,6 +80,10 @@ impl Plan {
         if streams && matches!(self.length, Length::Count(_)) {
             return Err(PlanError::NoCount);
         }
+        let is_bulk = matches!(self.load, Load::Bulk(_));
+        if matches!(self.length, Length::Bytes(bytes) if !is_bulk || bytes == 0 || !self.warm_up.is_zero()) {
+            return Err(PlanError::NoBytes);
+        }
         if let Some(from) = self.from.iter().find(|from| from.is_ipv4() != self.target.is_ipv4()) {
             return Err(PlanError::Family { from: *from, target: self.target });
         }
@@ -159,6 +163,9 @@ pub enum Length {
     Time(Duration),
     /// When so many requests, warm-up excluded, have been answered or have failed.
     Count(u64),
+    /// When so many bytes of each stream have arrived; one that fails is not begun again. Of streams without a warm-up, and
+    /// towards the target only if that is a [`crate::Server`], which says what has come.
+    Bytes(u64),
 }
 
 /// How a connection ends when its answer is there. Whoever ends it first keeps its ports in TIME_WAIT (RFC 9293, 3.6.1).
@@ -184,6 +191,8 @@ pub enum PlanError {
     NoRate,
     /// Streams and idle connections have no end of their own.
     NoCount,
+    /// So many bytes of something else than a stream, or after a warm-up, or none.
+    NoBytes,
     /// From one family to the other.
     Family {
         /// The source.
@@ -209,6 +218,7 @@ impl fmt::Display for PlanError {
             Self::Rate => write!(f, "a rate is more than 0 a second"),
             Self::NoRate => write!(f, "streams and idle connections have no rate"),
             Self::NoCount => write!(f, "streams and idle connections end after a time, not after a count"),
+            Self::NoBytes => write!(f, "only streams without a warm-up end after so many bytes"),
             Self::Family { from, target } => write!(f, "{from} cannot reach {target}: another family"),
             Self::Size { size, least, most } => write!(f, "{size} bytes: {least} to {most} are possible"),
         }

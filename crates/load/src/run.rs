@@ -119,7 +119,7 @@ pub fn run(plan: &Plan, stop: &Stop, mut progress: impl FnMut(&Progress)) -> Res
     let threads = plan.threads.min(plan.concurrency);
     let left = match plan.length {
         Length::Count(count) => count,
-        Length::Time(_) => 0,
+        Length::Time(_) | Length::Bytes(_) => 0,
     };
     let shared = Shared {
         origin: Instant::now(),
@@ -209,7 +209,7 @@ fn outcome(plan: &Plan, threads: u32, tally: &Tally, elapsed: u64, stopped: bool
         (Load::Idle, _) => tally.last,
         (_, Length::Time(time)) if !stopped => nanoseconds(time),
         (_, Length::Time(_)) => elapsed.saturating_sub(warm),
-        (_, Length::Count(_)) => tally.last.saturating_sub(warm),
+        (_, Length::Count(_) | Length::Bytes(_)) => tally.last.saturating_sub(warm),
     };
     Outcome {
         seconds: counted as f64 / 1e9,

@@ -6,13 +6,14 @@
 //! | 4 | 1 | what is asked for: 1 echo, 2 sink, 3 source |
 //! | 5 | 1 | 1: the server ends the connection after the answer |
 //! | 6 | 2 | 0 |
-//! | 8 | 8 | echo: the length of the message, these 24 bytes included; big-endian |
+//! | 8 | 8 | echo: the length of the message, these 24 bytes included; sink and source: the bytes of the stream, 0 without an end; big-endian |
 //! | 16 | 8 | the request's number, of the client's choice |
 //!
 //! An echo is returned with its stamp, so that any echo server will do (RFC 862), and an answer that was meant for another
 //! request is seen. A source writes until the client ends the connection, a sink reads until then (RFC 864 and 863 without
 //! the stamp); meanwhile the sink says every so often how many bytes of the stream have come, as 8 bytes, big-endian. What
-//! the sender's kernel took says less: it, and every proxy on the way, may hold megabytes that have not arrived. Pure.
+//! the sender's kernel took says less: it, and every proxy on the way, may hold megabytes that have not arrived. Of a stream
+//! with an end a source writes so much and ends the connection, and a sink says once that so much has come. Pure.
 
 /// A stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -207,6 +207,25 @@ fn streams_and_idle_connections_that_end() {
         let kind = if direction == Direction::Up { ErrorKind::Reset } else { ErrorKind::ClosedEarly };
         assert_eq!(outcome.errors.of(kind), outcome.errors.total(), "{direction:?}");
     }
+    for (direction, kind) in [(Direction::Up, ErrorKind::Reset), (Direction::Down, ErrorKind::ClosedEarly)] {
+        // Each is begun once.
+        let mut plan = plan(brief, Load::Bulk(direction), 0);
+        plan.length = Length::Bytes(100_000_000);
+        let outcome = ran(&plan);
+        assert_eq!(
+            (outcome.done, outcome.errors.of(kind), outcome.errors.total()),
+            (0, 4, 4),
+            "{direction:?}"
+        );
+    }
+    let silent = tcp(|mut stream| {
+        let mut buffer = [0; 4096];
+        while stream.read(&mut buffer).is_ok_and(|length| length > 0) {}
+    });
+    let mut unheard = plan(silent, Load::Bulk(Direction::Up), 0);
+    (unheard.length, unheard.timeout) = (Length::Bytes(1000), Duration::from_millis(100));
+    let outcome = ran(&unheard);
+    assert_eq!((outcome.done, outcome.errors.of(ErrorKind::Timeout)), (0, 4), "nobody says that it has come");
     let leaving = tcp(|_stream| thread::sleep(Duration::from_millis(50)));
     let mut plan = plan(leaving, Load::Idle, 0);
     plan.length = Length::Time(Duration::from_secs(1));
@@ -239,4 +258,6 @@ fn what_cannot_be_run_is_said_first() {
     assert!(matches!(refused(&small), Error::Plan(PlanError::Size { size: 23, .. })));
     let counted = |plan: &mut Plan| plan.load = Load::Idle;
     assert!(matches!(refused(&counted), Error::Plan(PlanError::NoCount)));
+    let measured = |plan: &mut Plan| plan.length = Length::Bytes(1000);
+    assert!(matches!(refused(&measured), Error::Plan(PlanError::NoBytes)));
 }

@@ -124,6 +124,24 @@ fn streams_flow_both_ways() {
     }
 }
 
+/// Whoever counts what such a stream costs counts the same work each time: not a byte more is sent.
+#[test]
+fn a_stream_of_so_many_bytes_is_as_long() {
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let (_server, target) = server(address);
+        for direction in [Direction::Up, Direction::Down] {
+            for bytes in [1, 131_072, 10_000_019] {
+                let mut plan = plan(target, Load::Bulk(direction));
+                (plan.concurrency, plan.threads, plan.warm_up) = (3, 2, Duration::ZERO);
+                plan.length = Length::Bytes(bytes);
+                let outcome = ran(&plan);
+                assert_eq!((outcome.done, outcome.sent + outcome.received), (3, 3 * bytes), "{plan:?}");
+                assert!(outcome.seconds > 0.0 && outcome.seconds < 60.0, "{outcome:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn idle_connections_are_held() {
     let (_server, target) = server("127.0.0.1:0");

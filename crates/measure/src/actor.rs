@@ -51,6 +51,8 @@ pub struct Call {
     pub rate: Option<f64>,
     /// How many in all, if not as many as there is time for.
     pub count: Option<u64>,
+    /// How many bytes of each stream, if not as many as there is time for.
+    pub bytes: Option<u64>,
     /// How long.
     pub seconds: f64,
 }
@@ -66,6 +68,7 @@ impl Default for Call {
             concurrency: 64,
             rate: None,
             count: None,
+            bytes: None,
             seconds: 1.0,
         }
     }
@@ -209,7 +212,11 @@ impl Call {
             Asked::Udp { size, fresh } => portway_load::Load::Udp { size, fresh },
             Asked::Idle => portway_load::Load::Idle,
         };
-        let length = self.count.map_or(Length::Time(Duration::from_secs_f64(self.seconds)), Length::Count);
+        let length = match (self.count, self.bytes) {
+            (Some(count), _) => Length::Count(count),
+            (None, Some(bytes)) => Length::Bytes(bytes),
+            (None, None) => Length::Time(Duration::from_secs_f64(self.seconds)),
+        };
         // Warming up is a run of its own: CPU time is that of a whole process.
         let plan = Plan {
             from: self.from.clone(),

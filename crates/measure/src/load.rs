@@ -220,8 +220,8 @@ impl Load {
     fn call(self, lane: &Lane, terms: Terms) -> Call {
         let (host, port) = lane.address(self.forward(terms));
         let target = setup::address(host, port);
-        let call =
-            Call { target, rate: self.rate(), seconds: terms.seconds, count: terms.count, ..Call::default() };
+        let Terms { seconds, count, bytes, .. } = terms;
+        let call = Call { target, rate: self.rate(), seconds, count, bytes, ..Call::default() };
         let call = match self {
             Self::Connections | Self::Paced | Self::Churn | Self::Flood | Self::Article => call,
             Self::Keepalive => Call { asked: Asked::Keepalive, ..call },

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 pub use apart::{Trial, Turn, apart, turns};
 
 use crate::lane::Scheme;
-use crate::load::{Load, Terms};
+use crate::load::{Load, Terms, terms};
 use crate::options::Scale;
 use crate::record::Mode;
 
@@ -55,6 +55,7 @@ fn warm_up(terms: Terms) -> Terms {
     Terms {
         seconds: terms.seconds.min(WARM_UP.0),
         count: terms.count.map(|count| count.min(WARM_UP.1)),
+        bytes: terms.bytes.map(|bytes| bytes.min(terms::WARM_UP_BYTES)),
         ..terms
     }
 }
@@ -76,9 +77,13 @@ pub fn planned(steps: &[Step], groups: &[Vec<Trial>], rounds: u32) -> f64 {
     SET_UP * lanes.len() as f64 + steps.iter().map(Step::takes).sum::<f64>() + apart.sum::<f64>()
 }
 
-/// How long a load takes, in seconds: a connection about 300,000 instructions, where they are counted.
+/// How long a load takes, in seconds: a connection about 300,000 instructions and a byte about 7, where they are counted.
 fn duration(terms: Terms) -> f64 {
-    terms.count.map_or(terms.seconds, |count| terms.seconds.min(count as f64 * 3e-4))
+    match (terms.count, terms.bytes) {
+        (Some(count), _) => terms.seconds.min(count as f64 * 3e-4),
+        (None, Some(bytes)) => bytes as f64 * 7e-9,
+        (None, None) => terms.seconds,
+    }
 }
 
 /// The runs of some rounds.

@@ -49,8 +49,8 @@ enum Mode {
     Request,
     /// A message to return: bytes that are missing, and whether it ends then.
     Echo { left: u64, close: bool },
-    /// Bytes to count, how many have come, and when that was told last.
-    Sink { come: u64, told: Instant },
+    /// Bytes to count, how many have come, how many are to (0: no end), and when that was told last.
+    Sink { come: u64, whole: u64, told: Instant },
     /// Not read: there is a stream to send.
     Source,
 }
@@ -153,7 +153,9 @@ impl Conversation {
             }
             match self.mode {
                 Mode::Source => return Ok(()),
-                Mode::Sink { come, told } => return self.count(come + bytes.len() as u64, told),
+                Mode::Sink { come, whole, told } => {
+                    return self.count(come + bytes.len() as u64, whole, told);
+                }
                 Mode::Echo { left, close } => {
                     let here = left.min(bytes.len() as u64) as usize;
                     let (message, rest) = bytes.split_at_mut(here);
@@ -176,9 +178,10 @@ impl Conversation {
         Ok(())
     }
 
-    /// So much of a stream has come.
-    fn count(&mut self, come: u64, mut told: Instant) -> Result<(), Errno> {
-        if told.elapsed() >= REPORTS {
+    /// So much of a stream has come. Of one that has an end only that is told: reports are work that a clock decides on.
+    fn count(&mut self, come: u64, whole: u64, mut told: Instant) -> Result<(), Errno> {
+        let is_due = if whole == 0 { told.elapsed() >= REPORTS } else { come >= whole };
+        if is_due {
             told = Instant::now();
             match send(&self.socket, &come.to_be_bytes(), SendFlags::NOSIGNAL) {
                 Ok(sent) => self.pending.extend_from_slice(&come.to_be_bytes()[sent.min(REPORT)..]),
@@ -187,7 +190,7 @@ impl Conversation {
                 Err(error) => return Err(error),
             }
         }
-        self.mode = Mode::Sink { come, told };
+        self.mode = Mode::Sink { come, whole, told };
         Ok(())
     }
 
@@ -220,7 +223,11 @@ impl Conversation {
                     (Mode::Echo { left: stamp.len, close: stamp.close }, 0)
                 }
                 Wish::Echo => return Err(Errno::PROTO),
-                Wish::Sink => (Mode::Sink { come: 0, told: Instant::now() }, Stamp::LEN),
+                Wish::Sink => (Mode::Sink { come: 0, whole: stamp.len, told: Instant::now() }, Stamp::LEN),
+                Wish::Source if stamp.len > 0 => {
+                    (self.body, self.last) = (stamp.len, true);
+                    (Mode::Request, Stamp::LEN)
+                }
                 Wish::Source => (Mode::Source, Stamp::LEN),
             };
             self.mode = mode;

@@ -45,7 +45,21 @@ impl Load {
             _ => None,
         }
     }
+
+    /// How many bytes of a stream a run asks for, where these and not time end it: where instructions are counted, for the
+    /// same reason. What was on its way when time was up was a tenth of what a slow lane had carried.
+    pub fn bytes(self, scale: Scale, mode: Mode) -> Option<u64> {
+        let usual = match scale {
+            Scale::Quick => 20_000_000,
+            Scale::Usual => 40_000_000,
+            Scale::Long => 250_000_000,
+        };
+        (matches!(self, Self::BulkUp | Self::BulkDown) && mode == Mode::Exact).then_some(usual)
+    }
 }
+
+/// Bytes of a stream in the warm-up, where bytes end it.
+pub const WARM_UP_BYTES: u64 = 4_000_000;
 
 /// Connections that are held, at most: with the six descriptors of each that realm has, within 20,000.
 pub(super) const MOST_HELD: u64 = 3000;
@@ -59,6 +73,8 @@ pub struct Terms {
     pub concurrency: Option<u32>,
     /// How many in all, if not as many as there is time for.
     pub count: Option<u64>,
+    /// How many bytes of each stream, if not as many as there is time for.
+    pub bytes: Option<u64>,
     /// Whether the pool is called.
     pub pooled: bool,
     /// How many flows are there beside it.
@@ -78,6 +94,7 @@ impl Terms {
         Self {
             seconds: load.seconds(scale, mode),
             count: load.count(scale, mode),
+            bytes: load.bytes(scale, mode),
             concurrency,
             pooled: load == Load::Churn,
             ..Self::default()

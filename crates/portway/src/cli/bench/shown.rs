@@ -116,6 +116,7 @@ pub(super) fn intent(plan: &Plan) -> String {
     let length = match plan.length {
         Length::Time(time) => format_duration(time),
         Length::Count(count) => report::counted(count, "request"),
+        Length::Bytes(bytes) => report::counted(bytes, "byte"),
     };
     format!("{target}: {load}; {pace}; {length}")
 }
