@@ -7,7 +7,7 @@
 mod unlike;
 
 use crate::interval::Interval;
-use crate::quantity::{Better, Part, Percentile, Quantity};
+use crate::quantity::{Better, Busy, Part, Percentile, Quantity};
 use crate::record::{Kind, Lane, Mode, Point, Record};
 use crate::rounds::Rounds;
 use crate::subject::{Unit, subject};
@@ -176,9 +176,15 @@ fn quantities(unit: Unit, mode: Mode) -> Vec<Quantity> {
             vec![Quantity::Cpu(Part::Total), Quantity::Packets, Quantity::Failures]
         }
         Unit::Held => vec![Quantity::KernelMemoryEach, Quantity::ForwarderMemoryEach, Quantity::Failures],
-        Unit::Gigabyte => vec![Quantity::Cpu(Part::Total), Quantity::Throughput, Quantity::ForwarderMemory],
+        Unit::Gigabyte => vec![
+            Quantity::Cpu(Part::Total),
+            Quantity::MachineCpu(Busy::All),
+            Quantity::Throughput,
+            Quantity::ForwarderMemory,
+        ],
         _ => vec![
             Quantity::Cpu(Part::Total),
+            Quantity::MachineCpu(Busy::All),
             Quantity::Rate,
             Quantity::Percentile(Percentile::P50),
             Quantity::Percentile(Percentile::P99),
@@ -251,7 +257,11 @@ impl Sides<'_> {
     fn relative(&self, record: &Record, lane: &Lane, quantity: Quantity) -> Rounds {
         let changes_with_the_machine = matches!(
             quantity,
-            Quantity::Cpu(_) | Quantity::Rate | Quantity::Throughput | Quantity::Percentile(_)
+            Quantity::Cpu(_)
+                | Quantity::MachineCpu(_)
+                | Quantity::Rate
+                | Quantity::Throughput
+                | Quantity::Percentile(_)
         );
         let Some(base) = lane.base.as_deref().filter(|_| changes_with_the_machine) else {
             return Rounds::default();

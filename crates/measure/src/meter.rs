@@ -21,7 +21,7 @@ use crate::host;
 use crate::lane::setup::Lane;
 use crate::load::Held;
 use crate::record::{Figures, Mode, Moment};
-use cpu::{Machine, Memory, Spent};
+use cpu::{Memory, Spent};
 use network::Counters;
 use ports::Taken;
 
@@ -36,7 +36,6 @@ struct Reading {
     servers: Spent,
     forwarder: Spent,
     softirq: Spent,
-    machine: Machine,
     counters: Counters,
     kernel_memory: i64,
 }
@@ -48,7 +47,6 @@ impl Reading {
             servers: lane.servers().into_iter().map(Spent::by_group).sum(),
             forwarder: lane.forwarder().map(group).sum(),
             softirq: Spent::by_softirq(),
-            machine: Machine::now(),
             counters: Counters::of(lane),
             kernel_memory: kernel_memory(),
         }
@@ -85,14 +83,17 @@ pub fn measure(
     let memory_before = forwarder_memory(lane);
     let over = AtomicBool::new(false);
     let before = Reading::take(lane);
-    let (outcome, after, seen) = thread::scope(|scope| {
+    // To read all that takes the machine's time as well: so that is read last, and first when the load has ended.
+    let begin = cpu::machine();
+    let (outcome, machine, after, seen) = thread::scope(|scope| {
         // It ends before the scope does even when the load panics.
         let end = Ends(&over);
         let watch = scope.spawn(|| lane.net.gateway.enter(|| watch(lane, held, &more_ports, &over)));
         let outcome = load();
+        let machine = cpu::machine() - begin;
         let after = Reading::take(lane);
         drop(end);
-        (outcome, after, watch.join().unwrap_or_default())
+        (outcome, machine, after, watch.join().unwrap_or_default())
     });
     let forwarder = (after.forwarder - before.forwarder).cpu();
     let mut parts =
@@ -105,7 +106,8 @@ pub fn measure(
     let source_ports = seen.source_ports.max(more_ports());
     let figures = Figures {
         cpu: Some(cpu::sum(parts.into_iter().map(Spent::cpu))),
-        machine_cpu: (mode == Mode::Time).then(|| after.machine.busy() - before.machine.busy()),
+        machine_cpu: (mode == Mode::Time).then(|| machine.busy()),
+        machine_parts: (mode == Mode::Time).then_some(machine),
         forwarder_cpu: lane.scheme.is_relay().then_some(forwarder),
         forwarder_memory: seen.memory.zip(memory_before).map(|(most, before)| most + before.files),
         forwarder_memory_before: memory_before.map(Memory::total),
@@ -144,7 +146,7 @@ fn watch(lane: &Lane, held: Held, more_ports: &dyn Fn() -> Option<u64>, over: &A
     let forwarder = || lane.forwarder().map(group).sum::<Spent>();
     let mut seen = Seen::default();
     let start = Instant::now();
-    let mut last = (start, Machine::now(), forwarder());
+    let mut last = (start, cpu::machine(), forwarder());
     for nth in 0_u32.. {
         // What connections that are held take is the question, and it is gone with them.
         if nth % MEMORY_EVERY == 0 || held == Held::Connections {
@@ -160,7 +162,7 @@ fn watch(lane: &Lane, held: Held, more_ports: &dyn Fn() -> Option<u64>, over: &A
             break;
         }
         thread::sleep(INTERVAL);
-        let now = (Instant::now(), Machine::now(), forwarder());
+        let now = (Instant::now(), cpu::machine(), forwarder());
         let share = |seconds: f64| seconds / (now.0 - last.0).as_secs_f64();
         seen.moments.push(Moment {
             at: (now.0 - start).as_secs_f64(),
@@ -176,9 +178,9 @@ fn watch(lane: &Lane, held: Held, more_ports: &dyn Fn() -> Option<u64>, over: &A
 
 /// How many CPUs others keep busy while no load runs.
 pub fn background() -> f64 {
-    let (before, start) = (Machine::now(), Instant::now());
+    let (before, start) = (cpu::machine(), Instant::now());
     thread::sleep(Duration::from_millis(150));
-    (Machine::now().busy() - before.busy()) / start.elapsed().as_secs_f64()
+    (cpu::machine() - before).busy() / start.elapsed().as_secs_f64()
 }
 
 /// Memory that the kernel uses for itself, in bytes: slab, vmalloc (BPF maps), page tables, stacks, per-CPU areas. What sockets hold in whole pages is in none of these.

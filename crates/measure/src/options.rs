@@ -201,6 +201,14 @@ impl Options {
         Load::ALL.into_iter().filter(|load| load.is_in(self.scale, self.mode())).collect()
     }
 
+    /// The loads that would run if times were measured, and do not where instructions are counted unless they are named.
+    pub fn loads_without_times(&self) -> Vec<Load> {
+        let (loads, mode) = (self.loads(), self.mode());
+        let is_named = loads.iter().any(|load| self.only.iter().any(|name| name == load.name()));
+        let goes = |load: &Load| load.is_in(self.scale, Mode::Time) && !load.is_in(self.scale, mode);
+        Load::ALL.into_iter().filter(|load| !is_named && goes(load)).collect()
+    }
+
     /// The series that are wanted. Who names lanes or loads wants only those that are named as well.
     pub fn series(&self) -> Vec<Series> {
         let all = self.scale == Scale::Long && self.only.is_empty();
@@ -270,6 +278,13 @@ mod tests {
         assert!(loads(&[], None).contains(&Load::Paced));
         assert!(!loads(&[], Some(exact())).contains(&Load::Paced));
         assert_eq!(loads(&["paced"], Some(exact())), [Load::Paced]);
+        let missing = |only: &[&str], exact: Option<Exact>| {
+            let only = only.iter().map(|name| (*name).to_owned()).collect();
+            Options { only, exact, ..Options::default() }.loads_without_times()
+        };
+        assert_eq!(missing(&["nft"], Some(exact())), [Load::Paced]);
+        assert_eq!(missing(&["connections"], Some(exact())), []);
+        assert_eq!(missing(&[], None), []);
     }
 
     #[test]

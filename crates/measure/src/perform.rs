@@ -110,6 +110,15 @@ fn perform(options: &Options) -> Result<(), String> {
     tell(&Event::Host(host::describe()));
     let schemes: Vec<Scheme> = options.lanes().into_iter().filter(is_there).collect();
     let loads = options.loads();
+    for load in options.loads_without_times() {
+        let name = load.name();
+        leave_out(
+            name,
+            &format!(
+                "it is there for its times, which here are an emulated machine's; --only {name} counts its instructions"
+            ),
+        );
+    }
     let mut absent = Absent::default();
     for load in &loads {
         if let Some(why) = load.caveat() {

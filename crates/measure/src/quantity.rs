@@ -29,8 +29,8 @@ pub enum Quantity {
     Percentile(Percentile),
     /// CPU time of all that the run set in motion, for one of the load's units.
     Cpu(Part),
-    /// The same of the whole machine.
-    MachineCpu,
+    /// The same of the whole machine, with what others did meanwhile.
+    MachineCpu(Busy),
     /// CPU time of the forwarder's processes for one of the load's units.
     ForwarderCpu,
     /// Memory of the forwarder's processes, in MiB.
@@ -47,6 +47,8 @@ pub enum Quantity {
     Conntrack,
     /// Source ports of the gateway that the run took.
     SourcePorts,
+    /// SYNs from nobody that went out in a second beside the load.
+    Flood,
     /// What failed, in percent of what was tried.
     Failures,
 }
@@ -75,6 +77,19 @@ pub enum Part {
     Kernel,
 }
 
+/// Which part of the whole machine's CPU time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Busy {
+    /// All that was not idle.
+    All,
+    /// Of programs.
+    Programs,
+    /// Of the kernel, softirq and interrupts included.
+    Kernel,
+    /// Of the kernel in softirq and interrupts.
+    Interrupts,
+}
+
 impl Quantity {
     /// The figure of a run, if it has one.
     pub fn of(self, run: &Run) -> Option<f64> {
@@ -90,7 +105,16 @@ impl Quantity {
             Self::Throughput => figures.bytes as f64 * 8.0 / 1e9 / figures.seconds,
             Self::Percentile(percentile) => percentile.of(figures.latency.as_ref()?) / 1e3,
             Self::Cpu(part) => each(part.of(figures.cpu?)),
-            Self::MachineCpu => each(figures.machine_cpu?),
+            Self::MachineCpu(Busy::All) => each(figures.machine_cpu?),
+            Self::MachineCpu(part) => {
+                let parts = figures.machine_parts?;
+                each(match part {
+                    Busy::All => parts.busy(),
+                    Busy::Programs => parts.user,
+                    Busy::Kernel => parts.kernel + parts.interrupts,
+                    Busy::Interrupts => parts.interrupts,
+                })
+            }
             Self::ForwarderCpu => each(figures.forwarder_cpu?.total()),
             Self::ForwarderMemory => figures.forwarder_memory? as f64 / f64::from(1 << 20),
             Self::ForwarderMemoryEach => {
@@ -101,6 +125,7 @@ impl Quantity {
             Self::Retransmits => figures.retransmits? as f64,
             Self::Conntrack => figures.conntrack? as f64,
             Self::SourcePorts => figures.source_ports? as f64,
+            Self::Flood => figures.flood?,
             Self::Failures => {
                 let failed =
                     figures.errors.values().fold(0_u64, |all, each| all.saturating_add(*each)) as f64;
@@ -121,7 +146,15 @@ impl Quantity {
             Self::Cpu(Part::Total) => format!("CPU per {each}"),
             Self::Cpu(Part::User) => format!("CPU of programs per {each}"),
             Self::Cpu(Part::Kernel) => format!("CPU of the kernel per {each}"),
-            Self::MachineCpu => format!("CPU of the whole machine per {each}"),
+            Self::MachineCpu(part) => {
+                let of = match part {
+                    Busy::All => "the whole machine",
+                    Busy::Programs => "the whole machine's programs",
+                    Busy::Kernel => "the whole machine's kernel",
+                    Busy::Interrupts => "the whole machine's softirq and interrupts",
+                };
+                format!("CPU of {of} per {each}")
+            }
             Self::ForwarderCpu => format!("CPU of the forwarder per {each}"),
             Self::ForwarderMemory => "memory of the forwarder".to_owned(),
             Self::ForwarderMemoryEach => format!("memory of the forwarder per {each}"),
@@ -130,6 +163,7 @@ impl Quantity {
             Self::Retransmits => "segments sent again".to_owned(),
             Self::Conntrack => "conntrack entries added".to_owned(),
             Self::SourcePorts => "source ports taken".to_owned(),
+            Self::Flood => "SYNs of nobody's/s beside it".to_owned(),
             Self::Failures => "failed".to_owned(),
         }
     }
@@ -137,10 +171,15 @@ impl Quantity {
     /// What it is counted in; nothing for plain numbers.
     pub fn counted_in(self, unit: Unit, mode: Mode) -> &'static str {
         match self {
-            Self::Rate | Self::Packets | Self::Retransmits | Self::Conntrack | Self::SourcePorts => "",
+            Self::Rate
+            | Self::Packets
+            | Self::Retransmits
+            | Self::Conntrack
+            | Self::SourcePorts
+            | Self::Flood => "",
             Self::Throughput => "Gbit/s",
             Self::Percentile(_) => "ms",
-            Self::Cpu(_) | Self::MachineCpu | Self::ForwarderCpu => unit.cost(mode),
+            Self::Cpu(_) | Self::MachineCpu(_) | Self::ForwarderCpu => unit.cost(mode),
             Self::ForwarderMemory => "MiB",
             Self::ForwarderMemoryEach | Self::KernelMemoryEach => "bytes",
             Self::Failures => "%",
@@ -151,7 +190,9 @@ impl Quantity {
     pub fn better(self) -> Better {
         match self {
             Self::Rate | Self::Throughput => Better::Higher,
-            Self::Packets | Self::Conntrack | Self::SourcePorts => Better::Neither,
+            Self::Packets | Self::Conntrack | Self::SourcePorts | Self::Flood => Better::Neither,
+            // What others did meanwhile is in it: that alone makes nothing worse.
+            Self::MachineCpu(_) => Better::Neither,
             _ => Better::Lower,
         }
     }
@@ -205,7 +246,7 @@ impl Part {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Figures;
+    use crate::record::{Figures, MachineParts};
 
     fn run(load: &str, figures: Figures) -> Run {
         Run { lane: "a".into(), load: load.into(), round: 0, at: None, figures, moments: Vec::new() }
@@ -225,6 +266,25 @@ mod tests {
         close(Quantity::Cpu(Part::User).of(&run("connections", figures.clone())), 100.0);
         close(Quantity::Cpu(Part::Total).of(&run("bulk-up", figures.clone())), 800.0);
         close(Quantity::Throughput.of(&run("bulk-up", figures)), 2.0);
+    }
+
+    #[test]
+    fn the_machines_parts_add_up_and_older_records_have_none() {
+        let parts = MachineParts { user: 0.1, kernel: 0.25, interrupts: 0.15, stolen: 7.0 };
+        let figures = Figures {
+            done: 1000,
+            machine_cpu: Some(parts.busy()),
+            machine_parts: Some(parts),
+            ..Figures::default()
+        };
+        let each = |figures: &Figures, part| {
+            let figure = Quantity::MachineCpu(part).of(&run("connections", figures.clone()));
+            figure.map(f64::round)
+        };
+        let all = [Busy::All, Busy::Programs, Busy::Kernel, Busy::Interrupts];
+        assert_eq!(all.map(|part| each(&figures, part)), [500.0, 100.0, 400.0, 150.0].map(Some));
+        let older = Figures { machine_parts: None, ..figures };
+        assert_eq!(all.map(|part| each(&older, part)), [Some(500.0), None, None, None]);
     }
 
     #[test]

@@ -196,8 +196,11 @@ pub struct Figures {
     /// CPU time of all that the run set in motion: client, forwarder, server, and the kernel's work for them. Instructions are
     /// without those of a daemon that no traffic passes.
     pub cpu: Option<Cpu>,
-    /// CPU time of the whole machine that was not idle, in seconds.
+    /// CPU time of the whole machine, all processors together, that was not idle, in seconds. What others did meanwhile is in
+    /// it, what the hypervisor gave to others is not.
     pub machine_cpu: Option<f64>,
+    /// How that divides; absent from older records.
+    pub machine_parts: Option<MachineParts>,
     /// CPU time of the forwarder's processes, in seconds; absent where no process touches the traffic.
     pub forwarder_cpu: Option<Cpu>,
     /// The most memory that the forwarder's processes held, in bytes (proportional set size; the part of files as it was just
@@ -237,6 +240,26 @@ impl Cpu {
     /// Both.
     pub fn total(self) -> f64 {
         self.user + self.kernel
+    }
+}
+
+/// CPU time of the whole machine in seconds, as the kernel counts it: at ticks, most of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MachineParts {
+    /// Of programs.
+    pub user: f64,
+    /// Of the kernel on behalf of programs.
+    pub kernel: f64,
+    /// Of the kernel on behalf of packets and devices (softirq and interrupts).
+    pub interrupts: f64,
+    /// What the hypervisor gave to other machines while this one had work (steal): no part of the time that was not idle.
+    pub stolen: f64,
+}
+
+impl MachineParts {
+    /// All that was not idle.
+    pub fn busy(self) -> f64 {
+        self.user + self.kernel + self.interrupts
     }
 }
 

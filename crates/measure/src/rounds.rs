@@ -219,6 +219,12 @@ impl Record {
         summary(self.runs.iter().map(|run| run.figures.background).filter(|busy| busy.is_finite()))
     }
 
+    /// CPUs that the hypervisor gave to others during the runs while there was work for them here.
+    pub fn stolen(&self) -> Option<Summary> {
+        let each = |run: &Run| Some(run.figures.machine_parts?.stolen / run.figures.seconds);
+        summary(self.runs.iter().filter_map(each).filter(|stolen| stolen.is_finite()))
+    }
+
     /// Whether others were so busy that times are doubtful. An emulated machine does not mind.
     pub fn is_disturbed(&self) -> bool {
         self.mode == Mode::Time && self.background().is_some_and(|busy| busy.high > QUIET)

@@ -4,6 +4,7 @@
 mod made;
 
 use made::more::{self, fail};
+use portway_measure::advise::{self, Demand};
 use portway_measure::record::{Cpu, Record};
 use portway_measure::report::{self, document::Block};
 
@@ -273,4 +274,83 @@ fn a_base_that_carried_nothing_is_named_where_it_was_asked() {
     assert_eq!(warnings(&record, words), [] as [String; 0], "one round has something");
     more::runs(&mut record, "routing", "connections", None).for_each(|run| run.figures.done = 0);
     assert_eq!(warnings(&record, words).len(), 1);
+}
+
+#[test]
+fn advice_has_the_marks_of_the_figures_that_it_is_reckoned_from() {
+    let demand = Demand { connections: Some(1000.0), gbit: None, rules: None };
+    let answer = |record: &Record| report::text(&advise::answer(record, &demand));
+    let after = "CPUs for 1,000 new connections/s";
+    let sound = answer(&made::record(3, 0.02, 1));
+    assert!(!sound.contains('?') && !sound.contains("failed") && !sound.contains("one round"), "{sound}");
+    let mut record = made::record(3, 0.0, 1);
+    for (run, factor) in more::runs(&mut record, "nft", "connections", None).zip([0.7, 1.0, 1.4]) {
+        more::stretch(run, factor);
+    }
+    more::runs(&mut record, "haproxy", "connections", None).take(1).for_each(|run| fail(run, 1000));
+    record.runs.retain(|run| run.lane != "socat" || run.round == 2);
+    let text = answer(&record);
+    assert!(row(&text, after, "nft")[1].ends_with(" ?"), "{text}");
+    assert!(row(&text, after, "haproxy")[2].ends_with(", 2.4 % failed"), "{text}");
+    assert!(row(&text, after, "socat")[1].ends_with(", one round"), "{text}");
+    assert!(
+        text.contains("?: too wide to tell") && text.contains("Fewer than 3 rounds decide nothing."),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_whole_machine_has_marks_of_its_own() {
+    let after = "New connections: CPU of the whole machine";
+    let mut record = made::record(3, 0.0, 1);
+    // Somebody else was at work under one lane in one round.
+    for (run, factor) in more::runs(&mut record, "nft", "connections", None).zip([0.7, 1.0, 1.4]) {
+        run.figures.machine_cpu = run.figures.machine_cpu.map(|cpu| cpu * factor);
+    }
+    let markdown = report::markdown(&record);
+    assert!(row(&markdown, after, "nft")[2].ends_with(" ?"), "{markdown}");
+    assert!(!row(&markdown, "New connections: median of", "nft").concat().contains('?'), "{markdown}");
+    assert!(row(&markdown, "Added CPU of the whole machine", "nft")[1].ends_with(" ?"), "{markdown}");
+    assert_eq!(markdown.matches("it is the figure to go by").count(), 1);
+}
+
+#[test]
+fn what_an_older_record_does_not_know_of_the_machine_has_no_column() {
+    let mut record = made::record(3, 0.0, 1);
+    record.runs.iter_mut().for_each(|run| run.figures.machine_parts = None);
+    let markdown = report::markdown(&record);
+    assert_eq!(row(&markdown, "New connections: CPU of the whole machine", "nft").len(), 3);
+    assert!(!markdown.contains("(steal)"));
+    record.runs.iter_mut().for_each(|run| run.figures.machine_cpu = None);
+    assert!(!report::markdown(&record).contains("the whole machine"));
+}
+
+#[test]
+fn what_the_hypervisor_took_is_told_and_much_of_it_is_a_warning() {
+    let mut record = made::record(3, 0.0, 1);
+    assert!(report::markdown(&record).contains("(steal) is not in it: 0.010 CPUs"));
+    assert_eq!(warnings(&record, "steal"), [""; 0]);
+    for run in &mut record.runs {
+        if let Some(parts) = &mut run.figures.machine_parts {
+            parts.stolen = 0.3 * run.figures.seconds;
+        }
+    }
+    let [warning] = <[String; 1]>::try_from(warnings(&record, "steal")).unwrap();
+    assert!(warning.starts_with("the hypervisor gave 0.300 CPUs to others"), "{warning}");
+}
+
+#[test]
+fn a_flood_is_as_strong_as_the_report_says() {
+    let mut record = made::record(3, 0.0, 1);
+    let plain = record.runs.iter().filter(|run| run.load == "connections" && run.at.is_none());
+    let mut flooded: Vec<_> = plain.cloned().collect();
+    for run in &mut flooded {
+        run.load = "flood".to_owned();
+        run.figures.flood = Some(19_800.0);
+    }
+    record.runs.extend(flooded);
+    let markdown = report::markdown(&record);
+    let cells = row(&markdown, "A SYN flood: what else was measured", "nft");
+    assert!(cells.contains(&"19,800 (19,800–19,800)".to_owned()), "{cells:?}");
+    assert_eq!(markdown.matches("SYNs of nobody's/s").count(), 1);
 }

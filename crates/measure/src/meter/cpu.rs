@@ -15,7 +15,7 @@ use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
 use crate::ground::MACHINE_PROC;
-use crate::record::Cpu;
+use crate::record::{Cpu, MachineParts};
 
 /// A tick of /proc, in seconds (sysconf(_SC_CLK_TCK), 100 a second on every architecture that Linux has now).
 const TICK: f64 = 0.01;
@@ -60,7 +60,7 @@ impl Spent {
     /// By the kernel for packets and not in the context of a process.
     pub fn by_softirq() -> Self {
         let total = if interrupts_are_apart() {
-            Machine::now().interrupts
+            machine().interrupts
         } else {
             let files = softirq_threads().iter().filter_map(|path| fs::read_to_string(path).ok());
             files.filter_map(|file| file.split_whitespace().next()?.parse::<f64>().ok()).sum::<f64>() / 1e9
@@ -113,30 +113,34 @@ pub fn sum(all: impl IntoIterator<Item = Cpu>) -> Cpu {
         .fold(Cpu::default(), |sum, cpu| Cpu { user: sum.user + cpu.user, kernel: sum.kernel + cpu.kernel })
 }
 
-/// CPU time of the whole machine since it started, in seconds.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Machine {
-    /// Programs.
-    pub user: f64,
-    /// The kernel on behalf of programs.
-    pub kernel: f64,
-    /// The kernel on behalf of interrupts and packets.
-    pub interrupts: f64,
+/// CPU time of the whole machine since it started (/proc/stat: user nice system idle iowait irq softirq steal; guests' time is
+/// in the first two).
+pub fn machine() -> MachineParts {
+    parts(&fs::read_to_string("/proc/stat").unwrap_or_default())
 }
 
-impl Machine {
-    /// Until now (/proc/stat: user nice system idle iowait irq softirq).
-    pub fn now() -> Self {
-        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-        let line = stat.lines().next().unwrap_or_default();
-        let ticks: Vec<f64> = line.split_whitespace().skip(1).filter_map(|tick| tick.parse().ok()).collect();
-        let seconds = |nth: usize| ticks.get(nth).copied().unwrap_or_default() * TICK;
-        Self { user: seconds(0) + seconds(1), kernel: seconds(2), interrupts: seconds(5) + seconds(6) }
+fn parts(stat: &str) -> MachineParts {
+    let line = stat.lines().next().unwrap_or_default();
+    let ticks: Vec<f64> = line.split_whitespace().skip(1).filter_map(|tick| tick.parse().ok()).collect();
+    let seconds = |nth: usize| ticks.get(nth).copied().unwrap_or_default() * TICK;
+    MachineParts {
+        user: seconds(0) + seconds(1),
+        kernel: seconds(2),
+        interrupts: seconds(5) + seconds(6),
+        stolen: seconds(7),
     }
+}
 
-    /// All that was not idle.
-    pub fn busy(self) -> f64 {
-        self.user + self.kernel + self.interrupts
+impl Sub for MachineParts {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            user: self.user - other.user,
+            kernel: self.kernel - other.kernel,
+            interrupts: self.interrupts - other.interrupts,
+            stolen: self.stolen - other.stolen,
+        }
     }
 }
 
@@ -227,6 +231,18 @@ mod tests {
         let before = Spent { total: 1.0, user: 0.5, kernel: 0.5 };
         let after = Spent { total: 3.0, user: 1.0, kernel: 2.0 };
         assert_eq!((after - before).cpu(), Cpu { user: 0.5, kernel: 1.5 });
+    }
+
+    #[test]
+    fn what_is_stolen_or_waited_for_is_not_busy() {
+        let stat = "cpu  100 20 300 4000 5000 6 70 800 90 9\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
+        let parts = parts(stat);
+        let rounded = |seconds: f64| (seconds * 100.0).round() as u64;
+        assert_eq!(
+            [parts.user, parts.kernel, parts.interrupts, parts.stolen].map(rounded),
+            [120, 300, 76, 800]
+        );
+        assert_eq!(rounded(parts.busy()), 496);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::words;
 use crate::load::Load;
 use crate::record::{Lane, Point, Record};
-use crate::rounds::FEW_FAILURES;
+use crate::rounds::{FEW_FAILURES, QUIET};
 
 /// Loads in which failures are what is looked at.
 const MEANT_TO_FAIL: [Load; 2] = [Load::Churn, Load::Flood];
@@ -31,6 +31,18 @@ pub fn idle_bases(record: &Record) -> Vec<String> {
         }
     }
     doubts
+}
+
+/// That the machine was another's for so much of the time that times are doubtful.
+pub fn stolen(record: &Record) -> Option<String> {
+    let stolen = record.stolen().filter(|stolen| stolen.high > QUIET)?;
+    Some(format!(
+        "the hypervisor gave {} CPUs to others while there was work for them (steal; middle half {} to {}). Rates and times \
+         suffer; it is left out of the CPU time of the whole machine.",
+        words::figure(stolen.median),
+        words::figure(stolen.low),
+        words::figure(stolen.high),
+    ))
 }
 
 /// Where more failed than may: of the lanes, and of what load.

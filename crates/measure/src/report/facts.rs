@@ -9,6 +9,13 @@ use crate::record::{LeftOut, Mode, Record};
 use crate::rounds::QUIET;
 use crate::subject::{Since, subject};
 
+/// What is the difference between the two figures of CPU time that are set against the base.
+pub(super) const MACHINE: &str = "Added CPU, unless it says more, is that of client, forwarder and server with the kernel's work for them: whatever else \
+     runs is not in it, so it is the figure to go by. That of the whole machine is all that its processors did and did not \
+     idle away, less the same of the base in the same round: nothing can escape it, but what others did meanwhile is in it, \
+     and it is counted in hundredths of a second. Where the two differ by more than their brackets, either somebody else was \
+     at work or the kernel did something on nobody's account.";
+
 /// The heading of it all.
 pub fn title(record: &Record) -> String {
     let day = record.started.get(..10).unwrap_or(&record.started);
@@ -51,12 +58,13 @@ pub fn warnings(record: &Record) -> Vec<Block> {
     if let Some(busy) = record.background().filter(|_| record.is_disturbed()) {
         warnings.push(format!(
             "not a quiet machine. Others kept {} CPUs busy before the runs (middle half {} to {}; {QUIET} would be quiet). \
-             Rates and times suffer, CPU time per connection suffers less.",
+             Rates and times suffer, CPU time per connection suffers less, and that of the whole machine has theirs in it.",
             words::figure(busy.median),
             words::figure(busy.low),
             words::figure(busy.high),
         ));
     }
+    warnings.extend(doubts::stolen(record));
     let rounds = record.runs.iter().map(|run| run.round).collect::<std::collections::BTreeSet<_>>().len();
     if rounds < record.least_rounds() {
         warnings.push(format!(
@@ -163,12 +171,24 @@ fn reading(record: &Record) -> Vec<String> {
             }
         }
         .to_owned(),
+    ];
+    if let Some(stolen) = record.stolen() {
+        items.push(format!(
+            "CPU of the whole machine is the time of all processors that was not idle; kernel is system time, softirq and \
+             interrupts. What the hypervisor gave to others while there was work here (steal) is not in it: {} CPUs (middle half \
+             {} to {}).",
+            words::figure(stolen.median),
+            words::figure(stolen.low),
+            words::figure(stolen.high),
+        ));
+    }
+    items.extend([
         "Too wide to tell, or ? beside what is added: the middle half reaches over the figure in question, which is zero there. \
          Of four rounds and more, those that stand out (further than one and a half widths of the middle half outside it; \
          Tukey 1977) are named. All are shown, none is dropped."
             .to_owned(),
         "GB are 10^9 bytes of payload, KiB and MiB are 1024 and 1024 squared bytes.".to_owned(),
-    ];
+    ]);
     items.extend(times(record));
     if record.lanes.iter().any(|lane| !lane.name.chars().all(shows)) {
         items.push(

@@ -11,7 +11,7 @@ mod facts;
 pub mod figures;
 mod html;
 mod markdown;
-mod marks;
+pub(crate) mod marks;
 mod packets;
 mod sections;
 pub mod series;

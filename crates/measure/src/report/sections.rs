@@ -2,8 +2,8 @@
 
 use super::document::{Block, NOTHING, Table};
 use super::marks::{self, Cell};
-use super::{figures, tables, words};
-use crate::quantity::{Part, Percentile, Quantity};
+use super::{facts, figures, tables, words};
+use crate::quantity::{Busy, Part, Percentile, Quantity};
 use crate::record::{Lane, Mode, Record};
 use crate::subject;
 use crate::targets::TARGETS;
@@ -47,7 +47,48 @@ pub fn glance(record: &Record) -> Vec<Block> {
     if table.head.len() < 2 {
         return Vec::new();
     }
-    vec![Block::Heading(2, "At a glance".to_owned()), Block::Table(table)]
+    let mut blocks = vec![Block::Heading(2, "At a glance".to_owned()), Block::Table(table)];
+    let table = machine(record);
+    if table.head.len() > 1 {
+        blocks.push(Block::Paragraph(facts::MACHINE.to_owned()));
+        blocks.push(Block::Table(table));
+    }
+    blocks
+}
+
+/// What each lane adds to the time of the whole machine, for the few loads that most want.
+fn machine(record: &Record) -> Table {
+    let (time, bulk) =
+        (subject::Unit::Connection.cost(record.mode), subject::Unit::Gigabyte.cost(record.mode));
+    let table = Table::new(
+        "Added CPU of the whole machine",
+        &[
+            "lane",
+            &format!("per new connection, {time}"),
+            &format!("of it kernel, {time}"),
+            &format!("of it programs, {time}"),
+            &format!("per GB up, {bulk}"),
+            &format!("of it kernel, {bulk}"),
+            &format!("of it programs, {bulk}"),
+            &format!("per GB down, {bulk}"),
+        ],
+    );
+    let row = |lane: &Lane| {
+        let added =
+            |(load, part)| Cell::added(record, &record.added(lane, load, None, Quantity::MachineCpu(part)));
+        let columns = [
+            ("connections", Busy::All),
+            ("connections", Busy::Kernel),
+            ("connections", Busy::Programs),
+            ("bulk-up", Busy::All),
+            ("bulk-up", Busy::Kernel),
+            ("bulk-up", Busy::Programs),
+            ("bulk-down", Busy::All),
+        ];
+        (lane.name.clone(), columns.map(added).to_vec())
+    };
+    let lanes = record.lanes.iter().filter(|lane| lane.base.is_some());
+    marks::filled(record, table, lanes.map(row).collect()).compact()
 }
 
 /// All about a load.
@@ -76,6 +117,10 @@ pub fn load(record: &Record, name: &str) -> Vec<Block> {
         (figures::added_cost(record, name), tables::cost(record, name))
     };
     blocks.push(if drawings.is_empty() { Block::Table(table) } else { Block::Figure(drawings, table) });
+    let machine = tables::machine(record, name);
+    if machine.head.len() > 1 {
+        blocks.push(Block::Table(machine));
+    }
     if let Some(drawing) = figures::latency(record, name) {
         blocks.push(Block::Figure(vec![drawing], tables::latency(record, name)));
     }

@@ -3,7 +3,7 @@
 use super::document::{NOTHING, Table};
 use super::marks::{self, Cell};
 use super::{figures, words};
-use crate::quantity::{Part, Percentile, Quantity};
+use crate::quantity::{Busy, Part, Percentile, Quantity};
 use crate::record::{Lane, Record};
 use crate::rounds::Rounds;
 use crate::subject::{Unit, subject};
@@ -41,6 +41,31 @@ pub fn cost(record: &Record, name: &str) -> Table {
     marks::filled(record, table, record.lanes_at(name, None).map(row).collect()).compact()
 }
 
+/// What the whole machine did under a load: all of it, and over the base.
+pub fn machine(record: &Record, name: &str) -> Table {
+    let unit = subject(name).unit;
+    let (cost, each) = (unit.cost(record.mode), unit.word());
+    let table = Table::new(
+        format!("{}: CPU of the whole machine, with what others did meanwhile", subject(name).title),
+        &[
+            "lane",
+            &format!("CPU per {each}, {cost}"),
+            &format!("added over base, {cost}"),
+            &format!("of it kernel, {cost}"),
+            &format!("of that softirq and interrupts, {cost}"),
+            &format!("of it programs, {cost}"),
+        ],
+    );
+    let row = |lane: &Lane| {
+        let added = |part| Cell::added(record, &record.added(lane, name, None, Quantity::MachineCpu(part)));
+        let all = record.rounds(&lane.name, name, None, Quantity::MachineCpu(Busy::All));
+        let mut cells = vec![Cell::figure(record, &all)];
+        cells.extend([Busy::All, Busy::Kernel, Busy::Interrupts, Busy::Programs].map(added));
+        (lane.name.clone(), cells)
+    };
+    marks::filled(record, table, record.lanes_at(name, None).map(row).collect()).compact()
+}
+
 /// How long one of a load's units took.
 pub fn latency(record: &Record, name: &str) -> Table {
     let mut head = vec!["lane".to_owned()];
@@ -68,13 +93,13 @@ pub fn latency(record: &Record, name: &str) -> Table {
 pub fn rest(record: &Record, name: &str) -> Table {
     let unit = subject(name).unit;
     let quantities = [
-        Quantity::MachineCpu,
         Quantity::ForwarderCpu,
         Quantity::ForwarderMemory,
         Quantity::Packets,
         Quantity::Retransmits,
         Quantity::Conntrack,
         Quantity::SourcePorts,
+        Quantity::Flood,
     ];
     let mut head = vec!["lane".to_owned()];
     head.extend(

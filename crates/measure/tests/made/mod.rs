@@ -7,7 +7,7 @@ pub mod more;
 use std::collections::BTreeMap;
 
 use portway_measure::record::{
-    Cpu, Figures, Host, Kind, Lane, Latency, LeftOut, Mode, Moment, Point, Record, Run, VERSION,
+    Cpu, Figures, Host, Kind, Lane, Latency, LeftOut, MachineParts, Mode, Moment, Point, Record, Run, VERSION,
 };
 
 /// A lane: name, kind, base, added microseconds per connection by kernel and programs, added milliseconds per GB by both,
@@ -134,6 +134,12 @@ fn connections((name, kind, _, added, _, growth): Made, round: u32, off: f64, ru
             latency: Some(latency(typical, done)),
             cpu: Some(Cpu { user: user * done as f64 / 1e6, kernel: kernel * done as f64 / 1e6 }),
             machine_cpu: Some((user + kernel) * 1.01 * done as f64 / 1e6),
+            machine_parts: Some(MachineParts {
+                user: user * 1.01 * done as f64 / 1e6,
+                kernel: kernel * 0.6 * 1.01 * done as f64 / 1e6,
+                interrupts: kernel * 0.4 * 1.01 * done as f64 / 1e6,
+                stolen: 0.01 * seconds,
+            }),
             forwarder_cpu: program.then(|| Cpu { user: added.1 * done as f64 / 1e6, kernel: 0.2 }),
             forwarder_memory: program.then_some(14 << 20),
             kernel_memory: Some(1 << 20),
