@@ -5,7 +5,8 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
 use portway_datapath::abi::{
-    Drop, Member, Persist, PersistKey, Rule, TICKS_PER_SECOND, Tuple, choose, member_flags, rule_flags, state,
+    Drop, Member, Persist, PersistKey, Refusal, Rule, TICKS_PER_SECOND, Tuple, choose, member_flags,
+    rule_flags, state,
 };
 use portway_datapath::balance;
 use portway_datapath::record::Flow;
@@ -92,7 +93,7 @@ fn admit(packet: Skb, new: &mut New) -> i32 {
         return Skb::PASS;
     }
     if rule.slots == 0 {
-        count::dropped(id, Drop::Empty);
+        count::refused(id, Refusal::Empty);
         return if rule.flags & rule_flags::REFUSE != 0 { REFUSED } else { Skb::DROP };
     }
     // Of a client whose last connection is still remembered no new memory is needed.
@@ -107,10 +108,10 @@ fn admit(packet: Skb, new: &mut New) -> i32 {
         return COOKIE;
     }
     if rule.new_flows != 0 && rate::count(id, rate::Of::Flows) > rule.new_flows {
-        return drop(id, Drop::Rate);
+        return refuse(id, Refusal::Rate);
     }
     let Some((chosen, member)) = live(choose(rule, id, &new.headers.tuple, now)) else {
-        return drop(id, Drop::Empty);
+        return refuse(id, Refusal::Empty);
     };
     new.state = if new.headers.tcp { state::SYN } else { state::UDP };
     if new.headers.tcp && rule.flags & rule_flags::TOA != 0 {
@@ -125,13 +126,13 @@ fn admit(packet: Skb, new: &mut New) -> i32 {
         record.sequence.store(new.cookie, Relaxed);
         record.initial.store(new.initial, Relaxed);
         if !table::restart(record, new.state, now) {
-            return drop(id, Drop::Race);
+            return drop(chosen, Drop::Race);
         }
         count::begun(chosen);
         return BEGUN;
     }
     if member.sources == 0 {
-        return drop(id, Drop::NoRoute);
+        return drop(chosen, Drop::Unreachable);
     }
     let called = u16::from_be(new.headers.tuple.destination_port);
     let port = if member.flags & member_flags::SAME_PORT != 0 {
@@ -158,7 +159,7 @@ fn admit(packet: Skb, new: &mut New) -> i32 {
     new.found = 0;
     search(packet, new);
     if new.found == 0 {
-        return drop(id, Drop::NoPort);
+        return drop(chosen, Drop::NoPort);
     }
     new.flow.source = new.reverse.destination;
     new.flow.source_port = new.reverse.destination_port;
@@ -176,10 +177,17 @@ fn disown(headers: &Headers) {
     }
 }
 
-/// Counts a packet that is not carried.
+/// Counts a packet that would begin a flow of this member and is not carried.
 #[inline(always)]
-fn drop(rule: u32, reason: Drop) -> i32 {
-    count::dropped(rule, reason);
+fn drop(member: u32, reason: Drop) -> i32 {
+    count::dropped(member, reason);
+    Skb::DROP
+}
+
+/// Counts one that meets no member.
+#[inline(always)]
+fn refuse(rule: u32, reason: Refusal) -> i32 {
+    count::refused(rule, reason);
     Skb::DROP
 }
 
@@ -187,7 +195,7 @@ fn drop(rule: u32, reason: Drop) -> i32 {
 #[inline(never)]
 fn enter(new: &New) -> i32 {
     let claimed = memory::table_claim(new.hash, new.now) as u32;
-    let Some(record) = RECORDS.get(claimed) else { return drop(new.flow.rule, Drop::TableFull) };
+    let Some(record) = RECORDS.get(claimed) else { return drop(new.flow.member, Drop::TableFull) };
     record.fill(&new.flow, new.state, new.now);
     record.sequence.store(new.cookie, Relaxed);
     record.initial.store(new.initial, Relaxed);
@@ -200,8 +208,8 @@ fn enter(new: &New) -> i32 {
             count::begun(new.flow.member);
             BEGUN
         }
-        FULL => drop(new.flow.rule, Drop::TableFull),
-        _ => drop(new.flow.rule, Drop::Race),
+        FULL => drop(new.flow.member, Drop::TableFull),
+        _ => drop(new.flow.member, Drop::Race),
     }
 }
 

@@ -105,9 +105,9 @@ pub fn careful<const LINK: u32>(packet: Skb) -> i32 {
         return OPENS;
     }
     work.new = leaving(record, found.direction);
-    let rule = record.rule.load(Relaxed);
+    let member = record.member.load(Relaxed);
     let Some(way) = way(packet, found.index, found.direction) else {
-        count::dropped(rule, Drop::NoRoute);
+        count::dropped(member, Drop::NoRoute);
         return Skb::DROP;
     };
     let largest = packet.largest::<LINK>(
@@ -122,7 +122,7 @@ pub fn careful<const LINK: u32>(packet: Skb) -> i32 {
     }
     let length = work.headers.length;
     if let Err(reason) = change::<LINK>(packet, work, record, found.direction, bits) {
-        count::dropped(rule, reason);
+        count::dropped(member, reason);
         return Skb::DROP;
     }
     let after = if work.headers.tcp {
@@ -135,7 +135,7 @@ pub fn careful<const LINK: u32>(packet: Skb) -> i32 {
         parts::note(found.index, found.direction);
         return PARTS;
     }
-    count::carried(record.member.load(Relaxed), found.direction, length);
+    count::carried(member, found.direction, length);
     packet.send::<LINK>(work.headers.ipv4, way)
 }
 

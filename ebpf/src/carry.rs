@@ -126,7 +126,7 @@ fn mangled<P: Hook, H: Header, const LINK: u32>(packet: P, record: &'static Reco
         let direction = if forth { Direction::Forth } else { Direction::Back };
         count::not_carried(record.member.load(Relaxed), direction, header.length());
     }
-    count::dropped(record.rule.load(Relaxed), Drop::Mangled);
+    count::dropped(record.member.load(Relaxed), Drop::Mangled);
     P::DROP
 }
 

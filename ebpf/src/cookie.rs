@@ -18,7 +18,7 @@ use aya_ebpf::helpers::generated::{
     bpf_skb_load_bytes, bpf_tcp_raw_check_syncookie_ipv4, bpf_tcp_raw_check_syncookie_ipv6,
     bpf_tcp_raw_gen_syncookie_ipv4, bpf_tcp_raw_gen_syncookie_ipv6, bpf_xdp_load_bytes,
 };
-use portway_datapath::abi::{Drop, Rule, Tuple, rule_flags};
+use portway_datapath::abi::{Refusal, Rule, Tuple, rule_flags};
 use portway_datapath::cookie::{self, SIZES_V4, SIZES_V6};
 use portway_datapath::tcp::flags;
 
@@ -123,7 +123,7 @@ pub fn returned(packet: Skb, new: &mut New, rule: &Rule, id: u32) -> bool {
         unsafe { bpf_tcp_raw_check_syncookie_ipv6(ip.as_mut_ptr().cast(), header) }
     };
     if refused != 0 {
-        count::dropped(id, Drop::BadCookie);
+        count::refused(id, Refusal::BadCookie);
         return false;
     }
     new.cookie = acknowledges.wrapping_sub(1);

@@ -1,9 +1,9 @@
 //! Counters. They are one for each processor, so that counting is an addition.
 
-use portway_datapath::abi::{Drop, Leg};
+use portway_datapath::abi::{Drop, Leg, Refusal};
 use portway_datapath::record::Direction;
 
-use crate::maps::{DROPS, LEGS};
+use crate::maps::{LEGS, REFUSALS};
 
 /// A packet of a member's flow has been carried.
 #[inline(always)]
@@ -43,22 +43,33 @@ pub fn begun(member: u32) {
     }
 }
 
-/// A SYN is answered by a cookie.
+/// A packet of this member was not carried; of member 0, if it is not known whose it is.
 #[inline(always)]
-pub fn cookie(rule: u32) {
-    if let Some(drops) = DROPS.get_ptr_mut(rule) {
-        // SAFETY: as above.
-        unsafe { (*drops).cookies = (*drops).cookies.wrapping_add(1) };
+pub fn dropped(member: u32, reason: Drop) {
+    if let Some(leg) = LEGS.get_ptr_mut(member) {
+        // SAFETY: as above. The index is below the number of reasons, which the compiler sees.
+        if let Some(count) = unsafe { (*leg).drops.get_mut(reason as usize) } {
+            *count = count.wrapping_add(1);
+        }
     }
 }
 
-/// A packet was not carried.
+/// A packet that could have begun a flow of this rule met no member.
 #[inline(always)]
-pub fn dropped(rule: u32, reason: Drop) {
-    if let Some(drops) = DROPS.get_ptr_mut(rule) {
-        // SAFETY: as above. The index is a constant wherever this is called.
-        if let Some(count) = unsafe { (*drops).by_reason.get_mut(reason as usize) } {
+pub fn refused(rule: u32, reason: Refusal) {
+    if let Some(refusals) = REFUSALS.get_ptr_mut(rule) {
+        // SAFETY: as above.
+        if let Some(count) = unsafe { (*refusals).by_reason.get_mut(reason as usize) } {
             *count = count.wrapping_add(1);
         }
+    }
+}
+
+/// A SYN is answered by a cookie.
+#[inline(always)]
+pub fn cookie(rule: u32) {
+    if let Some(refusals) = REFUSALS.get_ptr_mut(rule) {
+        // SAFETY: as above.
+        unsafe { (*refusals).cookies = (*refusals).cookies.wrapping_add(1) };
     }
 }

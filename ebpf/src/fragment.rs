@@ -69,32 +69,32 @@ pub fn later<const LINK: u32>(packet: Skb) -> i32 {
     if !same || is_over(&maps, &headers, record, bits, now) {
         return Skb::PASS;
     }
-    let rule = record.rule.load(Relaxed);
+    let member = record.member.load(Relaxed);
     if new.source.is_ipv4() != headers.ipv4 {
-        count::dropped(rule, Drop::Fragment);
+        count::dropped(member, Drop::Fragment);
         return Skb::DROP;
     }
     if headers.ttl <= 1 {
-        count::dropped(rule, Drop::Expired);
+        count::dropped(member, Drop::Expired);
         return Skb::DROP;
     }
     let Some(way) = way(packet, noted.record & !BACK, direction) else {
-        count::dropped(rule, Drop::NoRoute);
+        count::dropped(member, Drop::NoRoute);
         return Skb::DROP;
     };
     let in_parts = headers.length > way.mtu;
     if in_parts && !parts::can_be::<LINK>(packet, &headers, way) {
-        count::dropped(rule, Drop::TooBig);
+        count::dropped(member, Drop::TooBig);
         return Skb::DROP;
     }
     if !packet.rewrite_addresses::<LINK>(&headers, &new) {
-        count::dropped(rule, Drop::Mangled);
+        count::dropped(member, Drop::Mangled);
         return Skb::DROP;
     }
     if in_parts {
         parts::note(noted.record & !BACK, direction);
         return PARTS;
     }
-    count::carried(record.member.load(Relaxed), direction, headers.length);
+    count::carried(member, direction, headers.length);
     packet.send::<LINK>(headers.ipv4, way)
 }

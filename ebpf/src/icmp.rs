@@ -87,9 +87,9 @@ pub fn error<const LINK: u32>(packet: Skb) -> i32 {
     if found.direction == Direction::Forth && record.state.load(Relaxed) & state::SHIFTED != 0 {
         error.shift = record.sequence.load(Relaxed);
     }
-    let rule = record.rule.load(Relaxed);
+    let member = record.member.load(Relaxed);
     let drop = |reason| {
-        count::dropped(rule, reason);
+        count::dropped(member, reason);
         Skb::DROP
     };
     if error.headers.ttl <= 1 {

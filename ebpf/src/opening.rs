@@ -218,16 +218,19 @@ fn send<const LINK: u32>(
     record: &'static Record,
     direction: Direction,
 ) -> i32 {
-    let rule = record.rule.load(Relaxed);
+    let member = record.member.load(Relaxed);
     match become_one::<LINK>(packet, work, opening, record, direction) {
         DONE => {}
         reason => {
-            count::dropped(rule, if reason == Drop::NoRoute as u32 { Drop::NoRoute } else { Drop::Mangled });
+            count::dropped(
+                member,
+                if reason == Drop::NoRoute as u32 { Drop::NoRoute } else { Drop::Mangled },
+            );
             return Skb::DROP;
         }
     }
     if tells(record, direction) && toa::append::<LINK>(packet, work, record) != 0 {
-        count::dropped(rule, Drop::Mangled);
+        count::dropped(member, Drop::Mangled);
         return Skb::DROP;
     }
     way::found().map_or(Skb::DROP, |way| packet.send::<LINK>(work.headers.ipv4, way))

@@ -101,7 +101,7 @@ pub fn send<const LINK: u32>(packet: Skb) -> i32 {
     // SAFETY: as above.
     let parts: &mut Parts = unsafe { &mut *parts };
     let Some(record) = RECORDS.get(parts.record) else { return Skb::DROP };
-    let rule = record.rule.load(Relaxed);
+    let member = record.member.load(Relaxed);
     let Some(ip) = packet.window::<20>(LINK) else { return Skb::DROP };
     parts.header = [
         ip.get::<u16, 0>(),
@@ -123,7 +123,7 @@ pub fn send<const LINK: u32>(packet: Skb) -> i32 {
     }
     if u32::from(which & OFFSET) * 8 + payload > 0xffff {
         // Of no datagram that there can be.
-        count::dropped(rule, Drop::Fragment);
+        count::dropped(member, Drop::Fragment);
         return Skb::DROP;
     }
     let bytes = parts.bytes.as_mut_ptr().cast::<u8>();
@@ -132,12 +132,12 @@ pub fn send<const LINK: u32>(packet: Skb) -> i32 {
         return Skb::DROP;
     }
     if which & (OFFSET | MORE) == 0 && !finish_checksum::<LINK>(packet, parts, payload) {
-        count::dropped(rule, Drop::Mangled);
+        count::dropped(member, Drop::Mangled);
         return Skb::DROP;
     }
     if way.resolve != 0 {
         // The kernel finds out where the next hop is with the first part, and the others would be lost meanwhile.
-        count::dropped(rule, Drop::NoRoute);
+        count::dropped(member, Drop::NoRoute);
         let first = unit(way).min(payload);
         if !part(packet, parts, LINK, (0, first), which | MORE) {
             return Skb::DROP;
@@ -145,11 +145,11 @@ pub fn send<const LINK: u32>(packet: Skb) -> i32 {
         return packet.send::<LINK>(true, way);
     }
     if !packet.face::<LINK>(true, way) {
-        count::dropped(rule, Drop::Mangled);
+        count::dropped(member, Drop::Mangled);
         return Skb::DROP;
     }
     let direction = if parts.back { Direction::Back } else { Direction::Forth };
-    count::carried(record.member.load(Relaxed), direction, length);
+    count::carried(member, direction, length);
     let framed = LINK == 0 && way.flags & u32::from(port_flags::ETHERNET) != 0;
     let at = if framed { ETHERNET } else { LINK };
     let mut start = 0;

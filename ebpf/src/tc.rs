@@ -98,32 +98,32 @@ pub fn enter<const LINK: u32>(packet: Skb) -> i32 {
 /// forbidden them: it may learn from it.
 #[inline(always)]
 fn too_large<const LINK: u32>(packet: Skb) -> i32 {
-    let (mut rule, mut mtu) = (0, 0);
+    let (mut member, mut mtu) = (0, 0);
     let mut headers = Headers::new();
     if let Parsed::Plain = parse::<Skb, LINK>(packet, &mut headers)
         && let Some(found) = memory::find(&headers.tuple)
     {
         let record = found.record;
-        rule = record.rule.load(Relaxed);
+        member = record.member.load(Relaxed);
         if let Some(way) = way(packet, found.index, found.direction) {
             mtu = family::mtu(way.mtu, &headers, &leaving(record, found.direction));
         }
     }
-    count::dropped(rule, Drop::TooBig);
+    count::dropped(member, Drop::TooBig);
     if mtu == 0 { Skb::DROP } else { tell::<LINK>(packet, Told { word: mtu, ..TOO_BIG }) }
 }
 
 /// A packet of a flow whose time to live is over.
 #[inline(always)]
 fn too_old<const LINK: u32>(packet: Skb) -> i32 {
-    let mut rule = 0;
+    let mut member = 0;
     let mut headers = Headers::new();
     if let Parsed::Plain = parse::<Skb, LINK>(packet, &mut headers)
         && let Some(found) = memory::find(&headers.tuple)
     {
-        rule = found.record.rule.load(Relaxed);
+        member = found.record.member.load(Relaxed);
     }
-    count::dropped(rule, Drop::Expired);
+    count::dropped(member, Drop::Expired);
     tell::<LINK>(packet, EXPIRED)
 }
 

@@ -10,32 +10,48 @@ use serde::{Deserialize, Serialize};
 use crate::address::Protocol;
 
 /// Counters of one rule on one engine. All totals count from the start of the engine's state, which on
-/// nftables may be older than the daemon.
+/// nftables may be older than the daemon. What an engine does not count is nothing, not 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleCounters {
     /// Flows alive now (TCP connections and UDP flows).
     pub live: u64,
     /// Flows begun.
     pub flows: u64,
-    /// Bytes from clients to the backend (on nftables with IP headers, on the proxy without).
+    /// Packets from clients to the backend; nothing on the proxy, which meets none.
+    pub packets_in: Option<u64>,
+    /// Packets from the backend to clients.
+    pub packets_out: Option<u64>,
+    /// Bytes from clients to the backend (with IP headers, on the proxy without).
     pub bytes_in: u64,
     /// Bytes from the backend to clients.
     pub bytes_out: u64,
-    /// Flows that could not be carried (backend refused or timed out, a limit refused the flow).
-    pub failed: u64,
+    /// Flows that could not be carried (backend refused or timed out, a limit refused the flow); nothing on nftables.
+    pub failed: Option<u64>,
 }
 
-/// Counters of one member of a rule's pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Counters of one member of a rule's pool. What an engine does not count is nothing, not 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberCounters {
     /// Flows alive now.
     pub live: u64,
     /// Flows begun.
     pub flows: u64,
-    /// Flows that it did not take (refused, timed out, reset before the first byte); the proxy's only.
-    pub failed: u64,
+    /// Packets to it; of an engine that meets packets and counts them for each member.
+    pub packets_in: Option<u64>,
+    /// Packets from it.
+    pub packets_out: Option<u64>,
+    /// Bytes to it, as in [`RuleCounters`].
+    pub bytes_in: Option<u64>,
+    /// Bytes from it.
+    pub bytes_out: Option<u64>,
+    /// Flows that it did not take (on the proxy: refused, timed out, reset before the first byte), or that could not be
+    /// carried when it had been chosen.
+    pub failed: Option<u64>,
     /// Whether passive checks leave it out now.
     pub ejected: bool,
+    /// Packets that were not carried when it had been chosen, by reason, as in [`EngineSnapshot::drops`] and part of those.
+    #[serde(default)]
+    pub drops: BTreeMap<String, u64>,
 }
 
 /// What one engine saw. Rules are keyed by name.
@@ -43,7 +59,8 @@ pub struct MemberCounters {
 pub struct EngineSnapshot {
     /// Counters by rule name.
     pub rules: BTreeMap<String, RuleCounters>,
-    /// Counters by rule name and by target as it is displayed ("10.0.0.1:80"); of rules with more than one member.
+    /// Counters by rule name and by target as it is displayed ("10.0.0.1:80"). Of a rule with one member they may be missing:
+    /// then they are the rule's.
     pub members: BTreeMap<String, BTreeMap<String, MemberCounters>>,
     /// Engine-wide figures by name ("accept_paused", "open_pipes"), for the operator.
     pub gauges: BTreeMap<String, u64>,

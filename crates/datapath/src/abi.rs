@@ -11,7 +11,7 @@ use core::mem::offset_of;
 use crate::atomic::{AtomicU32, AtomicU64};
 
 /// The version of everything in this file: maps that another version has pinned are not taken over.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
 
 /// An address of either family: IPv6, or IPv4 mapped into it (RFC 4291 2.5.5.2), as two words of memory order.
 #[repr(C)]
@@ -409,7 +409,9 @@ pub mod port_flags {
     pub const XDP_TX: u16 = 4;
 }
 
-/// The value of `legs`, by the member's id, one for each processor.
+/// The value of `legs`, by the member's id, one for each processor. A rule's figures are the sums of its members'. What is
+/// counted for every packet lies in front, in one line of the cache. Member 0 is nobody: packets of which it is not known
+/// whose they are.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leg {
@@ -423,49 +425,62 @@ pub struct Leg {
     pub packets_out: u64,
     /// Bytes to clients, with IP headers.
     pub bytes_out: u64,
+    /// Packets that were not carried, by [`Drop`].
+    pub drops: [u64; DROPS],
 }
 
-/// Why a packet was not carried: the index into [`Drops`]. Of a rule where it is known, else of rule 0.
+/// Why a packet was not carried once its member was known: the index into [`Leg::drops`].
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Drop {
-    /// The pool is empty.
-    Empty = 0,
-    /// The flow table is full.
-    TableFull = 1,
-    /// Every source port that was tried is taken.
-    NoPort = 2,
-    /// More new flows than the rule takes.
-    Rate = 3,
+    /// A new flow: the flow table is full.
+    TableFull = 0,
+    /// A new flow: every source port that was tried is taken.
+    NoPort = 1,
+    /// A new flow: this host has no address on the way to the member.
+    Unreachable = 2,
     /// No route or no neighbour to the backend or the client.
-    NoRoute = 4,
+    NoRoute = 3,
     /// Larger than the way out takes, and not to be fragmented.
-    TooBig = 5,
+    TooBig = 4,
     /// Its time to live is over.
-    Expired = 6,
+    Expired = 5,
     /// A fragment whose first part was not seen, or of a flow that cannot be translated in parts.
-    Fragment = 7,
+    Fragment = 6,
     /// The kernel would not change the packet.
-    Mangled = 8,
+    Mangled = 7,
     /// An ICMP error that could not be translated.
-    IcmpError = 9,
-    /// A cookie that is not ours, or too old.
-    BadCookie = 10,
+    IcmpError = 8,
     /// A header that cannot be translated to the other family.
-    Family = 11,
+    Family = 9,
     /// Two packets tried to begin the same flow at the same time.
-    Race = 12,
+    Race = 10,
 }
 
 /// How many reasons there are.
-pub const DROPS: usize = 13;
+pub const DROPS: usize = 11;
 
-/// The value of `drops`, by the rule's id, one for each processor.
+/// Why a packet that could have begun a flow of a rule met no member: the index into [`Refusals::by_reason`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// The pool is empty.
+    Empty = 0,
+    /// More new flows than the rule takes.
+    Rate = 1,
+    /// A cookie that is not ours, or too old.
+    BadCookie = 2,
+}
+
+/// How many reasons there are.
+pub const REFUSALS: usize = 3;
+
+/// The value of `refusals`, by the rule's id, one for each processor.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Drops {
-    /// By [`Drop`].
-    pub by_reason: [u64; DROPS],
+pub struct Refusals {
+    /// By [`Refusal`].
+    pub by_reason: [u64; REFUSALS],
     /// SYNs that were answered by a cookie.
     pub cookies: u64,
 }
@@ -566,8 +581,8 @@ pub mod maps {
     pub const LOCALS: &str = "locals";
     /// Per-processor array of [`super::Leg`] by the member's id.
     pub const LEGS: &str = "legs";
-    /// Per-processor array of [`super::Drops`] by the rule's id.
-    pub const DROPS: &str = "drops";
+    /// Per-processor array of [`super::Refusals`] by the rule's id.
+    pub const REFUSALS: &str = "refusals";
     /// Hash from the rule's id to its name: 64 bytes, zeros behind; for a daemon that takes the maps over.
     pub const NAMES: &str = "names";
 }
@@ -588,8 +603,8 @@ const _: () = {
     assert!(size_of::<Rule>() == 32);
     assert!(size_of::<Member>() == 32);
     assert!(size_of::<Port>() == 16);
-    assert!(size_of::<Leg>() == 40);
-    assert!(size_of::<Drops>() == 112);
+    assert!(size_of::<Leg>() == 128);
+    assert!(size_of::<Refusals>() == 32);
     assert!(size_of::<Rate>() == 24);
     assert!(size_of::<PersistKey>() == 24);
     assert!(size_of::<FragmentKey>() == 40);

@@ -19,7 +19,7 @@ use crate::attach::Hooks;
 use crate::held::Held;
 use crate::maps::{Maps, Room};
 use crate::object::Programs;
-use crate::observe::{sum_of_drops, sum_of_legs};
+use crate::observe::{sum_of_legs, sum_of_refusals};
 use crate::pins;
 use crate::refusal::{failure, refused};
 use crate::value::Key;
@@ -35,7 +35,7 @@ const GROWING: [&str; 11] = [
     name::TURNS,
     name::RATES,
     name::LEGS,
-    name::DROPS,
+    name::REFUSALS,
     name::NAMES,
 ];
 
@@ -160,10 +160,10 @@ fn copy_counters(from: &Maps, to: &Maps) -> io::Result<()> {
             }
         }
     }
-    if from.drops.capacity() != to.drops.capacity() {
-        for (id, drops) in (0..).zip(from.drops.read(from.drops.capacity(), sum_of_drops)?) {
-            if drops != Default::default() {
-                to.drops.add(id, drops, sum_of_drops)?;
+    if from.refusals.capacity() != to.refusals.capacity() {
+        for (id, refusals) in (0..).zip(from.refusals.read(from.refusals.capacity(), sum_of_refusals)?) {
+            if refusals != Default::default() {
+                to.refusals.add(id, refusals, sum_of_refusals)?;
             }
         }
     }

@@ -24,6 +24,7 @@ mod object;
 mod observe;
 mod pins;
 mod probe;
+mod reason;
 mod refusal;
 mod reopen;
 mod room;

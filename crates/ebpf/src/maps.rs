@@ -43,7 +43,7 @@ pub struct Maps {
     pub interfaces: Table<u32, u32>,
     pub locals: Table<abi::Address, u32>,
     pub legs: Counters<abi::Leg>,
-    pub drops: Counters<abi::Drops>,
+    pub refusals: Counters<abi::Refusals>,
     pub names: Table<u32, [u64; 8]>,
     /// The flow table.
     pub flows: Arc<FlowMemory>,
@@ -80,7 +80,7 @@ impl Maps {
             interfaces: table(&open, name::INTERFACES)?,
             locals: table(&open, name::LOCALS)?,
             legs: Counters::new(open(name::LEGS)?).map_err(named(name::LEGS))?,
-            drops: Counters::new(open(name::DROPS)?).map_err(named(name::DROPS))?,
+            refusals: Counters::new(open(name::REFUSALS)?).map_err(named(name::REFUSALS))?,
             names: table(&open, name::NAMES)?,
             flows: Arc::new(FlowMemory {
                 config: open(name::CONFIG)?.mapped().map_err(named(name::CONFIG))?,
@@ -134,7 +134,7 @@ pub struct Room {
 
 impl Room {
     /// What there is room for at least, however small the file: so that most changes of a file fit in the maps that are
-    /// there. Together about 3 MB, and 0.8 MB for each processor.
+    /// there. Together about 3 MB, and 1.2 MB for each processor.
     pub const LEAST: Self = Self {
         flows: 1024,
         rules: 4096,
@@ -207,7 +207,7 @@ impl Room {
             (name::INTERFACES, PORTS),
             (name::LOCALS, LOCALS),
             (name::LEGS, self.members),
-            (name::DROPS, self.rules),
+            (name::REFUSALS, self.rules),
             (name::NAMES, self.rules),
         ])
     }

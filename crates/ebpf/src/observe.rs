@@ -2,7 +2,7 @@
 //!
 //! A reader shares the maps and nothing else with the engine, so it may be on another thread.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,11 +14,12 @@ use portway_core::flow::{FlowFilter, Flows};
 use portway_core::plan::ebpf::Plan;
 use portway_core::ruleset::RuleName;
 use portway_core::snapshot::{EngineSnapshot, Fill, MemberCounters, RuleCounters, SourcePorts};
-use portway_datapath::abi::{self, DROPS, Drop, state};
+use portway_datapath::abi::{self, state};
 use portway_datapath::record::Direction;
 
 use crate::flow::{self, Names};
 use crate::maps::Maps;
+use crate::reason::{DROPPED, Of, REFUSED};
 use crate::refusal::failure;
 use crate::state::RuleState;
 use crate::value::{self, Place};
@@ -31,8 +32,8 @@ const PAIRS: usize = 16;
 pub struct Known {
     /// The names of rules by their ids, those that are gone and have flows still among them.
     pub rules: Names,
-    /// The rules that are not gone, and how many members each has had.
-    pub current: BTreeMap<u32, usize>,
+    /// The rules that are not gone.
+    current: BTreeSet<u32>,
     /// The members by their ids.
     members: BTreeMap<u32, KnownMember>,
 }
@@ -56,7 +57,7 @@ impl Known {
             known.rules.insert(rule.id, name.to_string());
             let planned = plan.rules.get(name);
             if planned.is_some() {
-                known.current.insert(rule.id, rule.members.len());
+                known.current.insert(rule.id);
             }
             let targets = planned.into_iter().flat_map(|plan| &plan.targets);
             let shown: BTreeMap<Place, String> =
@@ -105,40 +106,61 @@ impl Observer for EbpfObserver {
     }
 }
 
-/// The reasons for dropping, in words.
-const REASONS: [(Drop, &str); DROPS] = [
-    (Drop::Empty, "no backend"),
-    (Drop::TableFull, "flow table full"),
-    (Drop::NoPort, "no source port"),
-    (Drop::Rate, "new-flow rate"),
-    (Drop::NoRoute, "no route"),
-    (Drop::TooBig, "too big"),
-    (Drop::Expired, "time to live over"),
-    (Drop::Fragment, "fragment"),
-    (Drop::Mangled, "not changed by the kernel"),
-    (Drop::IcmpError, "ICMP error not translated"),
-    (Drop::BadCookie, "bad SYN cookie"),
-    (Drop::Family, "not translated between families"),
-    (Drop::Race, "begun twice"),
-];
-
-/// What a new flow was refused for, rather than a packet of a flow.
-const REFUSALS: [Drop; 5] = [Drop::Empty, Drop::TableFull, Drop::NoPort, Drop::Rate, Drop::NoRoute];
-
 fn snapshot(maps: &Maps, known: &Known, figures: Figures) -> io::Result<EngineSnapshot> {
     let mut snapshot = EngineSnapshot::default();
-    let mut rules: BTreeMap<u32, RuleCounters> =
-        known.current.keys().map(|id| (*id, RuleCounters::default())).collect();
-    let mut members: BTreeMap<u32, MemberCounters> = BTreeMap::new();
+    let none =
+        RuleCounters { packets_in: Some(0), packets_out: Some(0), failed: Some(0), ..Default::default() };
+    let mut rules: BTreeMap<u32, RuleCounters> = known.current.iter().map(|id| (*id, none)).collect();
+    let mut lost = Lost::default();
 
-    let count = known.members.keys().last().map_or(0, |last| last + 1);
+    let count = known.members.keys().last().map_or(1, |last| last + 1);
+    let mut members: BTreeMap<u32, MemberCounters> = BTreeMap::new();
     for (id, leg) in (0..).zip(maps.legs.read(count, sum_of_legs)?) {
-        let Some(KnownMember { rule, .. }) = known.members.get(&id) else { continue };
-        members.entry(id).or_default().flows = leg.flows;
-        if let Some(rule) = rules.get_mut(rule) {
+        let known_as = known.members.get(&id);
+        let rule = known_as.map(|member| member.rule);
+        let (mut drops, mut failed) = (BTreeMap::new(), 0);
+        for (reason, of, word) in DROPPED {
+            let count = leg.drops[reason as usize];
+            lost.add(rule, word, count);
+            if count > 0 {
+                *drops.entry(word.to_owned()).or_default() += count;
+                failed += if of == Of::NewFlow { count } else { 0 };
+            }
+        }
+        if let Some(rule) = rule.and_then(|rule| rules.get_mut(&rule)) {
             rule.flows += leg.flows;
+            rule.packets_in = rule.packets_in.map(|sum| sum + leg.packets_in);
+            rule.packets_out = rule.packets_out.map(|sum| sum + leg.packets_out);
             rule.bytes_in += leg.bytes_in;
             rule.bytes_out += leg.bytes_out;
+            rule.failed = rule.failed.map(|sum| sum + failed);
+        }
+        if known_as.is_some() {
+            let counters = MemberCounters {
+                live: 0,
+                flows: leg.flows,
+                packets_in: Some(leg.packets_in),
+                packets_out: Some(leg.packets_out),
+                bytes_in: Some(leg.bytes_in),
+                bytes_out: Some(leg.bytes_out),
+                failed: Some(failed),
+                ejected: false,
+                drops,
+            };
+            members.insert(id, counters);
+        }
+    }
+
+    let count = known.rules.keys().last().map_or(1, |last| last + 1);
+    let mut cookies = 0;
+    for (id, refusals) in (0..).zip(maps.refusals.read(count, sum_of_refusals)?) {
+        cookies += refusals.cookies;
+        for (reason, of, word) in REFUSED {
+            let count = refusals.by_reason[reason as usize];
+            lost.add(Some(id), word, count);
+            if let Some(rule) = rules.get_mut(&id).filter(|_| of == Of::NewFlow) {
+                rule.failed = rule.failed.map(|sum| sum + count);
+            }
         }
     }
 
@@ -166,43 +188,28 @@ fn snapshot(maps: &Maps, known: &Known, figures: Figures) -> io::Result<EngineSn
         }
     }
     for (id, live) in by_member {
-        members.entry(id).or_default().live = live;
-    }
-
-    let count = known.rules.keys().last().map_or(1, |last| last + 1);
-    let (mut drops, mut cookies) = (BTreeMap::new(), 0);
-    for (id, dropped) in (0..).zip(maps.drops.read(count, sum_of_drops)?) {
-        cookies += dropped.cookies;
-        for (reason, word) in REASONS {
-            let count = dropped.by_reason[reason as usize];
-            if count == 0 {
-                continue;
-            }
-            *drops.entry(word).or_insert(0) += count;
-            let Some(name) = known.rules.get(&id) else { continue };
-            snapshot.drops.entry(name.clone()).or_default().insert(word.to_owned(), count);
-            if let Some(rule) = rules.get_mut(&id)
-                && REFUSALS.contains(&reason)
-            {
-                rule.failed += count;
-            }
+        if let Some(member) = members.get_mut(&id) {
+            member.live = live;
         }
     }
 
-    for (id, KnownMember { rule, target, planned }) in &known.members {
-        let Some(name) = known.rules.get(rule) else { continue };
-        if known.current.get(rule).is_some_and(|count| *count > 1) {
-            let counters = members.get(id).copied().unwrap_or_default();
-            // One that has left the pool is of interest while it has flows.
-            if !planned && counters.live == 0 {
-                continue;
-            }
+    for (id, counters) in members {
+        let KnownMember { rule, target, planned } = &known.members[&id];
+        let Some(name) = known.rules.get(rule).filter(|_| known.current.contains(rule)) else { continue };
+        // One that has left the pool is of interest while it has flows.
+        if *planned || counters.live > 0 {
             snapshot.members.entry(name.clone()).or_default().insert(target.clone(), counters);
         }
     }
     for (id, counters) in rules {
         if let Some(name) = known.rules.get(&id) {
             snapshot.rules.insert(name.clone(), counters);
+        }
+    }
+    for (id, drops) in lost.by_rule {
+        if let Some(name) = known.rules.get(&id) {
+            let drops = drops.into_iter().map(|(word, count)| (word.to_owned(), count));
+            snapshot.drops.insert(name.clone(), drops.collect());
         }
     }
     let capacity = maps.flows.records.len() as u64;
@@ -217,10 +224,31 @@ fn snapshot(maps: &Maps, known: &Known, figures: Figures) -> io::Result<EngineSn
         ("members_without_route", figures.unreachable),
     ];
     snapshot.gauges = gauges.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    for (word, count) in drops {
+    for (word, count) in lost.all {
         snapshot.gauges.insert(format!("dropped_{}", word.to_lowercase().replace([' ', '-'], "_")), count);
     }
     Ok(snapshot)
+}
+
+/// What was not carried, by reason.
+#[derive(Default)]
+struct Lost {
+    /// By the rule's id.
+    by_rule: BTreeMap<u32, BTreeMap<&'static str, u64>>,
+    /// Of all, nobody's among them.
+    all: BTreeMap<&'static str, u64>,
+}
+
+impl Lost {
+    /// Reasons that never happened are left out.
+    fn add(&mut self, rule: Option<u32>, word: &'static str, count: u64) {
+        if count > 0 {
+            *self.all.entry(word).or_default() += count;
+            if let Some(rule) = rule {
+                *self.by_rule.entry(rule).or_default().entry(word).or_default() += count;
+            }
+        }
+    }
 }
 
 type Pair = (bool, abi::Address, abi::Address, u16);
@@ -240,21 +268,28 @@ fn fullest(pairs: &HashMap<Pair, u64>, ports: u64) -> Vec<SourcePorts> {
 
 /// Of all processors.
 pub fn sum_of_legs(legs: &[abi::Leg]) -> abi::Leg {
-    legs.iter().fold(abi::Leg::default(), |sum, leg| abi::Leg {
-        flows: sum.flows + leg.flows,
-        packets_in: sum.packets_in + leg.packets_in,
-        bytes_in: sum.bytes_in + leg.bytes_in,
-        packets_out: sum.packets_out + leg.packets_out,
-        bytes_out: sum.bytes_out + leg.bytes_out,
-    })
+    let mut sum = abi::Leg::default();
+    for leg in legs {
+        sum.flows += leg.flows;
+        sum.packets_in += leg.packets_in;
+        sum.bytes_in += leg.bytes_in;
+        sum.packets_out += leg.packets_out;
+        sum.bytes_out += leg.bytes_out;
+        add(&mut sum.drops, leg.drops);
+    }
+    sum
 }
 
 /// Of all processors.
-pub fn sum_of_drops(drops: &[abi::Drops]) -> abi::Drops {
-    let mut sum = abi::Drops::default();
-    for drops in drops {
-        sum.by_reason.iter_mut().zip(drops.by_reason).for_each(|(sum, count)| *sum += count);
-        sum.cookies += drops.cookies;
+pub fn sum_of_refusals(refusals: &[abi::Refusals]) -> abi::Refusals {
+    let mut sum = abi::Refusals::default();
+    for refusals in refusals {
+        add(&mut sum.by_reason, refusals.by_reason);
+        sum.cookies += refusals.cookies;
     }
     sum
+}
+
+fn add<const N: usize>(sums: &mut [u64; N], counts: [u64; N]) {
+    sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
 }

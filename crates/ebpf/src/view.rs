@@ -11,8 +11,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use portway_datapath::abi::{
-    Address, Bucket, Config, Drops, Fragment, FragmentKey, Leg, Listener, ListenerKey, Member, Persist,
-    PersistKey, Port, RangeKey, Record, Rule,
+    Address, Bucket, Config, Fragment, FragmentKey, Leg, Listener, ListenerKey, Member, Persist, PersistKey,
+    Port, RangeKey, Record, Refusals, Rule,
 };
 
 use crate::sys::{self, MapInfo};
@@ -34,7 +34,6 @@ plain!(u8, u32, u64, [u64; 3], [u64; 8]);
 plain!(
     Address,
     Config,
-    Drops,
     Fragment,
     FragmentKey,
     Leg,
@@ -45,6 +44,7 @@ plain!(
     PersistKey,
     Port,
     RangeKey,
+    Refusals,
     Rule
 );
 

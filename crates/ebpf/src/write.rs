@@ -87,7 +87,7 @@ fn one(maps: &Maps, write: &Write) -> io::Result<Option<Write>> {
             None
         }
         Write::FreshRule(id) => {
-            maps.drops.set(*id, abi::Drops::default())?;
+            maps.refusals.set(*id, abi::Refusals::default())?;
             maps.turns.set(id, &0)?;
             maps.rates.set(id, &[0; 3])?;
             None

@@ -3,10 +3,13 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use portway_core::engine::Engine;
 use portway_core::plan::ebpf::Plan;
+use rustix::process::{Pid, Signal};
 use support::{Lab, apply, apply_timed, attached, plan, rule};
 
 /// So many rules, each for a port of its own.
@@ -40,6 +43,40 @@ fn maps_grow_with_the_rules() {
     assert_eq!(lab.gateway.within(|| engine.verify(&plan(&many(1)))).unwrap(), Vec::<String>::new());
     assert!(log.lock().unwrap().is_empty(), "{log:?}");
     lab.gateway.within(|| engine.clear()).unwrap();
+}
+
+/// What members and rules count is read by one call each, however many they are, and by none for a single element.
+#[test]
+fn the_counters_of_ten_thousand_rules_are_read_by_two_calls() {
+    let lab = Lab::new();
+    let (mut engine, _) = lab.engine();
+    apply(&lab.gateway, &mut engine, &plan(&many(10_000))).unwrap();
+    let mut observer = lab.gateway.within(|| engine.observer().unwrap());
+    let (calls, snapshot) = bpf_calls(|| observer.observe().unwrap());
+    assert_eq!((snapshot.rules.len(), snapshot.members.len()), (10_000, 10_000));
+    assert_eq!(calls, ["BPF_MAP_LOOKUP_BATCH"; 2]);
+    lab.gateway.within(|| engine.clear()).unwrap();
+}
+
+/// The commands of bpf(2) that the calling thread gives while it does something, as strace sees them.
+fn bpf_calls<T>(work: impl FnOnce() -> T) -> (Vec<String>, T) {
+    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let mut strace = Command::new("strace")
+        .args(["--attach", &thread, "--trace=bpf", "--silence=exits"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(strace.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let attached = lines.next().unwrap_or_default();
+    assert!(attached.ends_with("attached"), "{attached}");
+    let value = work();
+    // It lets go of the thread and ends.
+    rustix::process::kill_process(Pid::from_child(&strace), Signal::INT).unwrap();
+    let command = |line: String| Some(line.strip_prefix("bpf(")?.split_once(',')?.0.to_owned());
+    let calls = lines.filter_map(command).collect();
+    strace.wait().unwrap();
+    (calls, value)
 }
 
 #[test]

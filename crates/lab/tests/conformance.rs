@@ -149,7 +149,11 @@ claims! {
     table {
         full: ebpf xdp;
         source_pool_multiplies_the_room: ebpf xdp;
-        counters: ebpf xdp;
+        source_ports_are_told_before_they_run_out: ebpf xdp;
+    }
+    counted {
+        exchange: nftables ebpf xdp proxy;
+        refused: ebpf xdp;
     }
     time_wait {
         thousands: nftables ebpf xdp proxy;

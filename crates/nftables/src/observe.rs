@@ -82,8 +82,12 @@ pub fn snapshot(
     for (key, _, counter) in traffic {
         let rule = mark_of(key).and_then(|mark| snapshot.rules.get_mut(*names.get(&mark)?));
         match (rule, key.get(1)) {
-            (Some(rule), Some(Value::Direction(Direction::Original))) => rule.bytes_in = counter.bytes,
-            (Some(rule), Some(Value::Direction(Direction::Reply))) => rule.bytes_out = counter.bytes,
+            (Some(rule), Some(Value::Direction(Direction::Original))) => {
+                (rule.packets_in, rule.bytes_in) = (Some(counter.packets), counter.bytes);
+            }
+            (Some(rule), Some(Value::Direction(Direction::Reply))) => {
+                (rule.packets_out, rule.bytes_out) = (Some(counter.packets), counter.bytes);
+            }
             _ => {}
         }
     }

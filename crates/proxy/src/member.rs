@@ -20,6 +20,8 @@ pub struct Member {
     pub live: Gauge,
     /// Flows that it was given.
     flows: AtomicU64,
+    /// Bytes to it, and from it.
+    bytes: [AtomicU64; 2],
     /// Flows that it did not take.
     failed: AtomicU64,
     /// Until when (ms since [`crate::shared::Shared::start`]) it is left out; 0 when it is not.
@@ -35,6 +37,7 @@ impl Member {
             target,
             live: Gauge::new(usize::MAX),
             flows: AtomicU64::new(0),
+            bytes: [const { AtomicU64::new(0) }; 2],
             failed: AtomicU64::new(0),
             ejected: AtomicU64::new(0),
             suspect: AtomicBool::new(false),
@@ -64,6 +67,15 @@ impl Member {
         until != 0 && until <= now && self.ejected.compare_exchange(until, 0, Relaxed, Relaxed).is_ok()
     }
 
+    /// Counts bytes to it and from it.
+    pub fn carried(&self, bytes_in: u64, bytes_out: u64) {
+        for (sum, bytes) in self.bytes.iter().zip([bytes_in, bytes_out]) {
+            if bytes > 0 {
+                sum.fetch_add(bytes, Relaxed);
+            }
+        }
+    }
+
     /// Counts a flow that it did not take.
     pub fn fail(&self) {
         self.failed.fetch_add(1, Relaxed);
@@ -77,11 +89,15 @@ impl Member {
 
     /// Its numbers at `now`.
     pub fn snapshot(&self, now: u64) -> MemberCounters {
+        let [bytes_in, bytes_out] = self.bytes.each_ref().map(|sum| Some(sum.load(Relaxed)));
         MemberCounters {
             live: self.live.get() as u64,
             flows: self.flows.load(Relaxed),
-            failed: self.failed.load(Relaxed),
+            bytes_in,
+            bytes_out,
+            failed: Some(self.failed.load(Relaxed)),
             ejected: self.is_ejected(now),
+            ..MemberCounters::default()
         }
     }
 }

@@ -179,9 +179,11 @@ impl RuleState {
         RuleCounters {
             live: self.live.get() as u64,
             flows: sum(|c| &c.flows),
+            packets_in: None,
+            packets_out: None,
             bytes_in: sum(|c| &c.bytes_in),
             bytes_out: sum(|c| &c.bytes_out),
-            failed: sum(|c| &c.failed),
+            failed: Some(sum(|c| &c.failed)),
         }
     }
 }

@@ -255,6 +255,7 @@ impl Udp {
         let sent = send(&flow.backend, datagrams);
         flow.bytes_in += sent.bytes;
         context.counters(&flow.route).bytes_in.fetch_add(sent.bytes, Relaxed);
+        flow.lease.member().carried(sent.bytes, 0);
         context.shared.udp_dropped.fetch_add(sent.dropped, Relaxed);
         if sent.refused {
             self.refused(context, index);
@@ -301,6 +302,7 @@ impl Udp {
             let sent = send(&listener.fd, &replies);
             flow.bytes_out += sent.bytes;
             context.counters(&flow.route).bytes_out.fetch_add(sent.bytes, Relaxed);
+            flow.lease.member().carried(0, sent.bytes);
             context.shared.udp_dropped.fetch_add(sent.dropped, Relaxed);
             if count < BATCH {
                 break;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use portway_core::engine::Engine;
+use portway_core::snapshot::{EngineSnapshot, MemberCounters};
 use portway_ebpf::EbpfEngine;
 use portway_ebpf::trial::{Program, Ran, Trial};
 
@@ -92,10 +93,21 @@ impl Bench {
         frame(side.peer, side.own, packet)
     }
 
+    /// What the engine saw.
+    pub fn snapshot(&mut self) -> EngineSnapshot {
+        self.lab.gateway.within(|| self.engine.observer().unwrap().observe().unwrap())
+    }
+
     /// Packets of a rule that were not carried, by reason.
     pub fn drops(&mut self, rule: &str) -> BTreeMap<String, u64> {
-        let snapshot = self.lab.gateway.within(|| self.engine.observer().unwrap().observe().unwrap());
-        snapshot.drops.get(rule).cloned().unwrap_or_default()
+        self.snapshot().drops.get(rule).cloned().unwrap_or_default()
+    }
+
+    /// The counters of a rule's only member.
+    pub fn member(&mut self, rule: &str) -> MemberCounters {
+        let members = self.snapshot().members.remove(rule).unwrap();
+        assert_eq!(members.len(), 1, "{members:?}");
+        members.into_values().next().unwrap()
     }
 }
 

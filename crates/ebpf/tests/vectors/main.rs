@@ -13,6 +13,7 @@ mod support;
 
 mod bench;
 mod carried;
+mod counted;
 mod errors;
 mod families;
 mod fragments;

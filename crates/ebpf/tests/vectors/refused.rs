@@ -7,6 +7,15 @@ use portway_ebpf::trial::Program;
 use crate::bench::{Bench, TC_REDIRECT, TC_SHOT, any, begin, between, ends, same};
 use crate::reference::{Random, flags};
 
+/// Insists that so many new flows of a rule were refused when its backend had been chosen: counted for both, as what they are.
+#[track_caller]
+fn refused_at_its_backend(bench: &mut Bench, rule: &str, reason: &str, count: u64) {
+    let drops = BTreeMap::from([(reason.to_owned(), count)]);
+    let (snapshot, member) = (bench.snapshot(), bench.member(rule));
+    assert_eq!((&snapshot.drops[rule], &member.drops), (&drops, &drops));
+    assert_eq!((snapshot.rules[rule].failed, member.failed), (Some(count), Some(count)));
+}
+
 #[test]
 fn a_full_table_refuses_a_thousand_and_keeps_the_old() {
     let mut bench = Bench::new("max-flows = 1024\n");
@@ -22,7 +31,7 @@ fn a_full_table_refuses_a_thousand_and_keeps_the_old() {
         assert_eq!(ran.result, TC_SHOT, "flow {number}");
         assert!(ran.packet == frame);
     }
-    assert_eq!(bench.drops("tcp4"), BTreeMap::from([("flow table full".to_owned(), 1000)]));
+    refused_at_its_backend(&mut bench, "tcp4", "flow table full", 1000);
     for number in 0..1024 {
         let ends = flow(number);
         for forth in [true, false] {
@@ -60,6 +69,10 @@ fn a_rate_of_new_flows_refuses_the_rest() {
     assert!((5..=seconds * 5).contains(&begun.len()), "{begun:?} in {seconds} s");
     let refused = 500 - begun.len() as u64;
     assert_eq!(bench.drops("slow"), BTreeMap::from([("new-flow rate".to_owned(), refused)]));
+    assert_eq!(bench.snapshot().rules["slow"].failed, Some(refused));
+    // Nobody had been chosen yet.
+    let member = bench.member("slow");
+    assert_eq!((member.failed, member.drops), (Some(0), BTreeMap::new()));
     for number in begun {
         let packet = any(&mut random, true, false, 0).between(flow(number).arriving(false));
         let frame = bench.arriving(false, &packet.bytes());
@@ -96,7 +109,7 @@ fn without_a_free_port_flows_are_refused() {
         }
     }
     assert_eq!(taken.len(), 8);
-    assert_eq!(bench.drops("tcp4"), BTreeMap::from([("no source port".to_owned(), refused)]));
+    refused_at_its_backend(&mut bench, "tcp4", "no source port", refused);
     for ends in taken.values() {
         let packet = any(&mut random, true, true, flags::SYN | flags::ACK).between(ends.arriving(false));
         let frame = bench.arriving(false, &packet.bytes());

@@ -8,6 +8,7 @@ pub mod balance;
 pub mod check;
 pub mod command;
 pub mod conns;
+pub mod counted;
 pub mod empty;
 pub mod family;
 pub mod flood;

@@ -1,10 +1,11 @@
-//! Bounds of the `ebpf` engine: a full flow table, source ports that run out, and what the operator is told.
+//! Bounds of the `ebpf` engine: a full flow table, source ports that run out, and what the operator is told. What is counted
+//! is in [`super::counted`].
 
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use crate::client::{Tally, tally};
-use crate::farm::{CHECKED, Farm, Kind, POOL};
+use serde_json::json;
+
 use crate::netns::wait_for;
 use crate::traffic::Server;
 use crate::{Engine, Namespace, Portway, Topology, process};
@@ -67,6 +68,14 @@ pub fn full(engine: Engine) {
     });
     assert!(refused.is_err(), "a SYN finds no room either");
     assert!(portway.drops("t", "flow table full") >= 1, "{:#}", portway.status());
+    for rule in ["u", "t"] {
+        let (drops, backend) = (portway.drops(rule, "flow table full"), &portway.backends(rule)[0]);
+        assert_eq!(
+            backend["drops"],
+            json!({ "flow table full": drops }),
+            "whom they would have met: {backend:#}"
+        );
+    }
     drop(taken);
     // Shorter clocks hold for the flows that are there too.
     portway.reload(&(table + "timeouts = { udp-stream = '1s' }\n" + &rules));
@@ -103,30 +112,34 @@ pub fn source_pool_multiplies_the_room(engine: Engine) {
     live(&two, "beside the others");
 }
 
-/// What was carried is counted by rule and by backend, and what was not by its reason: a pool that is empty here.
-pub fn counters(engine: Engine) {
-    let mut farm = Farm::new(Kind::Sign, 2);
-    let settings = format!("when-empty = 'drop'\n{CHECKED}");
-    let portway = Portway::start(&farm.net.gateway, &Farm::pool(engine, &["weight = 3", ""], &settings));
-    portway.until("b", "up");
-    assert_eq!(tally(farm.net.client(), POOL, 40), Tally::from([("a".into(), 30), ("b".into(), 10)]));
-    for (backend, flows) in [("a", 30), ("b", 10)] {
-        let row = portway.backend("pool", backend);
-        assert_eq!(row["flows"], flows, "{row:#}");
-    }
-    assert_eq!(portway.figure("pool", "flows"), 40);
-    // At least a handshake, a name and an end each, with their IP headers.
-    assert!(portway.figure("pool", "bytes_in") >= 40 * 4 * 40, "{:#}", portway.status());
-    assert!(portway.figure("pool", "bytes_out") >= 40 * (3 * 40 + 2), "{:#}", portway.status());
-    assert_eq!(portway.drops("pool", "no backend"), 0);
-    for (nth, backend) in [(0, "a"), (1, "b")] {
-        farm.ail(nth);
-        portway.until(backend, "down");
-    }
-    let socket = farm.net.client().dial(POOL);
-    for _ in 0..5 {
-        socket.send(b"anybody?").expect("sent");
-    }
-    wait_for("the drops", || portway.drops("pool", "no backend") == 5);
-    assert_eq!(portway.figure("pool", "flows"), 40, "what is not carried is no flow");
+/// 16 ports to one backend: `status` shows how many are taken, warns when 13 are and nobody has been refused yet, and then
+/// 16 flows have a port each. Only the next is refused, and counted for the backend as for the rule.
+pub fn source_ports_are_told_before_they_run_out(engine: Engine) {
+    let net = Topology::new();
+    let _server = Server::udp_echo(net.server(), "10.2.0.10:7000");
+    let file = "[ebpf]\nsource-ports = '40000-40015'\n".to_owned()
+        + &engine.rule("name = 'narrow'\nlisten = 'udp/0.0.0.0:8000'\nforward = '10.2.0.10:7000'");
+    let portway = Portway::start(&net.gateway, &file);
+    // As above. Of so few ports every one is tried.
+    net.client().sysctl("net.ipv4.ip_local_port_range", "41000 60000");
+    let taken = |used: usize| json!([{ "protocol": 17, "source": "10.2.0.1", "backend": "10.2.0.10:7000", "fill": { "used": used, "of": 16 } }]);
+    let mut held = flows(net.client(), "10.1.0.1:8000", 12);
+    assert_eq!(portway.status()["source_ports"], taken(12));
+    assert!(!warns(&portway, "source ports"), "at three quarters: {:#}", portway.status());
+    held.extend(flows(net.client(), "10.1.0.1:8000", 1));
+    assert_eq!((held.len(), portway.status()["source_ports"].clone()), (13, taken(13)));
+    let warning = "the udp source ports of 10.2.0.1 to 10.2.0.10:7000 are 81 % taken (13 of 16)";
+    assert!(warns(&portway, warning), "{:#}", portway.status());
+    let shown = portway.command("status").unwrap_or_else(|complaint| panic!("{complaint}"));
+    assert!(shown.contains(&format!("warning: ebpf: {warning}")), "{shown}");
+    assert_eq!(portway.drops("narrow", "no source port"), 0, "nobody was refused yet");
+    held.extend(flows(net.client(), "10.1.0.1:8000", 3));
+    assert_eq!((held.len(), portway.drops("narrow", "no source port")), (16, 0));
+    // It tries twice.
+    assert!(flows(net.client(), "10.1.0.1:8000", 1).is_empty());
+    let backend = portway.backend("narrow", "10.2.0.10:7000");
+    assert_eq!(portway.drops("narrow", "no source port"), 2);
+    assert_eq!((&backend["drops"], &backend["failed"]), (&json!({ "no source port": 2 }), &json!(2)));
+    assert_eq!(portway.figure("narrow", "failed"), 2);
+    live(&held, "when all ports are taken");
 }

@@ -68,6 +68,9 @@ fn ordered(state_dir: &Path, backend: &Backend, order: Ordered) -> Result<Vec<Ba
 fn line(rule: &str, row: &BackendStatus) -> String {
     let target = row.target.as_ref().filter(|target| **target != row.name);
     let target = target.map_or_else(String::new, |target| format!(" ({target})"));
-    let BackendStatus { name, state, weight, live, .. } = row;
-    format!("{rule}/{name}{target}: {state}, weight {weight}, {}", report::counted(*live, "live flow"))
+    let BackendStatus { name, state, weight, counters, .. } = row;
+    format!(
+        "{rule}/{name}{target}: {state}, weight {weight}, {}",
+        report::counted(counters.live, "live flow")
+    )
 }

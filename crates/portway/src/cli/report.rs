@@ -101,17 +101,27 @@ pub fn counted(count: u64, what: &str) -> String {
 
 /// Bytes for people: 4 significant characters and a binary unit.
 pub fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if count < 1024 {
-        return format!("{count} B");
+        format!("{count} B")
+    } else {
+        shortened(count, 1024.0, ["KiB", "MiB", "GiB", "TiB", "PiB"])
     }
-    let mut value = count as f64 / 1024.0;
+}
+
+/// A number of packets for people: exact below a hundred thousand.
+pub fn count(count: u64) -> String {
+    if count < 100_000 { count.to_string() } else { shortened(count, 1000.0, ["k", "M", "G", "T", "P"]) }
+}
+
+/// In the largest of the units that leaves no 0 in front; each is `step` of the one before.
+fn shortened(count: u64, step: f64, units: [&str; 5]) -> String {
+    let mut value = count as f64 / step;
     let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
+    while value >= step && unit + 1 < units.len() {
+        value /= step;
         unit += 1;
     }
-    format!("{value:.1} {}", UNITS[unit])
+    format!("{value:.1} {}", units[unit])
 }
 
 #[cfg(test)]
@@ -122,5 +132,12 @@ mod tests {
         assert_eq!(super::bytes(1024), "1.0 KiB");
         assert_eq!(super::bytes(3 << 29), "1.5 GiB");
         assert!(super::bytes(u64::MAX).ends_with("PiB"));
+    }
+
+    #[test]
+    fn packets_for_people() {
+        assert_eq!(super::count(99_999), "99999");
+        assert_eq!(super::count(100_000), "100.0 k");
+        assert_eq!(super::count(12_345_678), "12.3 M");
     }
 }

@@ -42,7 +42,8 @@ fn print(status: &Status) {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header([
-        "RULE", "ENGINE", "STATE", "LISTEN", "FORWARD", "LIVE", "NEW/S", "FLOWS", "IN", "OUT", "FAILED",
+        "RULE", "ENGINE", "STATE", "LISTEN", "FORWARD", "LIVE", "NEW/S", "FLOWS", "PACKETS", "IN", "OUT",
+        "FAILED",
     ]);
     for rule in &status.rules {
         let counters = &rule.counters;
@@ -53,11 +54,12 @@ fn print(status: &Status) {
             rule.listen.join(", "),
             rule.forward.clone(),
             counters.live.to_string(),
-            rule.flows_per_second.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}")),
+            or_dash(rule.flows_per_second, |rate| format!("{rate:.1}")),
             counters.flows.to_string(),
+            packets(counters.packets_in, counters.packets_out),
             report::bytes(counters.bytes_in),
             report::bytes(counters.bytes_out),
-            counters.failed.to_string(),
+            or_dash(counters.failed, |failed| failed.to_string()),
         ]);
     }
     for column in table.column_iter_mut().skip(5) {
@@ -75,8 +77,7 @@ fn print(status: &Status) {
         }
     }
     for rule in status.rules.iter().filter(|rule| !rule.drops.is_empty()) {
-        let drops: Vec<String> = rule.drops.iter().map(|(why, count)| format!("{why} {count}")).collect();
-        report::say(&format!("{}: packets not carried: {}", rule.name, drops.join(", ")));
+        report::say(&format!("{}: packets not carried: {}", rule.name, drops(rule)));
     }
     if status.rules.iter().any(|rule| rule.state == "missing") {
         report::say(
@@ -84,6 +85,37 @@ fn print(status: &Status) {
         );
     }
     status.warnings.iter().for_each(|warning| report::say(&format!("warning: {warning}")));
+}
+
+/// What is counted, or a dash.
+fn or_dash<T>(count: Option<T>, shown: impl FnOnce(T) -> String) -> String {
+    count.map_or_else(|| "-".to_owned(), shown)
+}
+
+/// Packets in and out.
+fn packets(packets_in: Option<u64>, packets_out: Option<u64>) -> String {
+    or_dash(packets_in.zip(packets_out), |(packets_in, packets_out)| {
+        format!("{}/{}", report::count(packets_in), report::count(packets_out))
+    })
+}
+
+/// What of a rule was not carried, by reason; of a rule with several backends with those that most of it had.
+fn drops(rule: &RuleStatus) -> String {
+    /// Backends that are named for one reason.
+    const NAMED: usize = 3;
+    let reason = |(why, count): (&String, &u64)| {
+        let counts = rule.backends.iter().filter_map(|row| Some((row.counters.drops.get(why)?, &row.name)));
+        let mut counts: Vec<_> = counts.filter(|_| rule.backends.len() > 1).collect();
+        counts.sort_by_key(|(count, _)| std::cmp::Reverse(**count));
+        let more = if counts.len() > NAMED { ", ..." } else { "" };
+        let named: Vec<_> =
+            counts.iter().take(NAMED).map(|(count, name)| format!("{name} {count}")).collect();
+        match named.as_slice() {
+            [] => format!("{why} {count}"),
+            named => format!("{why} {count} ({}{more})", named.join(", ")),
+        }
+    };
+    rule.drops.iter().map(reason).collect::<Vec<_>>().join(", ")
 }
 
 /// The backends of rules that have several, or of which there is something to say.
@@ -97,9 +129,9 @@ fn backends(status: &Status) {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header([
-        "BACKEND", "TARGET", "STATE", "FOR", "WEIGHT", "SHARE", "LIVE", "FLOWS", "FAILED", "WHY",
+        "BACKEND", "TARGET", "STATE", "FOR", "WEIGHT", "SHARE", "LIVE", "FLOWS", "PACKETS", "IN", "OUT",
+        "FAILED", "WHY",
     ]);
-    let unknown = || "-".to_owned();
     for (rule, row) in rules.flat_map(|rule| rule.backends.iter().map(move |row| (rule, row))) {
         let order = row.by.as_ref().map(|by| {
             let kept = if row.keep { ", kept" } else { "" };
@@ -111,18 +143,21 @@ fn backends(status: &Status) {
         let why = order.into_iter().chain(reason);
         table.add_row([
             format!("{}/{}", rule.name, row.name),
-            row.target.clone().unwrap_or_else(unknown),
+            or_dash(row.target.clone(), |target| target),
             row.state.clone(),
-            row.since_seconds.map_or_else(unknown, |since| format!("{since}s")),
+            or_dash(row.since_seconds, |since| format!("{since}s")),
             row.weight.to_string(),
             format!("{:.1} %", row.share),
-            row.live.to_string(),
-            row.flows.to_string(),
-            row.failed.to_string(),
+            row.counters.live.to_string(),
+            row.counters.flows.to_string(),
+            packets(row.counters.packets_in, row.counters.packets_out),
+            or_dash(row.counters.bytes_in, report::bytes),
+            or_dash(row.counters.bytes_out, report::bytes),
+            or_dash(row.counters.failed, |failed| failed.to_string()),
             why.collect::<Vec<_>>().join("; "),
         ]);
     }
-    for column in table.column_iter_mut().skip(3).take(6) {
+    for column in table.column_iter_mut().skip(3).take(9) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     report::say("");

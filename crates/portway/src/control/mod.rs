@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use portway_core::flow::{FlowFilter, Flows};
 use portway_core::ruleset::EngineKind;
-use portway_core::snapshot::{Fill, RuleCounters, SourcePorts};
+use portway_core::snapshot::{Fill, MemberCounters, RuleCounters, SourcePorts};
 use serde::{Deserialize, Serialize};
 
 /// The longest request, in bytes: every request is a few words.
@@ -150,7 +150,8 @@ pub struct RuleStatus {
     pub flows_per_second: Option<f64>,
     /// Packets that were not carried, by reason; the ebpf engine's only.
     pub drops: BTreeMap<String, u64>,
-    /// The counters.
+    /// The counters: `live`, `flows`, `packets_in`, `packets_out`, `bytes_in`, `bytes_out`, `failed`; null where the engine does not
+    /// count.
     #[serde(flatten)]
     pub counters: RuleCounters,
 }
@@ -175,12 +176,9 @@ pub struct BackendStatus {
     pub reason: String,
     /// Seconds since the state began, where that is known.
     pub since_seconds: Option<u64>,
-    /// Flows alive now.
-    pub live: u64,
-    /// Flows begun.
-    pub flows: u64,
-    /// Flows that it did not take; the proxy's only.
-    pub failed: u64,
+    /// The counters, as of a rule, `ejected`, and `drops`: what of the rule's had this backend.
+    #[serde(flatten)]
+    pub counters: MemberCounters,
     /// Who gave the order that holds, if any.
     pub by: Option<String>,
     /// When, in seconds since the Unix epoch.

@@ -159,6 +159,7 @@ impl Worker {
             connection.active = self.context.now;
         }
         if let Some(lease) = &connection.lease {
+            lease.member().carried(bytes_in, bytes_out);
             if !answered && bytes_out > 0 {
                 self.context.member_answered(&connection.route, lease.member());
             } else if broken == Some(End::Backend) && connection.bytes_out == 0 {

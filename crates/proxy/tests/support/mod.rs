@@ -109,7 +109,7 @@ impl Proxy {
 
     /// The numbers of one member of the only rule.
     pub fn member(&mut self, member: &Member) -> MemberCounters {
-        self.snapshot().members["rule"][&member.target.to_string()]
+        self.snapshot().members["rule"][&member.target.to_string()].clone()
     }
 
     pub fn told(&self, what: &str) -> usize {
@@ -327,7 +327,7 @@ pub fn udp_refused(proxy: &mut Proxy, listen: SocketAddr) {
     client.send(b"anyone?").unwrap();
     let error = client.recv(&mut [0; 8]).expect_err("needs CAP_NET_RAW");
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{listen}: needs CAP_NET_RAW");
-    proxy.until("counted", |s| s.rules["rule"].failed == 1 && s.gauges["icmp_refusals_sent"] == 1);
+    proxy.until("counted", |s| s.rules["rule"].failed == Some(1) && s.gauges["icmp_refusals_sent"] == 1);
 }
 
 pub fn udp_ask(socket: &UdpSocket, question: &[u8]) -> Vec<u8> {

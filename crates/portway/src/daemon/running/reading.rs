@@ -208,9 +208,7 @@ impl Reading {
             backup: view.backup,
             reason: view.reason.clone(),
             since_seconds: view.since.map(|since| self.now.saturating_sub(since).as_secs()),
-            live: counters.live,
-            flows: counters.flows,
-            failed: counters.failed,
+            counters,
             by: view.order.as_ref().map(|order| order.by.clone()),
             at: view.order.as_ref().map(|order| order.at),
             keep: view.order.as_ref().is_some_and(|order| order.keep),
@@ -221,7 +219,6 @@ impl Reading {
 /// The backend that says sorry. It is not checked, and not part of the pool.
 fn sorry_row(target: Target, serves: bool, seen: &Seen<'_>) -> BackendStatus {
     let target = target.to_string();
-    let counters = seen.member(Some(&target), 0);
     BackendStatus {
         name: "sorry".to_owned(),
         state: if serves { MemberState::Up } else { MemberState::Standby }.to_string(),
@@ -230,9 +227,7 @@ fn sorry_row(target: Target, serves: bool, seen: &Seen<'_>) -> BackendStatus {
         backup: true,
         reason: if serves { "no backend is live" } else { "" }.to_owned(),
         since_seconds: None,
-        live: counters.live,
-        flows: counters.flows,
-        failed: counters.failed,
+        counters: seen.member(Some(&target), 0),
         by: None,
         at: None,
         keep: false,
@@ -276,15 +271,21 @@ impl<'a> Seen<'a> {
 
     /// The counters of one member; of an only one, the rule's.
     fn member(&self, target: Option<&str>, of: usize) -> MemberCounters {
-        let own = self.members.zip(target).and_then(|(members, target)| members.get(target)).copied();
+        if let Some(own) = self.members.zip(target).and_then(|(members, target)| members.get(target)) {
+            return own.clone();
+        }
         let only = self.counters.filter(|_| of == 1 && target.is_some());
-        let rules = only.map(|rule| MemberCounters {
+        only.map_or_else(MemberCounters::default, |rule| MemberCounters {
             live: rule.live,
             flows: rule.flows,
+            packets_in: rule.packets_in,
+            packets_out: rule.packets_out,
+            bytes_in: Some(rule.bytes_in),
+            bytes_out: Some(rule.bytes_out),
             failed: rule.failed,
             ejected: false,
-        });
-        own.or(rules).unwrap_or_default()
+            drops: self.drops.cloned().unwrap_or_default(),
+        })
     }
 }
 
