@@ -163,3 +163,44 @@ fn backends(status: &Status) {
     report::say("");
     report::say(&table.trim_fmt());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn backend(name: &str, drops: &Value) -> Value {
+        json!({
+            "name": name, "target": null, "state": "up", "weight": 1, "share": 0.0, "backup": false, "reason": "",
+            "since_seconds": null, "live": 0, "flows": 0, "ejected": false, "drops": drops, "by": null, "at": null,
+            "keep": false,
+        })
+    }
+
+    fn rule(backends: &[Value], drops: &Value) -> RuleStatus {
+        let rule = json!({
+            "name": "r", "engine": "ebpf", "reason": "", "listen": [], "forward": "", "backends": backends, "source": "",
+            "state": "forwarding", "balance": "", "flows_per_second": null, "drops": drops, "live": 0, "flows": 0,
+            "bytes_in": 0, "bytes_out": 0,
+        });
+        serde_json::from_value(rule).expect("a rule")
+    }
+
+    #[test]
+    fn drops_name_the_backends_that_most_were_for() {
+        let only =
+            rule(&[backend("a", &json!({ "no route": 2 }))], &json!({ "no route": 2, "new-flow rate": 1 }));
+        assert_eq!(drops(&only), "new-flow rate 1, no route 2");
+        let of = |name: &str, count: u64| backend(name, &json!({ "no route": count }));
+        let two = rule(&[of("a", 1), of("b", 7)], &json!({ "no route": 8, "no backend": 3 }));
+        assert_eq!(drops(&two), "no backend 3, no route 8 (b 7, a 1)");
+        let five =
+            rule(&[of("a", 1), of("b", 2), of("c", 3), of("d", 4), of("e", 5)], &json!({ "no route": 15 }));
+        assert_eq!(drops(&five), "no route 15 (e 5, d 4, c 3, ...)");
+    }
+
+    #[test]
+    fn what_is_not_counted_is_a_dash() {
+        assert_eq!((packets(None, None), packets(Some(1), Some(2_000_000))), ("-".into(), "1/2.0 M".into()));
+    }
+}
