@@ -39,19 +39,43 @@ pub fn connect(a: &Namespace, a_name: &str, b: &Namespace, b_name: &str) {
 /// # Panics
 /// Without ethtool.
 pub fn prepare_for_xdp(host: &Namespace) {
+    for (there, interface) in far_ends(host) {
+        // An end that a scenario has removed is no longer there to be set.
+        if let Err(complaint) = there.try_run(&format!("ethtool -K {interface} gro on tx off")) {
+            let shown = there.run("ip -o link show");
+            assert!(!shown.contains(&format!(": {interface}@")), "{complaint}");
+        }
+    }
+}
+
+/// The queue that [`queue_before_rings`] makes.
+pub const QUEUE: &str = "pfifo limit 10000";
+
+/// Has the same ends hold frames back while the ring at their other end is full. Of a ring there are 256 places, whoever
+/// asks, and a program at XDP copies each frame before its place is free; what finds none is lost. A NIC's driver stops the
+/// queue instead, and so does veth since Linux 6.16, if it has one.
+///
+/// # Panics
+/// Without tc.
+pub fn queue_before_rings(host: &Namespace) {
+    for (there, interface) in far_ends(host) {
+        there.run(&format!("tc qdisc replace dev {interface} root {QUEUE}"));
+    }
+}
+
+/// The ends of all wires that can be reached from a host, but for the host's own.
+fn far_ends(host: &Namespace) -> Vec<(Namespace, String)> {
     let (mut seen, mut next) = (BTreeSet::from([host.name().to_owned()]), vec![host.clone()]);
+    let mut all = Vec::new();
     while let Some(here) = next.pop() {
         let far = |end: &End| Some((Namespace::upgrade(&end.host)?, end.interface.clone()));
         let ends: Vec<_> = here.wires().iter().filter_map(far).collect();
         for (there, interface) in ends.into_iter().filter(|(there, _)| there.name() != host.name()) {
-            // An end that a scenario has removed is no longer there to be set.
-            if let Err(complaint) = there.try_run(&format!("ethtool -K {interface} gro on tx off")) {
-                let shown = there.run("ip -o link show");
-                assert!(!shown.contains(&format!(": {interface}@")), "{complaint}");
-            }
             if seen.insert(there.name().to_owned()) {
-                next.push(there);
+                next.push(there.clone());
             }
+            all.push((there, interface));
         }
     }
+    all
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use std::{fs, thread};
 
 use portway_lab::netns::wait_for;
-use portway_lab::{Portway, Process, Scratch, Topology, peer, process, wire};
+use portway_lab::{Engine, Namespace, Portway, Process, Scratch, Topology, peer, process, wire};
 
 use super::Scheme;
 use super::files::{self, shortened};
@@ -209,6 +209,7 @@ impl Lane {
                 if self.scheme == Scheme::RoutingXdpWires {
                     wire::prepare_for_xdp(gateway);
                     self.configuration += "ethtool -K eth0 gro on tx off    # client and server\n";
+                    self.configuration += &queued(gateway);
                 }
             }
             Scheme::Iptables => {
@@ -255,6 +256,9 @@ impl Lane {
                 let file = files::portway(*engine, setting);
                 self.portway = Some(Portway::start(gateway, &file));
                 self.configuration = shortened(&portway_lab::engine::attached(&file));
+                if *engine == Engine::Xdp {
+                    self.configuration += &queued(gateway);
+                }
             }
         }
     }
@@ -282,6 +286,12 @@ impl Lane {
         self.programs.push(process.until_tcp(&self.net.gateway, TCP.listen).keep(files));
         self.configuration = shortened(&text);
     }
+}
+
+/// Has the wires of a lane for XDP lose no more than a NIC's would, and says how.
+fn queued(gateway: &Namespace) -> String {
+    wire::queue_before_rings(gateway);
+    format!("# client and server: tc qdisc replace dev eth0 root {}\n", wire::QUEUE)
 }
 
 /// A backend's address.
