@@ -113,7 +113,7 @@ fn need(record: &Record, lane: &Lane, demand: &Demand) -> Need {
         let ways =
             ["bulk-up", "bulk-down"].into_iter().filter_map(|load| Some((load, cost(record, lane, load)?)));
         let (ways, costs): (Vec<&str>, Vec<Cost>) = ways.unzip();
-        match costs.into_iter().reduce(|up, down| up.with(&down, |up, down| f64::midpoint(up, down))) {
+        match costs.into_iter().reduce(|up, down| up.with(&down, f64::midpoint)) {
             None => need.unknown.push("bulk".to_owned()),
             Some(mean) => {
                 // 8 Gbit are a GB; its cost is in milliseconds.
