@@ -22,6 +22,7 @@ pub mod load;
 pub mod machine;
 pub mod netns;
 pub mod peer;
+pub mod perf;
 pub mod pins;
 pub mod pools;
 pub mod portway;
