@@ -27,11 +27,11 @@ fn baseline() -> PathBuf {
 }
 
 /// The command, with a kernel that is there: fetching one takes longer than a test waits for a machine.
-fn lab(only: &str, out: &Path) -> Command {
+fn lab(only: &str, rounds: &str, out: &Path) -> Command {
     let kernel = Kernel::named(USUAL, Path::new(CACHE)).unwrap();
     let mut command = Command::new(portway::binary());
     command.args(["lab", "--kernel"]).arg(kernel.directory());
-    command.args(["--exact", "--quick", "--rounds", "3", "--only", only, "--out"]).arg(out);
+    command.args(["--exact", "--quick", "--rounds", rounds, "--only", only, "--out"]).arg(out);
     command
 }
 
@@ -55,7 +55,7 @@ fn read(record: &Path) -> Value {
 fn no_engine_needs_more_instructions_than_it_did() {
     let files = Scratch::new();
     let out = files.join("out");
-    process::run(&mut lab(ONLY, &out));
+    process::run(&mut lab(ONLY, "3", &out));
     let path = out.join("record.json");
     let record = read(&path);
     assert_eq!(record["mode"], "exact");
@@ -118,10 +118,46 @@ fn the_baseline_was_not_disturbed() {
     }
 }
 
+/// Where the work goes: in netfilter only where there are rules, in a forwarder's program only where there is one, and the parts are the
+/// whole.
+#[test]
+fn it_is_seen_where_the_instructions_go() {
+    let files = Scratch::new();
+    let out = files.join("out");
+    process::run(lab("nft,portway-ebpf,portway-proxy,connections", "1", &out).arg("--profile"));
+    let record = read(&out.join("record.json"));
+    assert_eq!(record["left_out"], json!([]));
+    let all = record["profiles"].as_array().unwrap();
+    for lane in ["routing", "nft", "portway-ebpf", "portway-proxy"] {
+        let profile = all.iter().find(|profile| profile["lane"] == lane).unwrap();
+        let area = |name: &str| profile["areas"][name].as_u64().unwrap_or(0);
+        let samples = profile["samples"].as_u64().unwrap();
+        // 500 connections of more than a hundred thousand instructions, each sample of 25,000 of them or, with its own, fewer.
+        assert!(samples > 2000, "{profile:#}");
+        assert_eq!((&profile["done"], &profile["lost"]), (&json!(500), &json!(0)), "{lane}");
+        let sum: u64 =
+            profile["areas"].as_object().unwrap().values().map(|samples| samples.as_u64().unwrap()).sum();
+        assert_eq!(sum, samples, "{lane}");
+        for each in ["client", "server", "calls", "transport", "ip", "devices", "memory"] {
+            assert!(area(each) * 100 > samples, "{lane}: {each}: {profile:#}");
+        }
+        // The kernel's security modules have hooks of their own, everywhere: a third of a percent, where nft's rules make it one.
+        assert_eq!(area("netfilter") * 1000 > samples * 7, lane == "nft", "{lane}: {profile:#}");
+        assert_eq!(area("conntrack") > 0, lane == "nft", "{lane}: {profile:#}");
+        assert_eq!(area("conntrack") * 20 > samples, lane == "nft", "{lane}: {profile:#}");
+        assert_eq!(area("bpf") * 100 > samples, lane == "portway-ebpf", "{lane}: {profile:#}");
+        assert_eq!(area("forwarder") > 0, lane == "portway-proxy", "{lane}: {profile:#}");
+        assert!(area("other") * 50 < samples, "{lane}: {profile:#}");
+        let functions = profile["functions"].as_array().unwrap();
+        let has = |name: &str| functions.iter().any(|function| function["name"] == name);
+        assert_eq!(has("nf_conntrack_tcp_packet"), lane == "nft", "{lane}: {profile:#}");
+    }
+}
+
 #[test]
 fn a_machine_that_is_killed_leaves_nothing() {
     let files = Scratch::new();
-    let mut command = lab("nft,connections", &files.join("out"));
+    let mut command = lab("nft,connections", "3", &files.join("out"));
     let mut command =
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let machine = || Traces::of(command.id()).programs().any(|name| name.starts_with("qemu"));

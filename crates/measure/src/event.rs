@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Capture, Host, Lane, LeftOut, Run};
+use crate::record::{Capture, Host, Lane, LeftOut, Profile, Run};
 
 /// Something that happened on the stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +38,8 @@ pub enum Event {
     Run(Box<Run>),
     /// Packets were captured.
     Capture(Box<Capture>),
+    /// It was seen where the work goes.
+    Profile(Box<Profile>),
     /// All is measured.
     Done,
     /// The stage cannot go on.

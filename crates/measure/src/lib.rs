@@ -22,6 +22,7 @@ pub mod meter;
 pub mod options;
 pub mod perform;
 pub mod plot;
+pub mod profile;
 mod progress;
 pub mod quantity;
 pub mod read;

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use portway_lab::Process;
 
 use crate::host;
+use crate::lane::Scheme;
 use crate::lane::setup::Lane;
 use crate::load::Held;
 use crate::record::{Figures, Mode, Moment};
@@ -51,6 +52,17 @@ impl Reading {
             kernel_memory: kernel_memory(),
         }
     }
+}
+
+/// Whether what the forwarder's processes do is a run's. Runs of the machine that counts instructions last a tenth of a second, and what a
+/// daemon that no traffic passes does once in a second would fall into one and not into the next.
+pub fn counts_forwarder(mode: Mode, scheme: &Scheme) -> bool {
+    mode == Mode::Time || scheme.is_relay()
+}
+
+/// The processes of a process group.
+pub fn members(group: u32) -> impl Iterator<Item = u32> {
+    cpu::members(group).map(|(process, _)| process)
 }
 
 fn group(process: &Process) -> Spent {
@@ -98,9 +110,7 @@ pub fn measure(
     let forwarder = (after.forwarder - before.forwarder).cpu();
     let mut parts =
         vec![after.client - before.client, after.servers - before.servers, after.softirq - before.softirq];
-    // Runs of the machine that counts instructions last a tenth of a second, and what a daemon that no traffic passes does once
-    // in a second would fall into one and not into the next.
-    if mode == Mode::Time || lane.scheme.is_relay() {
+    if counts_forwarder(mode, &lane.scheme) {
         parts.push(after.forwarder - before.forwarder);
     }
     let source_ports = seen.source_ports.max(more_ports());

@@ -28,6 +28,9 @@ pub struct Options {
     /// Where packet captures go, if they are wanted: a directory, by its whole path.
     #[serde(default)]
     pub captures: Option<PathBuf>,
+    /// Whether it is to be seen where the work goes.
+    #[serde(default)]
+    pub profile: bool,
     /// The machine that counts instructions, if they are to be counted.
     pub exact: Option<Exact>,
 }

@@ -10,6 +10,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::thread;
 
+use portway_lab::perf::symbols::Symbols;
+
 use crate::absent::Absent;
 use crate::event::Event;
 use crate::lane::Scheme;
@@ -17,8 +19,8 @@ use crate::lane::setup::{Lane, Setting};
 use crate::load::{Load, Terms};
 use crate::options::Options;
 use crate::record::{Figures, Kind, LeftOut, Mode, Moment, Point, Run};
-use crate::schedule::{self, Trial, Turn};
-use crate::{capture, exact, flows, ground, host, meter};
+use crate::schedule::{self, Step, Trial, Turn};
+use crate::{capture, exact, flows, ground, host, meter, profile};
 
 /// The stage could not go on, and has told why.
 #[derive(Clone, Copy, Debug)]
@@ -137,7 +139,14 @@ fn perform(options: &Options) -> Result<(), String> {
     let groups: Vec<Vec<Trial>> =
         groups.into_iter().map(|group| group.into_iter().filter(&mut is_possible).collect()).collect();
     absent.lines().for_each(|left_out| tell(&Event::LeftOut(left_out)));
-    tell(&Event::Plan { seconds: schedule::planned(&steps, &groups, options.rounds()) });
+    let profiled = if options.profile {
+        schedule::profiles(&schemes, &loads, (options.scale, options.mode()))
+    } else {
+        Vec::new()
+    };
+    let seconds =
+        schedule::planned(&steps, &groups, options.rounds()) + profiled.iter().map(Step::takes).sum::<f64>();
+    tell(&Event::Plan { seconds });
     let mut told = BTreeSet::new();
     let mut lanes = Vec::new();
     for (nth, scheme) in schemes.iter().enumerate() {
@@ -172,12 +181,37 @@ fn perform(options: &Options) -> Result<(), String> {
         }
         tell(&Event::Passed { seconds: step.takes() });
     }
+    take_profiles(&lanes, &profiled, &broken, options.mode());
     if let Some(into) = &options.captures {
         take_captures(lanes.iter().flatten(), &loads, into);
     }
     drop(lanes);
     groups.iter().for_each(|group| try_apart(group, options, &mut told));
     Ok(())
+}
+
+/// Sees where the work of every lane that stands goes, under every load that has not failed there.
+fn take_profiles(lanes: &[Option<Lane>], steps: &[Step], broken: &[(usize, Load)], mode: Mode) {
+    if steps.is_empty() {
+        return;
+    }
+    // When everything has run: what is loaded for it is there.
+    let symbols = Symbols::read();
+    let symbols = symbols.inspect_err(|why| leave_out("profiles", why)).ok();
+    for step in steps {
+        if let Some(symbols) = &symbols
+            && let Some(lane) = &lanes[step.lane]
+            && !broken.contains(&(step.lane, step.load))
+        {
+            let (name, load) = (lane.scheme.name(), step.load.name());
+            tell(&Event::Begins { what: format!("looking where the work goes: {name}, {load}") });
+            match caught(|| profile::take(lane, step.load, step.terms, mode, symbols)).flatten() {
+                Ok(profile) => tell(&Event::Profile(Box::new(profile))),
+                Err(why) => leave_out(&format!("the profile of {name} under {load}"), &why),
+            }
+        }
+        tell(&Event::Passed { seconds: step.takes() });
+    }
 }
 
 /// Captures a sample of every load in every lane that stands.

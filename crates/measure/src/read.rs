@@ -97,6 +97,18 @@ fn contradiction(record: &Record) -> Option<String> {
             return Some(format!("the capture {:?} is not beside it", capture.file));
         }
     }
+    for profile in &record.profiles {
+        if !names.contains(profile.lane.as_str()) {
+            return Some(format!("a profile is of the lane {:?}, which is not there", profile.lane));
+        }
+        let counted = profile.areas.values().try_fold(0_u64, |all, each| all.checked_add(*each));
+        if counted != Some(profile.samples) {
+            return Some(format!(
+                "the areas of {:?} under {:?} are not its samples",
+                profile.lane, profile.load
+            ));
+        }
+    }
     for run in &record.runs {
         if !names.contains(run.lane.as_str()) {
             return Some(format!("a run is of the lane {:?}, which is not there", run.lane));

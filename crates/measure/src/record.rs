@@ -43,6 +43,9 @@ pub struct Record {
     /// Packet captures, where they were wanted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub captures: Vec<Capture>,
+    /// Where the work goes, where that was wanted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<Profile>,
 }
 
 /// Records that do not say it are of such programs.
@@ -156,6 +159,42 @@ pub struct Capture {
     pub missed: u64,
     /// The client's wire, then the server's.
     pub wires: Vec<Wire>,
+}
+
+/// Where the work of a lane under a load goes: samples of a run of its own. Their shares count; what they are shares of is measured
+/// without sampling.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Profile {
+    /// The lane's name.
+    pub lane: String,
+    /// The load's name.
+    pub load: String,
+    /// What succeeded.
+    pub done: u64,
+    /// From one sample of a processor to the next, in nanoseconds.
+    pub period: u64,
+    /// Samples of what the run set in motion: client, forwarder, server, and the kernel's work for them.
+    pub samples: u64,
+    /// Samples of processors that were idle or at others' work, which are in none of the other figures.
+    pub elsewhere: u64,
+    /// Samples that found no room.
+    pub lost: u64,
+    /// Samples by area: `client`, `server` and `forwarder` (programs), and of the kernel `calls`, `transport`, `ip`, `netfilter`,
+    /// `conntrack`, `ipvs`, `bpf`, `devices`, `memory`, `tasks`, `other`.
+    pub areas: BTreeMap<String, u64>,
+    /// The functions of the kernel in which most of them are, most first.
+    pub functions: Vec<Function>,
+}
+
+/// A function of the kernel in a profile, with those it calls that everybody calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Function {
+    /// Its name.
+    pub name: String,
+    /// Its area.
+    pub area: String,
+    /// Samples.
+    pub samples: u64,
 }
 
 /// The packets of a wire, by what they are: `SYN`, `SYN-ACK`, `ACK` (and nothing more), `data`, `FIN` (without data), `RST`,

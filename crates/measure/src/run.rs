@@ -59,6 +59,7 @@ pub fn run(options: &Options, words: &[&str], portway: &str) -> Result<(Record, 
         left_out: Vec::new(),
         runs: Vec::new(),
         captures: Vec::new(),
+        profiles: Vec::new(),
     };
     // Before the stage is there, so that no signal comes too early to be heard.
     let mut signals =
@@ -106,6 +107,7 @@ fn listen(news: &Receiver<News>, record: &mut Record) -> Ending {
             Event::LeftOut(left_out) => record.left_out.push(left_out),
             Event::Run(run) => record.runs.push(*run),
             Event::Capture(capture) => record.captures.push(*capture),
+            Event::Profile(profile) => record.profiles.push(*profile),
             Event::Plan { .. } | Event::Begins { .. } | Event::Passed { .. } => (),
             Event::Done => return Ending::Complete,
             Event::Failed(reason) => return Ending::Failed(reason),

@@ -105,6 +105,11 @@ pub fn rounds(lanes: &[Scheme], loads: &[Load], rounds: u32, (scale, mode): (Sca
     steps
 }
 
+/// The runs in which it is seen where the work goes: one of each pair, as long as those of the rounds.
+pub fn profiles(lanes: &[Scheme], loads: &[Load], terms: (Scale, Mode)) -> Vec<Step> {
+    rounds(lanes, loads, 1, terms).into_iter().filter(|step| step.round == 1).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

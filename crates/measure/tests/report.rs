@@ -256,6 +256,50 @@ fn captures_are_compared_and_linked_to() {
 }
 
 #[test]
+fn where_it_goes_adds_up_to_what_the_rounds_say() {
+    let mut record = made::record(3, 0.0, 1);
+    assert!(!report::markdown(&record).contains("Where it goes"));
+    made::more::add_profiles(&mut record);
+    let cells = |markdown: &str, after: &str, lane: &str| {
+        let (_, rest) = markdown.split_once(after).unwrap_or_else(|| panic!("{after}: {markdown}"));
+        let row = rest.lines().find(|line| line.starts_with(&format!("| {lane} "))).unwrap_or_default();
+        let cells = row.split('|').map(str::trim).filter(|cell| !cell.is_empty()).skip(1);
+        cells.map(|cell| cell.replace('−', "-").replace('–', "0").replace(',', "")).collect::<Vec<_>>()
+    };
+    let number = |cell: &String| cell.parse::<f64>().unwrap_or_else(|_| panic!("{cell}"));
+    let markdown = report::markdown(&record);
+    for (table, lanes) in [
+        ("By where it goes", &["routing", "nft", "haproxy", "portway-ebpf"][..]),
+        ("beyond the base lane", &["nft", "haproxy", "portway-ebpf"][..]),
+    ] {
+        for lane in lanes {
+            let cells = cells(&markdown, table, lane);
+            let (whole, parts) = cells.split_last().unwrap();
+            let sum: f64 = parts.iter().map(number).sum();
+            assert!((sum - number(whole)).abs() < 0.02 * sum.abs() + 0.5, "{lane}, {table}: {cells:?}");
+        }
+    }
+    // Of the columns: client, server, TCP, conntrack, memory. Routing has none of the fourth.
+    assert_eq!(cells(&markdown, "By where it goes", "routing")[3], "0");
+    let nft = cells(&markdown, "By where it goes", "nft");
+    assert!((number(&nft[3]) / number(&nft[5]) - 700.0 / 7700.0).abs() < 0.002, "{nft:?}");
+    assert!(report::html(&record).contains("nf_conntrack_in"));
+    let page = report::html(&record);
+    assert!(page.contains("id=\"where-connections-title\"") && page.contains("netfilter, conntrack, IPVS"));
+    record.profiles[0].lost = 12;
+    assert!(report::markdown(&record).contains("Samples that found no room: routing 12."));
+    let complaint = |record: &portway_measure::record::Record| {
+        portway_measure::read::parse(&serde_json::to_vec(record).unwrap()).unwrap_err().to_string()
+    };
+    record.profiles[0].areas.insert("ip".to_owned(), 1);
+    assert!(
+        complaint(&record).contains("the areas of \"routing\" under \"connections\" are not its samples")
+    );
+    record.profiles[0].lane = "nfs".to_owned();
+    assert!(complaint(&record).contains("a profile is of the lane \"nfs\""));
+}
+
+#[test]
 fn names_that_pictures_cannot_show_are_told() {
     let mut record = made::record(1, 0.0, 1);
     assert!(!report::markdown(&record).contains("show boxes"));

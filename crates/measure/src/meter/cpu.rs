@@ -182,7 +182,7 @@ impl Sum for Memory {
 
 /// The processes of a group, each with the fields of its /proc/PID/stat from the third on (the second is the name in
 /// parentheses and may hold spaces).
-fn members(group: u32) -> impl Iterator<Item = (u32, Vec<String>)> {
+pub(super) fn members(group: u32) -> impl Iterator<Item = (u32, Vec<String>)> {
     let group = group.to_string();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(move |entry| {

@@ -28,6 +28,9 @@ const FAR: f64 = 1.5;
 const MARGIN: f64 = 10.0;
 const ROW: f64 = 38.0;
 const BAR: f64 = 13.0;
+/// From one line of keys to the next, and how wide the key of the rounds is.
+const LINE: f64 = 17.0;
+const ROUNDS: f64 = 160.0;
 
 /// Draws bars. `parts` is what their classes mean, `axis` what is written below.
 pub fn bars(
@@ -38,24 +41,25 @@ pub fn bars(
     axis: &str,
     bars: &[Bar],
 ) -> Drawing {
-    let top = 46.0;
+    let undivided = bars.iter().any(|bar| bar.parts.iter().any(|(class, _)| *class == "total"));
+    let parts: Vec<(&str, &str)> =
+        parts.iter().copied().chain(undivided.then_some(("total", "not divided"))).collect();
+    // What was seen once has no spread.
+    let has_rounds = bars.iter().any(|bar| !bar.rounds.is_empty());
+    let (places, (x, line)) = keys(&parts, has_rounds);
+    let top = 46.0 + line;
     let bottom = top + ROW * bars.len() as f64 + 2.0;
     let mut drawing = Drawing::new(name, title, alt, bottom + 38.0);
     drawing.text((MARGIN, 16.0), Anchor::Start, "strong", title);
-    let mut x = MARGIN;
-    let undivided = bars.iter().any(|bar| bar.parts.iter().any(|(class, _)| *class == "total"));
-    for (class, meaning) in parts.iter().chain(undivided.then_some(&("total", "not divided"))) {
-        drawing.filled(x, 25.0, 11.0, 11.0, class);
-        drawing.text((x + 16.0, 34.5), Anchor::Start, "small", meaning);
-        x += 30.0 + 6.0 * meaning.chars().count() as f64;
+    for ((class, meaning), (x, line)) in parts.iter().zip(places) {
+        drawing.filled(x, line + 25.0, 11.0, 11.0, class);
+        drawing.text((x + 16.0, line + 34.5), Anchor::Start, "small", meaning);
     }
-    // What was seen once has no spread.
-    let has_rounds = bars.iter().any(|bar| !bar.rounds.is_empty());
     if has_rounds {
-        drawing.line((x + 2.0, 30.5), (x + 22.0, 30.5), "spread");
-        drawing.text((x + 27.0, 34.5), Anchor::Start, "small", "middle half");
-        drawing.point((x + 104.0, 30.5), 2.4, Marker::Disc, "dot", "");
-        drawing.text((x + 111.0, 34.5), Anchor::Start, "small", "a round");
+        drawing.line((x + 2.0, line + 30.5), (x + 22.0, line + 30.5), "spread");
+        drawing.text((x + 27.0, line + 34.5), Anchor::Start, "small", "middle half");
+        drawing.point((x + 104.0, line + 30.5), 2.4, Marker::Disc, "dot", "");
+        drawing.text((x + 111.0, line + 34.5), Anchor::Start, "small", "a round");
     }
 
     let reach = bars.iter().map(|bar| bar.spread.high).fold(0.0, f64::max) * FAR;
@@ -107,6 +111,21 @@ pub fn bars(
         }
     }
     drawing
+}
+
+/// Where the keys of parts stand, and then that of the rounds: how far from the left, how far below the first line.
+fn keys(parts: &[(&str, &str)], has_rounds: bool) -> (Vec<(f64, f64)>, (f64, f64)) {
+    let (mut x, mut line) = (MARGIN, 0.0);
+    let mut place = |width: f64| {
+        if x > MARGIN && x + width > WIDTH {
+            (x, line) = (MARGIN, line + LINE);
+        }
+        let place = (x, line);
+        x += width;
+        place
+    };
+    let places = parts.iter().map(|(_, meaning)| place(30.0 + 6.0 * meaning.chars().count() as f64));
+    (places.collect(), place(if has_rounds { ROUNDS } else { 0.0 }))
 }
 
 /// A figure beside an axis.

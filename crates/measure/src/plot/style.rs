@@ -36,7 +36,7 @@ const CLASSES: &str = "\
 .plot .ring{fill:none;stroke:{ink};stroke-width:1.3}\
 .plot .far{fill:{ink};stroke:{ground};stroke-width:1}\
 .plot .kernel{fill:{kernel}}.plot .user{fill:{user}}.plot .softirq{fill:{softirq}}\
-.plot .total{fill:{quiet}}\
+.plot .total,.plot .rest{fill:{quiet}}\
 .plot .hatch{stroke:{ink};stroke-opacity:.45;stroke-width:1.4}\
 .plot .speck{fill:{ink};fill-opacity:.45}\
 .plot .forwarder{fill:none;stroke:{ink};stroke-width:1.8}\

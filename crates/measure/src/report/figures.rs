@@ -275,6 +275,7 @@ mod tests {
             lanes: vec![lane.clone()],
             left_out: Vec::new(),
             captures: Vec::new(),
+            profiles: Vec::new(),
             runs: vec![run(1, vec![(9000.0, 100)]), run(2, vec![(1000.0, 99_000), (2000.0, 100_000)])],
         };
         let line = distribution(&record, &lane, "connections");

@@ -133,6 +133,7 @@ mod tests {
             left_out: Vec::new(),
             runs: Vec::new(),
             captures: Vec::new(),
+            profiles: Vec::new(),
         }
     }
 

@@ -13,6 +13,7 @@ mod html;
 mod markdown;
 pub(crate) mod marks;
 mod packets;
+mod profiles;
 mod sections;
 pub mod series;
 mod tables;
@@ -145,6 +146,7 @@ pub fn document(record: &Record) -> Vec<Block> {
     for load in record.loads() {
         blocks.extend(sections::load(record, load));
     }
+    blocks.extend(profiles::blocks(record));
     blocks.extend(packets::blocks(record));
     blocks.extend(series::section(record));
     blocks.extend(sections::targets(record));

@@ -95,6 +95,7 @@ pub fn record(rounds: u32, noise: f64, seed: u64) -> Record {
         }],
         runs,
         captures: Vec::new(),
+        profiles: Vec::new(),
     }
 }
 

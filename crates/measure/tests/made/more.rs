@@ -1,7 +1,9 @@
 //! What the plain made record has not: failures, the other series, captures, a round that is spoilt, a lane that is lost in the
 //! noise. Each is put into a record by itself; [`whole`] has all of it.
 
-use portway_measure::record::{Capture, Cpu, Point, Record, Run, Wire};
+use std::collections::BTreeMap;
+
+use portway_measure::record::{Capture, Cpu, Function, Kind, Lane, Point, Profile, Record, Run, Wire};
 
 /// Has so many fail in a run, half of them by reset, the rest by timeout.
 pub fn fail(run: &mut Run, failed: u64) {
@@ -76,11 +78,49 @@ pub fn add_captures(record: &mut Record) {
     }
 }
 
+/// Adds a profile of each lane under new connections and under a stream.
+pub fn add_profiles(record: &mut Record) {
+    let lanes: Vec<Lane> = record.lanes.clone();
+    for load in ["connections", "bulk-up"] {
+        for lane in &lanes {
+            let rules = if lane.kind == Kind::Routing { 0 } else { 700 };
+            let areas = [
+                ("client", 900),
+                ("server", 600),
+                ("transport", 4000),
+                ("conntrack", rules),
+                ("memory", 1500),
+            ];
+            let areas = areas.into_iter().filter(|(_, samples)| *samples > 0);
+            let areas: BTreeMap<String, u64> =
+                areas.map(|(area, samples)| (area.to_owned(), samples)).collect();
+            let functions = [("tcp_v4_rcv", "transport", 800), ("nf_conntrack_in", "conntrack", rules)];
+            let function = |(name, area, samples): (&str, &str, u64)| Function {
+                name: name.to_owned(),
+                area: area.to_owned(),
+                samples,
+            };
+            record.profiles.push(Profile {
+                lane: lane.name.clone(),
+                load: load.to_owned(),
+                done: 1000,
+                period: 99_991,
+                samples: areas.values().sum(),
+                elsewhere: 50,
+                lost: 0,
+                areas,
+                functions: functions.into_iter().filter(|each| each.2 > 0).map(function).collect(),
+            });
+        }
+    }
+}
+
 /// Five rounds with all of it.
 pub fn whole() -> Record {
     let mut record = super::record(5, 0.03, 1);
     add_series(&mut record);
     add_captures(&mut record);
+    add_profiles(&mut record);
     runs(&mut record, "socat", "connections", Some(("concurrency", 10_000))).for_each(|run| fail(run, 4000));
     runs(&mut record, "haproxy", "connections", None).take(1).for_each(|run| fail(run, 900));
     runs(&mut record, "nft", "connections", None).take(1).for_each(|run| stretch(run, 3.0));

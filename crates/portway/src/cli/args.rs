@@ -274,6 +274,9 @@ pub(super) struct Lab {
     /// Capture the packets of a short run of each lane under each load, apart from what is measured
     #[arg(long)]
     pub(super) pcap: bool,
+    /// See where the work of each lane goes under each load, apart from what is measured: by part of the kernel and by program
+    #[arg(long)]
+    pub(super) profile: bool,
     /// Say which lanes, loads and series there are
     #[arg(long)]
     pub(super) list: bool,

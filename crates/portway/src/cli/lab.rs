@@ -62,6 +62,7 @@ pub(super) fn run(words: Lab) -> Result<(), Failure> {
         peers: words.peers,
         series: words.series,
         captures,
+        profile: words.profile,
         exact,
     };
     let (record, ending) = run::run(&options, &ON_STAGE, env!("CARGO_PKG_VERSION"))?;
