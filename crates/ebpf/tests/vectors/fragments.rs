@@ -1,9 +1,9 @@
-//! Parts of datagrams.
+//! Parts of datagrams and of segments.
 
 use portway_ebpf::trial::Program;
 
-use crate::bench::{Bench, TC_NEXT, TC_REDIRECT, XDP_PASS, any, begin, ends, same};
-use crate::reference::{Body, Packet, Random, checksum};
+use crate::bench::{Bench, KINDS, TC_NEXT, TC_REDIRECT, XDP_PASS, any, begin, ends, same};
+use crate::reference::{Body, Packet, Random, checksum, flags};
 
 /// Sets the fragment fields of an IPv4 packet, or adds an IPv6 fragment header: part of a datagram from byte `from` to
 /// `to` of what IP carries.
@@ -40,14 +40,16 @@ pub fn fragments_are_carried_in_order_and_never_mangled() {
     let mut bench = Bench::new("");
     let mut random = Random(3);
     for round in 0..100_u16 {
-        let ipv4 = round % 2 == 0;
-        let ends = ends(ipv4, false, 43_000 + round);
-        begin(&mut bench, &mut random, &ends, false);
+        let (ipv4, tcp) = KINDS[usize::from(round) % 4];
+        let ends = ends(ipv4, tcp, 43_000 + round);
+        begin(&mut bench, &mut random, &ends, tcp);
         for number in 0..2 {
             let forth = random.once_in(2);
             let id = u32::from(round) * 2 + number + 1;
-            let mut packet = any(&mut random, ipv4, false, 0).between(ends.arriving(forth));
-            let Body::Udp { payload, .. } = &mut packet.body else { unreachable!() };
+            let mut packet = any(&mut random, ipv4, tcp, flags::ACK).between(ends.arriving(forth));
+            let (Body::Tcp { payload, .. } | Body::Udp { payload, .. }) = &mut packet.body else {
+                unreachable!()
+            };
             *payload = random.bytes(2000 + random.clone().below(500));
             let carried = packet.carried(&ends, forth);
             let parts = [(0, Some(800)), (800, Some(1600)), (1600, None)];

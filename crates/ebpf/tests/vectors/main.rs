@@ -14,6 +14,7 @@ mod support;
 mod bench;
 mod carried;
 mod counted;
+mod drops;
 mod errors;
 mod families;
 mod fragments;
