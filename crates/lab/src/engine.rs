@@ -1,6 +1,6 @@
 //! The engines under test by their words, and the rules of the file that are pinned to them.
 //!
-//! The `ebpf` engine counts twice, once for each place where its programs hang, because each is a data path of its own.
+//! The `ebpf` engine counts several times, once for each place where its programs hang, because each is a data path of its own.
 //! Deliberately absent: what an engine can and cannot do. That is what the scenarios find out.
 
 use std::borrow::Cow;
@@ -15,6 +15,8 @@ pub enum Engine {
     Ebpf,
     /// The same engine with its programs at the XDP hook as well.
     Xdp,
+    /// The same engine at TC by the clsact queueing discipline, as on kernels without tcx.
+    Clsact,
     /// The user-space relay.
     Proxy,
 }
@@ -32,6 +34,7 @@ impl Engine {
             "nftables" => Self::Nftables,
             "ebpf" => Self::Ebpf,
             "xdp" => Self::Xdp,
+            "clsact" => Self::Clsact,
             "proxy" => Self::Proxy,
             _ => panic!("no engine is called {word:?}"),
         }
@@ -42,13 +45,13 @@ impl Engine {
         match self {
             Self::Nftables => &[Self::Proxy],
             Self::Proxy => &[Self::Nftables],
-            Self::Ebpf | Self::Xdp => &[Self::Nftables, Self::Proxy],
+            Self::Ebpf | Self::Xdp | Self::Clsact => &[Self::Nftables, Self::Proxy],
         }
     }
 
     /// Whether it is the `ebpf` engine, wherever its programs hang.
     pub fn is_ebpf(self) -> bool {
-        matches!(self, Self::Ebpf | Self::Xdp)
+        matches!(self, Self::Ebpf | Self::Xdp | Self::Clsact)
     }
 
     /// An engine for the rules of a file that reach the loopback: this one, or nftables beside `ebpf`, which sees what
@@ -62,6 +65,7 @@ impl Engine {
         let attach = match self {
             Self::Ebpf => format!(" {ATTACH}'tc'"),
             Self::Xdp => format!(" {ATTACH}'xdp'"),
+            Self::Clsact => format!(" {ATTACH}'clsact'"),
             Self::Nftables | Self::Proxy => String::new(),
         };
         format!("[[rule]]\nengine = '{self}'{attach}\n{keys}\n")
@@ -84,8 +88,8 @@ pub fn pool_table(backends: &[String], settings: &str) -> String {
     format!("[rule.pool]\nbackends = [{}]\n{settings}\n", backends.join(", "))
 }
 
-/// The file as Portway is to read it: where its rules are pinned to [`Engine::Ebpf`] or [`Engine::Xdp`], its `[ebpf]` table
-/// says where the programs hang. Scenarios join rules like strings, and a file has this table once, so this is done last.
+/// The file as Portway is to read it: where its rules are pinned to [`Engine::Ebpf`] or another place of that engine, its
+/// `[ebpf]` table says where the programs hang. Scenarios join rules like strings, and a file has this table once, so this is done last.
 pub fn attached(file: &str) -> Cow<'_, str> {
     let Some(attach) = attach(file) else { return file.into() };
     let key = format!("[ebpf]\nattach = {attach}\n");
@@ -109,7 +113,7 @@ impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nftables => "nftables",
-            Self::Ebpf | Self::Xdp => "ebpf",
+            Self::Ebpf | Self::Xdp | Self::Clsact => "ebpf",
             Self::Proxy => "proxy",
         })
     }

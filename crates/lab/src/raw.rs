@@ -1,5 +1,5 @@
 //! Packets as no socket would send them: segments of connections that do not exist and datagrams, from clients that do not
-//! exist; and what comes back, as it is on the wire. IPv4.
+//! exist; and what comes back, as it is on the wire. IPv4 (of IPv6 there is [`crate::raw_v6`]).
 //!
 //! Deliberately absent: any state of a connection. Whoever wants a conversation uses a socket.
 
@@ -121,7 +121,7 @@ impl Datagram<'_> {
 }
 
 /// The Internet checksum of parts, each of which is padded to whole words (RFC 1071).
-fn checksum(parts: &[&[u8]]) -> u16 {
+pub(crate) fn checksum(parts: &[&[u8]]) -> u16 {
     let word = |word: &[u8]| u64::from(word[0]) << 8 | u64::from(*word.get(1).unwrap_or(&0));
     let sum: u64 = parts.iter().flat_map(|part| part.chunks(2)).map(word).sum();
     // One's complement: the sum modulo 0xffff, where nothing but zero is zero.

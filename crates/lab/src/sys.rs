@@ -1,5 +1,5 @@
-//! The system calls that rustix does not cover: the cookie of a network namespace, a TUN device, and a minimal bpf(2) for programs that are
-//! not Portway's. The only file of this crate with `unsafe`.
+//! The system calls that rustix does not cover: the cookie of a network namespace, datagrams by the train, a TUN device, and a minimal
+//! bpf(2) for programs that are not Portway's. The only file of this crate with `unsafe`.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -24,6 +24,26 @@ pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
         )
     };
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has what is sent in one call leave as datagrams of so many bytes, and a shorter one at the end (UDP_SEGMENT, udp(7)): to the
+/// device they are one packet, which it cuts.
+///
+/// # Errors
+/// What the kernel says.
+pub fn send_in_segments(socket: impl AsFd, bytes: u16) -> io::Result<()> {
+    let bytes = libc::c_int::from(bytes);
+    // SAFETY: `bytes` is valid for reads of the size that is said, and lives across the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            std::ptr::from_ref(&bytes).cast(),
+            size_of_val(&bytes) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// `struct ifreq` as TUNSETIFF reads it (include/uapi/linux/if.h): 40 bytes.

@@ -1,6 +1,7 @@
 //! The conformance suite: which engine claims which scenario, and one test for each pair.
 //!
-//! `ebpf` is the engine of that name over TC, `xdp` the same over XDP; what no packet decides is claimed by `ebpf` for both.
+//! `ebpf` is the engine of that name over TC, `xdp` the same over XDP, `clsact` over TC as kernels without tcx have it; what no packet
+//! decides is claimed by `ebpf` for all. Over clsact goes one scenario of each kind of packet: the programs are those of `ebpf`.
 //!
 //! Needs root and the `portway` binary: `cargo build -p portway && sudo cargo test -p portway-lab`, or
 //! `./test` in the root of the repository, which also installs the programs that serve as peers.
@@ -18,8 +19,8 @@ macro_rules! claims {
 
 claims! {
     tcp {
-        echo: nftables ebpf xdp proxy;
-        echo_v6: nftables ebpf xdp proxy;
+        echo: nftables ebpf xdp clsact proxy;
+        echo_v6: nftables ebpf xdp clsact proxy;
         server_speaks_first: nftables ebpf xdp proxy;
         refused: nftables ebpf xdp proxy;
         half_close_by_client: nftables ebpf xdp proxy;
@@ -30,20 +31,20 @@ claims! {
         smaller_mtu: nftables ebpf xdp proxy;
         ssh: nftables ebpf xdp proxy;
         redis: nftables ebpf xdp proxy;
-        iperf3: nftables ebpf xdp proxy;
+        iperf3: nftables ebpf xdp clsact proxy;
         interactive: nftables ebpf xdp proxy;
     }
     http {
         get: nftables ebpf xdp proxy;
-        transfer: nftables ebpf xdp proxy;
+        transfer: nftables ebpf xdp clsact proxy;
         slow_and_broken_off: nftables ebpf xdp proxy;
         keep_alive: nftables ebpf xdp proxy;
         short_connections: nftables ebpf xdp proxy;
         http3: nftables ebpf xdp proxy;
     }
     udp {
-        echo: nftables ebpf xdp proxy;
-        sizes: nftables ebpf xdp proxy;
+        echo: nftables ebpf xdp clsact proxy;
+        sizes: nftables ebpf xdp clsact proxy;
         many_clients: nftables ebpf xdp proxy;
         dns: nftables ebpf xdp proxy;
         refused: nftables ebpf xdp proxy;
@@ -64,6 +65,7 @@ claims! {
         masquerade: nftables ebpf xdp proxy;
         pool: nftables ebpf xdp proxy;
         preserve: nftables;
+        pool_v6: nftables ebpf xdp proxy;
     }
     path {
         from_the_gateway: nftables proxy;
@@ -80,7 +82,7 @@ claims! {
         v6_to_v4: ebpf xdp proxy;
         v4_to_v6: ebpf xdp proxy;
         both_in_one_pool: ebpf xdp proxy;
-        transfers: ebpf xdp proxy;
+        transfers: ebpf xdp clsact proxy;
         auto_takes_the_proxy: proxy;
     }
     follow {
@@ -116,28 +118,40 @@ claims! {
     auto {
         takes_ebpf_for_what_no_other_does: ebpf;
     }
+    hook {
+        flows: ebpf xdp clsact;
+        transfers: ebpf xdp clsact;
+    }
+    trains {
+        whole: nftables ebpf xdp clsact proxy;
+        across_families: ebpf xdp clsact proxy;
+    }
     offload {
-        segmentation: ebpf xdp;
-        checksums: ebpf xdp;
-        merging: ebpf xdp;
+        segmentation: ebpf xdp clsact;
+        checksums: ebpf xdp clsact;
+        merging: ebpf xdp clsact;
     }
     mtu {
-        tcp_before_the_server: nftables ebpf xdp proxy;
+        tcp_before_the_server: nftables ebpf xdp clsact proxy;
         tcp_behind_the_client: nftables ebpf xdp proxy;
         tcp_across_families: ebpf xdp proxy;
         udp_before_the_server: nftables ebpf xdp;
         udp_behind_the_client: nftables ebpf xdp;
+        udp_across_families: ebpf xdp;
     }
     icmp {
         unreachable_both_ways: nftables ebpf xdp;
         time_exceeded: ebpf xdp;
         echo_is_the_hosts: nftables ebpf xdp proxy;
+        unreachable_across_families: ebpf xdp;
     }
     fragment {
-        whole: nftables ebpf xdp proxy;
+        whole: nftables ebpf xdp clsact proxy;
         interleaved: nftables ebpf xdp proxy;
         host_keeps_its_own: nftables ebpf xdp proxy;
-        on_the_way_out: nftables ebpf xdp proxy;
+        on_the_way_out: nftables ebpf xdp clsact proxy;
+        across_families: ebpf xdp clsact proxy;
+        tcp: nftables ebpf xdp clsact proxy;
     }
     host {
         services: nftables ebpf xdp proxy;
@@ -145,6 +159,9 @@ claims! {
         client_beside_flows: nftables ebpf xdp proxy;
         unknown_flows_are_reset: nftables ebpf xdp proxy;
         half_open: nftables ebpf xdp proxy;
+        client_beside_flows_v6: nftables ebpf xdp proxy;
+        client_beside_flows_across_families: ebpf xdp proxy;
+        unknown_flows_are_reset_v6: nftables ebpf xdp proxy;
     }
     table {
         full: ebpf xdp;
@@ -181,20 +198,20 @@ claims! {
     links {
         bridges: nftables ebpf xdp proxy;
         macvlan: nftables ebpf xdp proxy;
-        tunnel: nftables ebpf xdp proxy;
+        tunnel: nftables ebpf xdp clsact proxy;
         tunnel_cookies: ebpf xdp;
     }
     toa {
-        nginx_logs_the_client: ebpf xdp;
+        nginx_logs_the_client: ebpf xdp clsact;
         across_families: ebpf xdp;
-        behind_cookies: ebpf xdp;
+        behind_cookies: ebpf xdp clsact;
         forged: ebpf xdp;
-        transfers: ebpf xdp;
+        transfers: ebpf xdp clsact;
         nobody_reads: ebpf xdp;
     }
     flood {
         cookies: ebpf xdp;
-        cookies_always: ebpf xdp;
+        cookies_always: ebpf xdp clsact;
         cookies_across_families: ebpf xdp;
         cookies_and_the_ends: ebpf xdp;
         rate: ebpf xdp;

@@ -79,6 +79,7 @@ impl Scheme {
             Self::Portway(Engine::Nftables) => "portway-nftables",
             Self::Portway(Engine::Ebpf) => "portway-ebpf",
             Self::Portway(Engine::Xdp) => "portway-xdp",
+            Self::Portway(Engine::Clsact) => "portway-clsact",
             Self::Portway(Engine::Proxy) => "portway-proxy",
             Self::Peer(peer) => &peer.name,
         };
@@ -101,6 +102,7 @@ impl Scheme {
             Self::Portway(Engine::Nftables) => "Portway, engine nftables",
             Self::Portway(Engine::Ebpf) => "Portway, engine ebpf at TC",
             Self::Portway(Engine::Xdp) => "Portway, engine ebpf at XDP",
+            Self::Portway(Engine::Clsact) => "Portway, engine ebpf at TC by clsact",
             Self::Portway(Engine::Proxy) => "Portway, engine proxy",
             Self::Peer(peer) => &peer.command,
         };
@@ -151,8 +153,8 @@ impl Scheme {
     /// Why not, as a sentence without a full stop.
     pub fn available(&self) -> Result<(), String> {
         let programs: &[&str] = match self {
-            Self::Routing | Self::Portway(Engine::Nftables | Engine::Ebpf | Engine::Proxy) => &[],
             Self::RoutingXdpWires | Self::Portway(Engine::Xdp) => &["ethtool"],
+            Self::Routing | Self::Portway(_) => &[],
             Self::Iptables => &["iptables-restore"],
             Self::Nft => &["nft"],
             Self::Ipvs => &["ipvsadm", "iptables-restore"],

@@ -79,7 +79,7 @@ fn known(engine: Engine, flow: &Value) {
             // What the client asked; the name with its newline, and the echo.
             assert_eq!(bytes, [Some(12), Some(14)], "{flow:#}");
         }
-        Engine::Ebpf | Engine::Xdp => {
+        Engine::Ebpf | Engine::Xdp | Engine::Clsact => {
             assert!(age.is_some_and(|age| (2..10).contains(&age)), "{flow:#}");
             assert_eq!(bytes, [None, None], "{flow:#}");
         }

@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::client::{Held, name_from, names, tally, who};
+use crate::hook::Received;
 use crate::load::Load;
 use crate::raw::{Raw, Segment};
 use crate::topology::CLIENT4;
@@ -88,7 +89,7 @@ fn to() -> SocketAddrV4 {
 }
 
 /// With cookies, spoofed SYNs make no flows, and the backend hears nothing of them; clients connect and talk as if nothing
-/// happened, and the connections that were there do not notice.
+/// happened, and the connections that were there do not notice. Programs at XDP answer there.
 pub fn cookies(engine: Engine) {
     let net = Topology::new();
     let server = Server::tcp_named(net.server(), "10.2.0.10:7000", "a");
@@ -115,6 +116,14 @@ pub fn cookies(engine: Engine) {
     assert!(server.peers().len() >= before + 70, "the clients were with the backend");
     during.iter_mut().chain(&mut held).for_each(|held| held.lives("after the flood"));
     assert_eq!(portway.drops("flooded", "flow table full"), 0, "no table was full");
+    if engine == Engine::Xdp {
+        let cookies = portway.status()["engines"]["ebpf"]["syn_cookies"].as_u64().unwrap_or_default();
+        let received = Received::by(&net.gateway, "lan");
+        assert!(
+            cookies >= 5000 && received.sent_at_xdp * 10 >= cookies * 9,
+            "{cookies} cookies, {received:?}"
+        );
+    }
 }
 
 /// `syn-cookies = 0`: every connection is opened by a cookie, and large transfers with shifted sequence numbers arrive.

@@ -8,6 +8,8 @@ use crate::netns::{PATIENCE, wait_for};
 use crate::traffic::Server;
 use crate::{Engine, Portway, Topology};
 
+use super::http::there_and_back;
+
 /// The largest datagram of each family: 65,535 bytes of IPv4 with its header, and of IPv6 without.
 const LARGEST: [(&str, usize); 2] = [("10.1.0.1:8000", 65_507), ("[fd01::1]:8000", 65_527)];
 
@@ -125,4 +127,61 @@ pub fn on_the_way_out(engine: Engine) {
             }
         }
     }
+}
+
+/// Parts do not cross to the other family at `ebpf`, where nobody puts them together: they are counted, nothing of them arrives,
+/// and the flow goes on. A relay has the whole datagram.
+pub fn across_families(engine: Engine) {
+    const SIZE: usize = 3000;
+    // As many parts, over IPv4 and over IPv6.
+    const PARTS: u64 = 3;
+    let net = Topology::new();
+    // Parts that fit through with the other family's header as well: what does not is told so, whatever it is.
+    for end in [net.client(), net.server()] {
+        end.ip("link set eth0 mtu 1400");
+    }
+    let crossing = [("46", "10.1.0.1:8000", "[fd02::10]:7000"), ("64", "[fd01::1]:8000", "10.2.0.10:7000")];
+    let rule = |(name, to, at): (&str, &str, &str)| {
+        engine.rule(&format!("name = '{name}'\nlisten = 'udp/{to}'\nforward = '{at}'"))
+    };
+    let portway = Portway::start(&net.gateway, &crossing.map(rule).concat());
+    for (name, to, backend) in crossing {
+        let (server, client) = (net.server().bind(backend), net.client().dial(to));
+        let mut buffer = vec![0; 65_536];
+        client.send(b"first").expect("sent");
+        let (_, peer) = server.recv_from(&mut buffer).unwrap_or_else(|e| panic!("by {to}: {e}"));
+        net.server().enter(|| server.connect(peer)).expect("a socket address");
+        for (from, at, what) in [(&client, &server, "to the server"), (&server, &client, "to the client")] {
+            let large = message(SIZE, 1);
+            from.send(&large).expect("sent");
+            from.send(b"small").expect("sent");
+            let length = at.recv(&mut buffer).unwrap_or_else(|e| panic!("{what} by {to}: {e}"));
+            if engine.is_ebpf() {
+                assert_eq!(&buffer[..length], b"small", "{what} by {to}");
+                continue;
+            }
+            let other = at.recv(&mut buffer[length..]).unwrap_or_else(|e| panic!("{what} by {to}: {e}"));
+            let came = [&buffer[..length], &buffer[length..length + other]];
+            assert!(came.contains(&&large[..]) && came.contains(&&b"small"[..]), "{what} by {to}");
+        }
+        if engine.is_ebpf() {
+            assert_eq!(portway.drops(name, "fragment"), 2 * PARTS, "{:#}", portway.status());
+        }
+    }
+}
+
+/// TCP in parts, as senders without path MTU discovery have routers make of it, arrives as it was sent.
+pub fn tcp(engine: Engine) {
+    let net = Topology::new();
+    let (server, client) = (net.far_server(1280), net.far_client(1280));
+    for host in [&server.host, &client.host] {
+        host.sysctl("net.ipv4.ip_no_pmtu_disc", "1");
+    }
+    let rules =
+        engine.forward("0.0.0.0:8888", "10.3.0.10:80") + &engine.forward("[::]:8888", "[fd03::10]:81");
+    there_and_back(&net, &client.host, &server.host, ["10.3.0.10:80", "[fd03::10]:81"], &rules, 3_000_000);
+    // By the gateway, or by the ends behind it.
+    let whole: u64 =
+        [&net.gateway, &client.host, &server.host].map(|host| host.counter("ReasmOKs")).iter().sum();
+    assert!(whole > 1000, "{whole} segments came in parts");
 }

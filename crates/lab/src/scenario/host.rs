@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::client::{Held, who_each};
 use crate::raw::{Raw, Segment, flags};
+use crate::raw_v6::is_reset;
 use crate::topology::{LAN4, LAN6, WAN4};
 use crate::traffic::{Server, echo, refusal, tcp_works, udp_works};
 use crate::{Engine, Portway, Topology, peer};
@@ -57,25 +58,40 @@ pub fn same_ports_as_the_host(engine: Engine) {
 /// Connections that the host opens while others are forwarded to the same backend, the ports of both chosen as usual: the
 /// host's range of ports is small here, and the clients want just these.
 pub fn client_beside_flows(engine: Engine) {
+    beside_flows(engine, "10.1.0.10", "10.1.0.1:8000", "10.2.0.10:7000");
+}
+
+/// The same over IPv6.
+pub fn client_beside_flows_v6(engine: Engine) {
+    beside_flows(engine, "fd01::10", "[fd01::1]:8000", "[fd02::10]:7000");
+}
+
+/// The same with clients of IPv4 and a backend of IPv6.
+pub fn client_beside_flows_across_families(engine: Engine) {
+    beside_flows(engine, "10.1.0.10", "10.1.0.1:8000", "[fd02::10]:7000");
+}
+
+fn beside_flows(engine: Engine, client: &str, listener: &str, backend: &str) {
     let net = Topology::new();
     net.gateway.sysctl("net.ipv4.ip_local_port_range", "33000 33499");
-    let _backend = Server::tcp_named(net.server(), "10.2.0.10:7000", "a");
-    let _datagrams = Server::udp_echo(net.server(), "10.2.0.10:7000");
-    let _portway = Portway::start(&net.gateway, &engine.forward("tcp+udp/0.0.0.0:8000", "10.2.0.10:7000"));
+    let _backend = Server::tcp_named(net.server(), backend, "a");
+    let _datagrams = Server::udp_echo(net.server(), backend);
+    let _portway = Portway::start(&net.gateway, &engine.forward(&format!("tcp+udp/{listener}"), backend));
+    let client: std::net::IpAddr = client.parse().expect("an address");
+    // Every other port of the range is wanted by a client, before and after the host's own choice.
+    let clients = || (0..100_u16).map(|nth| SocketAddr::new(client, 33_000 + 2 * nth));
     let mut held = Vec::new();
-    for nth in 0..100_u16 {
-        // Every other port of the range is wanted by a client, before and after the host's own choice.
-        let client = SocketAddr::from(([10, 1, 0, 10], 33_000 + 2 * nth));
-        held.push(Held::open_from(net.client(), client, "10.1.0.1:8000"));
-        held.push(Held::open(&net.gateway, "10.2.0.10:7000"));
+    for client in clients() {
+        held.push(Held::open_from(net.client(), client, listener));
+        held.push(Held::open(&net.gateway, backend));
     }
     held.iter_mut().for_each(|held| held.lives("beside a hundred of the other kind"));
-    let sockets: Vec<_> = (0..100)
-        .flat_map(|nth| {
-            let client = net.client().bind(&format!("10.1.0.10:{}", 33_000 + 2 * nth));
-            net.client().enter(|| client.connect("10.1.0.1:8000")).expect("a socket address");
+    let sockets: Vec<_> = clients()
+        .flat_map(|client| {
+            let client = net.client().bind(&client.to_string());
+            net.client().enter(|| client.connect(listener)).expect("a socket address");
             client.send(b"client").expect("sent");
-            let own = net.gateway.dial("10.2.0.10:7000");
+            let own = net.gateway.dial(backend);
             own.send(b"host").expect("sent");
             [client, own]
         })
@@ -111,6 +127,23 @@ pub fn unknown_flows_are_reset(engine: Engine) {
         assert!(answer.is_some(), "silence for a segment from {source} to {destination}");
     }
     tcp_works(net.client(), "10.1.0.1:8000");
+}
+
+/// The same over IPv6.
+pub fn unknown_flows_are_reset_v6(engine: Engine) {
+    let net = Topology::new();
+    let _server = Server::tcp_echo(net.server(), "[fd02::10]:7000");
+    let _portway = Portway::start(&net.gateway, &engine.forward("[::]:8000", "[fd02::10]:7000"));
+    let sides = [
+        (net.client(), "[fd01::10]:20000", "[fd01::1]:8000"),
+        (net.server(), "[fd02::10]:7000", "[fd02::1]:45678"),
+        (net.server(), "[fd02::10]:7000", "[fd02::1]:20000"),
+    ];
+    for (host, source, destination) in sides {
+        let [from, to] = [source, destination].map(|end| end.parse().expect("a socket address"));
+        assert!(is_reset(host, from, to), "silence for a segment from {source} to {destination}");
+    }
+    tcp_works(net.client(), "[fd01::1]:8000");
 }
 
 /// A client that lost its memory opens a connection with the port of one that the server still holds open: the server answers

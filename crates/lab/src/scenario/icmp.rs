@@ -15,16 +15,24 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A closed port is told to whoever sent there: by the server's host to the client, and by the client's host, when its program
 /// has gone, to the server.
 pub fn unreachable_both_ways(engine: Engine) {
+    unreachable(engine, [("10.1.0.1:8000", "10.2.0.10:7000"), ("[fd01::1]:8000", "[fd02::10]:7000")]);
+}
+
+/// The same between a client of one family and a server of the other, to each in its own words.
+pub fn unreachable_across_families(engine: Engine) {
+    unreachable(engine, [("10.1.0.1:8000", "[fd02::10]:7000"), ("[fd01::1]:8000", "10.2.0.10:7000")]);
+}
+
+fn unreachable(engine: Engine, rules: [(&str, &str); 2]) {
     let net = Topology::new();
-    let rules = engine.forward("udp/0.0.0.0:8000", "10.2.0.10:7000")
-        + &engine.forward("udp/[::]:8000", "[fd02::10]:7000");
-    let _portway = Portway::start(&net.gateway, &rules);
+    let file = rules.map(|(to, backend)| engine.forward(&format!("udp/{to}"), backend)).concat();
+    let _portway = Portway::start(&net.gateway, &file);
     let refused = |socket: &UdpSocket, what: &str| {
         socket.send(b"anybody?").expect("sent");
         let error = socket.recv(&mut [0; 8]).expect_err("nobody is there");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{what}");
     };
-    for (to, backend) in [("10.1.0.1:8000", "10.2.0.10:7000"), ("[fd01::1]:8000", "[fd02::10]:7000")] {
+    for (to, backend) in rules {
         refused(&net.client().dial(to), &format!("the client of {to} is told"));
         let server = net.server().bind(backend);
         let client = net.client().dial(to);

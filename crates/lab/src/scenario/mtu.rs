@@ -6,6 +6,7 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use crate::hops::{FAR_CLIENT4, FAR_SERVER4, FAR_SERVER6};
+use crate::netns::wait_for;
 use crate::topology::{LAN4, LAN6};
 use crate::traffic::Server;
 use crate::{Engine, Portway, Topology};
@@ -91,4 +92,35 @@ pub fn udp_behind_the_client(engine: Engine) {
     }
     let learned = net.server().run("ip route get 10.2.0.1");
     assert!(learned.contains("mtu 1280"), "the server was told about {FAR_CLIENT4}'s path: {learned}");
+}
+
+/// UDP with DF across families, the narrow wire before the server: the sender is told how much fits, counted with the header of
+/// its own family, and so much is carried.
+pub fn udp_across_families(engine: Engine) {
+    let net = Topology::new();
+    let far = net.far_server(MTU);
+    let rules = engine.forward("udp/0.0.0.0:8000", "[fd03::10]:7000")
+        + &engine.forward("udp/[::]:8000", "10.3.0.10:7000");
+    let _portway = Portway::start(&net.gateway, &rules);
+    let _v4 = Server::udp_echo(&far.host, &format!("{FAR_SERVER4}:7000"));
+    let _v6 = Server::udp_echo(&far.host, &format!("[{FAR_SERVER6}]:7000"));
+    // The headers of IPv6 and of UDP are 48 bytes, those of IPv4 and of UDP 28.
+    for (host, listener, fits, headers) in
+        [(LAN4, format!("{LAN4}:8000"), MTU - 20, 28), (LAN6, format!("[{LAN6}]:8000"), MTU + 20, 48)]
+    {
+        let socket = net.client().dial(&listener);
+        wait_for(&format!("the sender to {listener} to be told"), || {
+            let _ = socket.send(&[b'x'; 1400]);
+            net.client().run(&format!("ip route get {host}")).contains(&format!("mtu {fits}"))
+        });
+        let message = vec![b'f'; (fits - headers) as usize];
+        let mut answer = [0; 2048];
+        socket.set_read_timeout(Some(Duration::from_millis(300))).expect("a positive time");
+        let echoed = (0..8).any(|_| {
+            // What an error has left at the socket is told first.
+            let _ = socket.send(&message);
+            socket.recv(&mut answer).is_ok_and(|length| answer[..length] == message)
+        });
+        assert!(echoed, "what fits is not carried by {listener}");
+    }
 }

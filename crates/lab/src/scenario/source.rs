@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::client::{crowd, crowd6, who_each};
 use crate::topology::{CLIENT4, CLIENT6, WAN4, WAN6};
 use crate::traffic::{Server, tcp_works, udp_works};
 use crate::{Engine, Portway, Topology};
@@ -48,6 +49,32 @@ pub fn pool(engine: Engine) {
             .ip(&format!("address add {own}/24 dev eth0\nroute replace 10.1.0.1/32 dev eth0 src {own}"));
         tcp_works(net.client(), "10.1.0.1:8000");
         udp_works(net.client(), "10.1.0.1:8000");
+    }
+    for (peers, name) in [(tcp.peers(), "tcp"), (udp.peers(), "udp")] {
+        assert!(peers.iter().all(|peer| pool.contains(peer)), "{name}: only the pool: {peers:?}");
+        assert!(pool.iter().all(|one| peers.contains(one)), "{name}: all of the pool: {peers:?}");
+    }
+}
+
+/// The same over IPv6.
+pub fn pool_v6(engine: Engine) {
+    let net = Topology::new();
+    for last in 5..8 {
+        net.gateway.ip(&format!("address add fd02::{last}/64 dev wan nodad"));
+    }
+    let pool = [address("fd02::5"), address("fd02::7")];
+    let tcp = Server::tcp_named(net.server(), "[fd02::10]:7000", "a");
+    let udp = Server::udp_echo(net.server(), "[fd02::10]:7000");
+    let rule = engine
+        .rule("listen = 'tcp+udp/[::]:8000'\nforward = '[fd02::10]:7000'\nsource = ['fd02::5', 'fd02::7']");
+    let _portway = Portway::start(&net.gateway, &rule);
+    net.crowd();
+    for client in crowd(40, crowd6) {
+        assert_eq!(who_each(net.client(), &[client], "[fd01::1]:8000"), ["a"]);
+        let socket = net.client().bind(&client.to_string());
+        net.client().enter(|| socket.connect("[fd01::1]:8000")).expect("a socket address");
+        socket.send(b"?").expect("sent");
+        socket.recv(&mut [0; 8]).unwrap_or_else(|e| panic!("a datagram of {client}: {e}"));
     }
     for (peers, name) in [(tcp.peers(), "tcp"), (udp.peers(), "udp")] {
         assert!(peers.iter().all(|peer| pool.contains(peer)), "{name}: only the pool: {peers:?}");

@@ -47,7 +47,7 @@ impl Taken {
     pub fn now(lane: &Lane, held: Held) -> Option<Self> {
         let gateway = &lane.net.gateway;
         match &lane.scheme {
-            Scheme::Portway(Engine::Ebpf | Engine::Xdp) => {
+            Scheme::Portway(Engine::Ebpf | Engine::Xdp | Engine::Clsact) => {
                 chosen(&lane.portway()?.command("status --json").ok()?).map(Self::Counts)
             }
             Scheme::Portway(Engine::Nftables) => Some(Self::Ports(tracked(gateway))),
