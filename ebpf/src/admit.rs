@@ -351,7 +351,12 @@ fn suits(nth: u32, new: &mut New) -> Option<bool> {
         config.first_port.wrapping_add(step.checked_rem(room)? as u16)
     };
     new.reverse.destination_port = port.to_be();
-    if port == 0 {
+    // A backend that is its own client may call by the very port that it serves: the answers would look like its own packets.
+    let called = &new.headers.tuple;
+    let alike = new.reverse.source == called.source
+        && new.reverse.destination == called.destination
+        && new.reverse.ports() == called.ports();
+    if port == 0 || alike {
         return Some(false);
     }
     Some(match memory::find(&new.reverse) {

@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use portway_core::engine::Engine;
-use portway_datapath::abi::{DROPS, Drop};
+use portway_datapath::abi::{DROPS, Drop, REFUSALS, Refusal};
 use portway_ebpf::trial::Program;
 
 use crate::bench::{Bench, TC_NEXT, TC_REDIRECT, TC_SHOT, any, begin, between, carry, ends};
@@ -20,7 +19,7 @@ type Counted = BTreeMap<(String, String), u64>;
 
 /// What was counted, of every rule and of none.
 fn counted(bench: &mut Bench) -> Counted {
-    let snapshot = bench.lab.gateway.within(|| bench.engine.observer().unwrap().observe().unwrap());
+    let snapshot = bench.snapshot();
     let mut counted = Counted::new();
     let mut known: BTreeMap<String, u64> = BTreeMap::new();
     for (rule, drops) in snapshot.drops {
@@ -38,6 +37,9 @@ fn counted(bench: &mut Bench) -> Counted {
     }
     counted
 }
+
+/// What is to be counted: of which rule, under which words, and how many.
+type Provocation = (&'static str, &'static str, u64);
 
 /// A bench, and packets for it.
 struct Provoked {
@@ -64,6 +66,14 @@ impl Provoked {
         packet
     }
 
+    /// The same over IPv4, with so many bytes.
+    fn datagram_of(&mut self, bytes: usize, ends: (SocketAddr, SocketAddr)) -> Packet {
+        let mut packet = self.datagram(true, ends);
+        let Body::Udp { payload, .. } = &mut packet.body else { unreachable!() };
+        *payload = self.random.bytes(bytes);
+        packet
+    }
+
     fn segment(&mut self, ipv4: bool, bits: u8, ends: (SocketAddr, SocketAddr)) -> Packet {
         let mut packet = any_tcp(&mut self.random, ipv4, bits).between(ends);
         packet.ip.options.clear();
@@ -85,29 +95,23 @@ impl Provoked {
         ends
     }
 
-    /// Has packets dropped for a reason: of which rule, under which words, and how many.
-    fn provoke(&mut self, reason: Drop) -> Option<(&'static str, &'static str, u64)> {
+    /// Has packets dropped for a reason.
+    fn provoke(&mut self, reason: Drop) -> Option<Provocation> {
         match reason {
-            Drop::Empty => {
-                let ends = between(true, true, (56, 5353), 40_001);
-                let packet = self.datagram(true, ends.arriving(true));
-                self.ends(true, &packet.bytes(), TC_SHOT);
-                Some(("empty", "no backend", 1))
-            }
             // In `refused`, beside what becomes of the flows that are there.
-            Drop::TableFull | Drop::NoPort | Drop::Rate => None,
-            Drop::NoRoute => {
+            Drop::TableFull | Drop::NoPort => None,
+            Drop::Unreachable => {
                 // A backend that this host has no route to.
                 let ends = between(true, true, (57, 5353), 40_002);
                 let packet = self.datagram(true, ends.arriving(true));
                 self.ends(true, &packet.bytes(), TC_SHOT);
                 Some(("lost", "no route", 1))
             }
+            // When the way is asked anew: see below.
+            Drop::NoRoute => None,
             Drop::TooBig => {
                 let ends = self.flow(40_003);
-                let mut packet = self.datagram(true, ends.arriving(true));
-                let Body::Udp { payload, .. } = &mut packet.body else { unreachable!() };
-                *payload = self.random.bytes(1490);
+                let mut packet = self.datagram_of(1490, ends.arriving(true));
                 packet.ip.dont_fragment = true;
                 // Its sender is told.
                 self.ends(true, &packet.bytes(), TC_REDIRECT);
@@ -123,9 +127,7 @@ impl Provoked {
             Drop::Fragment => {
                 // To the other family neither the first part nor those that follow it.
                 let ends = self.crossing(40_005);
-                let mut packet = self.datagram(true, ends.arriving(true));
-                let Body::Udp { payload, .. } = &mut packet.body else { unreachable!() };
-                *payload = self.random.bytes(2000);
+                let packet = self.datagram_of(2000, ends.arriving(true));
                 for (from, to) in [(0, Some(800)), (800, Some(1600)), (1600, None)] {
                     self.ends(true, &part(&packet, 7, from, to), TC_SHOT);
                 }
@@ -152,15 +154,6 @@ impl Provoked {
                 self.ends(false, &error.bytes(), TC_SHOT);
                 Some(("udp46", "ICMP error not translated", 1))
             }
-            Drop::BadCookie => {
-                let ends = between(true, true, (83, 8080), 40_008);
-                let syn = self.segment(true, flags::SYN, ends.arriving(true));
-                // Answered by a cookie, so that one is waited for.
-                self.ends(true, &syn.bytes(), TC_REDIRECT);
-                let forged = self.segment(true, flags::ACK, ends.arriving(true));
-                self.ends(true, &forged.bytes(), TC_NEXT);
-                Some(("cookies", "bad SYN cookie", 1))
-            }
             Drop::Family => {
                 let ends = self.crossing(40_009);
                 let mut packet = self.datagram(true, ends.arriving(true));
@@ -173,24 +166,46 @@ impl Provoked {
             Drop::Race => None,
         }
     }
+
+    /// The same of a rule that has chosen nobody.
+    fn provoke_refusal(&mut self, reason: Refusal) -> Option<Provocation> {
+        match reason {
+            Refusal::Empty => {
+                let ends = between(true, true, (56, 5353), 40_001);
+                let packet = self.datagram(true, ends.arriving(true));
+                self.ends(true, &packet.bytes(), TC_SHOT);
+                Some(("empty", "no backend", 1))
+            }
+            // In `refused` too.
+            Refusal::Rate => None,
+            Refusal::BadCookie => {
+                let ends = between(true, true, (83, 8080), 40_008);
+                let syn = self.segment(true, flags::SYN, ends.arriving(true));
+                // Answered by a cookie, so that one is waited for.
+                self.ends(true, &syn.bytes(), TC_REDIRECT);
+                let forged = self.segment(true, flags::ACK, ends.arriving(true));
+                self.ends(true, &forged.bytes(), TC_NEXT);
+                Some(("cookies", "bad SYN cookie", 1))
+            }
+        }
+    }
 }
 
 /// All of them, as the layout counts them.
-const ALL: [Drop; DROPS] = [
-    Drop::Empty,
+const DROPPED: [Drop; DROPS] = [
     Drop::TableFull,
     Drop::NoPort,
-    Drop::Rate,
+    Drop::Unreachable,
     Drop::NoRoute,
     Drop::TooBig,
     Drop::Expired,
     Drop::Fragment,
     Drop::Mangled,
     Drop::IcmpError,
-    Drop::BadCookie,
     Drop::Family,
     Drop::Race,
 ];
+const REFUSED: [Refusal; REFUSALS] = [Refusal::Empty, Refusal::Rate, Refusal::BadCookie];
 
 fn provoked() -> Provoked {
     let settings = rule("empty", "udp/10.1.0.1:56", "nobody.invalid:5353")
@@ -203,9 +218,14 @@ fn provoked() -> Provoked {
 #[test]
 fn each_reason_is_counted_by_its_name_and_no_other() {
     let mut provoked = provoked();
-    for reason in ALL {
+    let dropped = DROPPED.into_iter().map(Ok);
+    for reason in dropped.chain(REFUSED.into_iter().map(Err)) {
         let mut before = counted(&mut provoked.bench);
-        let Some((rule, words, count)) = provoked.provoke(reason) else { continue };
+        let provocation = match reason {
+            Ok(reason) => provoked.provoke(reason),
+            Err(reason) => provoked.provoke_refusal(reason),
+        };
+        let Some((rule, words, count)) = provocation else { continue };
         *before.entry((rule.to_owned(), words.to_owned())).or_default() += count;
         assert_eq!(counted(&mut provoked.bench), before, "{reason:?}");
     }
@@ -216,9 +236,7 @@ fn each_reason_is_counted_by_its_name_and_no_other() {
 fn a_part_without_its_first_is_counted() {
     let mut provoked = provoked();
     let ends = provoked.flow(40_010);
-    let mut packet = provoked.datagram(true, ends.arriving(true));
-    let Body::Udp { payload, .. } = &mut packet.body else { unreachable!() };
-    *payload = provoked.random.bytes(2000);
+    let packet = provoked.datagram_of(2000, ends.arriving(true));
     let before = counted(&mut provoked.bench);
     assert_eq!(before, Counted::new());
     provoked.ends(true, &part(&packet, 9, 800, Some(1600)), TC_NEXT);
@@ -231,9 +249,7 @@ fn a_part_without_its_first_is_counted() {
 fn a_part_beyond_the_largest_datagram_is_counted() {
     let mut provoked = provoked();
     let ends = provoked.flow(40_011);
-    let mut packet = provoked.datagram(true, ends.arriving(true));
-    let Body::Udp { payload, .. } = &mut packet.body else { unreachable!() };
-    *payload = provoked.random.bytes(3000);
+    let mut packet = provoked.datagram_of(3000, ends.arriving(true));
     packet.ip.dont_fragment = false;
     provoked.ends(true, &part(&packet, 11, 0, Some(800)), TC_REDIRECT);
     let mut beyond = part(&packet, 11, 800, None);
@@ -264,4 +280,21 @@ fn a_flow_whose_route_is_gone_is_counted() {
     });
     let expected = Counted::from([(("udp4".to_owned(), "no route".to_owned()), 3)]);
     assert_eq!(counted(&mut provoked.bench), expected);
+}
+
+/// A backend that is its own client, by the port that it serves, of a listener with the same port: with the client's own port the
+/// flow's two directions would look alike, so it gets another one.
+#[test]
+fn a_flow_whose_directions_would_look_alike_gets_another_port() {
+    let settings = rule("own", "udp/10.2.0.1:58", "10.2.0.2:58");
+    let mut provoked = Provoked { bench: Bench::new(&settings), random: Random(32) };
+    let end = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let packet = provoked.datagram(true, (end("10.2.0.2:58"), end("10.2.0.1:58")));
+    let frame = provoked.bench.arriving(false, &packet.bytes());
+    let ran = provoked.bench.run(Program::TcEthernet, false, &frame);
+    assert_eq!((ran.result, counted(&mut provoked.bench)), (TC_REDIRECT, Counted::new()));
+    let source = u16::from_be_bytes([ran.packet[34], ran.packet[35]]);
+    assert_ne!(source, 58);
+    let leaves = packet.between((SocketAddr::new(end("10.2.0.1:1").ip(), source), end("10.2.0.2:58")));
+    assert_eq!(ran.packet[26..38], leaves.bytes()[12..24]);
 }
