@@ -78,7 +78,7 @@ pub fn exchange(engine: Engine) {
     let bytes = ["flows", "bytes_in", "bytes_out"];
     // The proxy meets no packets, and its bytes have no headers. The table counts flows of a pool's members, and no more.
     let (headers, of_rules, of_members): (_, &[&str], &[&str]) = match engine {
-        Engine::Ebpf | Engine::Xdp => (HEADERS, &ALL, &ALL),
+        Engine::Ebpf | Engine::Xdp | Engine::Clsact => (HEADERS, &ALL, &ALL),
         Engine::Nftables => (HEADERS, &ALL, &["flows"]),
         Engine::Proxy => (0, &bytes, &bytes),
     };
