@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use portway_lab::traffic::Server;
 use portway_lab::{Engine, Portway, Topology, pins, process};
 
-use crate::leak::Share;
+use crate::leak::{Objects, Share, flows};
 use crate::log::{Done, Error, Kind, Log};
 use crate::traffic::Traffic;
 use crate::trouble::{Backend, CHECKED, PORT, Patient};
@@ -30,6 +30,7 @@ pub struct Lane {
     turn: u32,
     troubles: BTreeMap<&'static str, u64>,
     shares: Vec<Share>,
+    objects: Objects,
     reserved: String,
     _servers: Vec<Server>,
     net: Topology,
@@ -50,7 +51,9 @@ pub struct End {
 }
 
 /// How many troubles make a round.
-const ROUND: u32 = 8;
+const ROUND: u32 = 9;
+/// So many rules more do not fit in the maps that a small file begins with.
+const MANY: u32 = 3000;
 
 impl Lane {
     pub fn start(engine: Engine, killed: bool, short: bool) -> Self {
@@ -69,6 +72,7 @@ impl Lane {
         let log = Arc::new(Log::new());
         let traffic = traffic(&net, &log);
         let (turn, troubles, shares) = (0, BTreeMap::new(), Vec::new());
+        let objects = Objects::of(&net.gateway);
         Self {
             engine,
             killed,
@@ -80,6 +84,7 @@ impl Lane {
             turn,
             troubles,
             shares,
+            objects,
             reserved,
             _servers: servers,
             net,
@@ -109,6 +114,12 @@ impl Lane {
                 patient.is_replaced();
                 "daemon killed, programs replaced"
             }
+            8 => {
+                let many = (0..MANY).map(|nth| format!("tcp/10.1.0.1:{}", 10_000 + nth));
+                let many: String = many.map(|on| self.engine.forward(&on, "10.2.0.10:7000")).collect();
+                self.portway.reload(&(file(self.engine, &self.backends, self.short, 0) + &many));
+                "reload with thousands of rules"
+            }
             _ => {
                 let state = if step == 7 { 0 } else { self.turn };
                 self.portway.reload(&file(self.engine, &self.backends, self.short, state));
@@ -119,7 +130,9 @@ impl Lane {
         if self.turn.is_multiple_of(ROUND) {
             // Rules that a killed daemon was told of are the file's, which is as at first only after a reload.
             self.portway.reload(&file(self.engine, &self.backends, self.short, 0));
-            self.shares.push(Share::of(&self.portway, &self.net.gateway));
+            let objects = Objects::of(&self.net.gateway);
+            self.shares.push(Share::of(&self.portway, &self.net.gateway, &objects));
+            self.objects.add(objects);
         }
     }
 
@@ -146,13 +159,13 @@ impl Lane {
         let mut faults = Vec::new();
         // Held connections end now, by FIN of the client; the last to go are those in TIME_WAIT.
         let (start, limit) = (Instant::now(), Duration::from_secs(if self.short { 15 } else { 90 }));
-        let mut flows = u64::MAX;
-        while flows > 0 && start.elapsed() < limit {
+        let mut alive = u64::MAX;
+        while alive > 0 && start.elapsed() < limit {
             thread::sleep(Duration::from_millis(500));
-            flows = Share::of(&self.portway, &self.net.gateway).flows;
+            alive = flows(&self.portway);
         }
-        if flows > 0 {
-            faults.push(format!("{flows} flows are still alive {limit:?} after the last packet"));
+        if alive > 0 {
+            faults.push(format!("{alive} flows are still alive {limit:?} after the last packet"));
         }
         let first = self.shares.first().copied().unwrap_or_default();
         let last = self.shares.last().copied().unwrap_or_default();
@@ -162,6 +175,9 @@ impl Lane {
         let left = pins::of(&self.net.gateway);
         if !left.is_empty() {
             faults.push(format!("pins that `clear` has left: {left:?}"));
+        }
+        if let Some(left) = self.objects.left() {
+            faults.push(format!("what the kernel still has after `clear`: {left}"));
         }
         let now = reserved(&self.net);
         if now != self.reserved {

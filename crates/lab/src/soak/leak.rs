@@ -31,8 +31,59 @@ pub struct Share {
     pub flows: u64,
 }
 
+/// Programs and maps by their ids, which the kernel gives once (`bpf_prog_alloc_id`, `bpf_map_alloc_id`: in a circle of 2^31).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Objects {
+    programs: BTreeSet<u32>,
+    maps: BTreeSet<u32>,
+}
+
+impl Objects {
+    /// What lives by what is pinned for a namespace.
+    pub fn of(gateway: &Namespace) -> Self {
+        let pinned = pins::of(gateway);
+        let mut maps: BTreeSet<u32> =
+            pinned.iter().filter_map(|path| MapInfo::from_pin(path).ok()).map(|map| map.id()).collect();
+        let own = maps.clone();
+        let mut programs = BTreeSet::new();
+        for program in loaded_programs().flatten() {
+            let used = program.map_ids().ok().flatten().unwrap_or_default();
+            if used.iter().any(|map| own.contains(map)) {
+                programs.insert(program.id());
+                maps.extend(used);
+            }
+        }
+        Self { programs, maps }
+    }
+
+    /// Those of both.
+    pub fn add(&mut self, others: Self) {
+        self.programs.extend(others.programs);
+        self.maps.extend(others.maps);
+    }
+
+    /// Those that the kernel still has, in words. It frees them a moment after nobody uses them any more.
+    pub fn left(&self) -> Option<String> {
+        let mut left = Self::default();
+        for _ in 0..50 {
+            let programs = loaded_programs().flatten().map(|program| program.id());
+            let maps = loaded_maps().flatten().map(|map| map.id());
+            left = Self {
+                programs: programs.filter(|id| self.programs.contains(id)).collect(),
+                maps: maps.filter(|id| self.maps.contains(id)).collect(),
+            };
+            if left == Self::default() {
+                return None;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        Some(format!("programs {:?}, maps {:?}", left.programs, left.maps))
+    }
+}
+
 impl Share {
-    pub fn of(portway: &Portway, gateway: &Namespace) -> Self {
+    /// `objects` are those of the same moment.
+    pub fn of(portway: &Portway, gateway: &Namespace, objects: &Objects) -> Self {
         let process = portway.process();
         // A thread that reads for a status comes and goes: what stays is the least of some moments.
         let count = |what: &str| {
@@ -42,22 +93,15 @@ impl Share {
             });
             counts.min().unwrap_or_default()
         };
-        let pinned = pins::of(gateway);
-        let own: BTreeSet<u32> =
-            pinned.iter().filter_map(|path| MapInfo::from_pin(path).ok()).map(|map| map.id()).collect();
-        let used = loaded_programs().flatten().filter_map(|program| program.map_ids().ok().flatten());
-        let used: Vec<Vec<u32>> = used.filter(|maps| maps.iter().any(|map| own.contains(map))).collect();
         let [descriptors, threads] = ["fd", "task"].map(count);
-        let status = portway.status();
-        let rules = status["rules"].as_array().cloned().unwrap_or_default();
         Self {
             memory: process.status_kib("RssAnon"),
             descriptors,
             threads,
-            pins: pinned.len() as u64,
-            programs: used.len() as u64,
-            maps: used.iter().flatten().copied().chain(own).collect::<BTreeSet<u32>>().len() as u64,
-            flows: rules.iter().filter_map(|rule| rule["live"].as_u64()).sum(),
+            pins: pins::of(gateway).len() as u64,
+            programs: objects.programs.len() as u64,
+            maps: objects.maps.len() as u64,
+            flows: flows(portway),
         }
     }
 
@@ -74,6 +118,12 @@ impl Share {
         let grown = rest.into_iter().chain([memory]).filter(|(_, before, now)| now > before);
         grown.map(|(what, before, now)| format!("{what}: {now}, at most {before} expected")).collect()
     }
+}
+
+/// Flows alive, as the status has them.
+pub fn flows(portway: &Portway) -> u64 {
+    let status = portway.status();
+    status["rules"].as_array().into_iter().flatten().filter_map(|rule| rule["live"].as_u64()).sum()
 }
 
 /// Everything of bpf(2) on this machine, whoever's.
