@@ -6,10 +6,9 @@ use portway_datapath::abi::Tuple;
 use portway_datapath::checksum::Difference;
 
 use crate::packet::Packet;
-use crate::parse::{Headers, IPV4_HEADER, IPV6_HEADER, TCP};
+use crate::parse::{IPV4_HEADER, IPV6_HEADER, TCP};
 use crate::rewrite::ports;
 use crate::skb::Skb;
-use crate::way::way_back;
 
 /// The time that what this host itself sends may live (RFC 1700).
 pub const LIVES: u8 = 64;
@@ -29,24 +28,16 @@ pub struct Segment {
     pub mss: u16,
 }
 
-/// A packet that can be made one of another length.
+/// A packet that can be made another.
 pub trait Shape: Packet {
-    /// Cuts or extends it.
-    fn shape(self, length: u32) -> bool;
-
-    /// [`is_partial`].
-    fn leaves_checksum(self, at: u32) -> bool;
+    /// Makes it one of `length` bytes, which are the caller's to write from `link` on, with a whole checksum.
+    fn shape(self, link: u32, length: u32) -> bool;
 }
 
 impl Shape for Skb {
     #[inline(always)]
-    fn shape(self, length: u32) -> bool {
-        self.set_length(length)
-    }
-
-    #[inline(always)]
-    fn leaves_checksum(self, at: u32) -> bool {
-        is_partial(self, at)
+    fn shape(self, link: u32, length: u32) -> bool {
+        self.renew(link, length)
     }
 }
 
@@ -65,10 +56,9 @@ pub fn write<P: Shape, const LINK: u32>(packet: P, ipv4: bool, tuple: &Tuple, se
     let header = if ipv4 { IPV4_HEADER } else { IPV6_HEADER };
     let at = LINK + header;
     let length: u16 = if segment.mss == 0 { 20 } else { 24 };
-    if !packet.shape(at + u32::from(length)) {
+    if !packet.shape(LINK, at + u32::from(length)) {
         return false;
     }
-    let partial = packet.leaves_checksum(at + 16);
     let mut pseudo = Difference::NONE.plus(u32::from(length.to_be())).plus(u32::from(u16::from(TCP).to_be()));
     pseudo = if ipv4 {
         pseudo.plus_ipv4(tuple.source).plus_ipv4(tuple.destination)
@@ -77,7 +67,7 @@ pub fn write<P: Shape, const LINK: u32>(packet: P, ipv4: bool, tuple: &Tuple, se
     };
     let sequence = segment.sequence.to_be();
     let acknowledges = segment.acknowledges.to_be();
-    let control = (length / 4 << 12 | u16::from(segment.flags)).to_be();
+    let control = ((length / 4) << 12 | u16::from(segment.flags)).to_be();
     let window = segment.window.to_be();
     let option = (0x0204_0000 | u32::from(segment.mss)).to_be();
     let mut sum = pseudo
@@ -97,7 +87,7 @@ pub fn write<P: Shape, const LINK: u32>(packet: P, ipv4: bool, tuple: &Tuple, se
     tcp.set::<u32, 8>(acknowledges);
     tcp.set::<u16, 12>(control);
     tcp.set::<u16, 14>(window);
-    tcp.set::<u16, 16>(if partial { pseudo.short() } else { sum.check() });
+    tcp.set::<u16, 16>(sum.check());
     tcp.set::<u16, 18>(0);
     write_ip::<_, LINK>(packet, ipv4, tuple, (TCP, LIVES, 0), length)
 }
@@ -155,15 +145,4 @@ pub fn write_ip_at<P: Packet>(
         ip.set_address::<24, 32>(tuple.destination);
     }
     true
-}
-
-/// Makes the packet a segment to whoever has sent it, and sends it.
-#[inline(always)]
-pub fn answer<const LINK: u32>(packet: Skb, headers: &Headers, segment: &Segment) -> i32 {
-    let Some(way) = way_back(packet, &headers.tuple) else { return Skb::DROP };
-    let tuple = crate::carry::swapped(&headers.tuple);
-    if !write::<_, LINK>(packet, headers.ipv4, &tuple, segment) {
-        return Skb::DROP;
-    }
-    packet.send::<LINK>(headers.ipv4, way)
 }

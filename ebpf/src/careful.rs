@@ -8,37 +8,21 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use portway_datapath::abi::{Drop, Record, Tuple, state};
+use portway_datapath::abi::{Drop, Record, state};
 use portway_datapath::record::Direction;
-use portway_datapath::tcp::{self, Mss};
-use portway_datapath::toa::{LENGTH_V6, ROOM, Walk};
+use portway_datapath::tcp;
 
 use crate::carry::{BEGINS, Hook, answered, is_over, leaving, may_begin, note};
 use crate::clock::ticks;
 use crate::memory::{self, Maps};
 use crate::packet::Packet;
-use crate::parse::{Headers, Parsed, parse};
+use crate::parse::{Parsed, parse};
 use crate::skb::Skb;
 use crate::way::way;
+use crate::work::Work;
 use crate::{count, family, fragment, parts, shift, toa};
 
-/// What a processor works on; too large for the stack.
-pub struct Work {
-    /// The packet's headers.
-    pub headers: Headers,
-    /// Its tuple as it leaves.
-    pub new: Tuple,
-    /// Its TCP header.
-    pub header: [u8; ROOM],
-    /// Walks over its options.
-    pub walk: Walk,
-    /// See [`Self::walk`].
-    pub mss: Mss,
-    /// The option that is appended to it.
-    pub option: [u32; LENGTH_V6 / 4],
-}
-
-/// One for each processor.
+/// One for each processor: too large for the stack.
 #[map(name = "work")]
 static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 

@@ -16,6 +16,7 @@ use crate::header::{Arriving, Header, Ipv4, Ipv6, is_whole};
 use crate::memory::Maps;
 use crate::packet::Packet;
 use crate::parse::{Headers, TCP, family};
+use crate::rewrite::swapped;
 use crate::way::{Hop, Question, kept, renewed};
 
 /// What differs between the hooks beyond access to bytes.
@@ -164,18 +165,6 @@ pub fn is_over(maps: &Maps, headers: &Headers, record: &Record, bits: u32, now: 
 #[inline(always)]
 pub fn leaving(record: &Record, direction: Direction) -> Tuple {
     swapped(&record.tuple(direction.other()))
-}
-
-/// The tuple of what is answered by a tuple.
-#[inline(always)]
-pub fn swapped(tuple: &Tuple) -> Tuple {
-    Tuple {
-        source: tuple.destination,
-        destination: tuple.source,
-        source_port: tuple.destination_port,
-        destination_port: tuple.source_port,
-        protocol: tuple.protocol,
-    }
 }
 
 /// The state of UDP after a packet.

@@ -23,12 +23,12 @@ use portway_datapath::cookie::{self, SIZES_V4, SIZES_V6};
 use portway_datapath::tcp::flags;
 
 use crate::admit::New;
-use crate::answer::{self, Segment};
+use crate::answer::Segment;
 use crate::packet::Packet;
 use crate::parse::{Headers, Parsed, parse};
 use crate::skb::{Skb, header_length};
 use crate::xdp::Xdp;
-use crate::{count, rate};
+use crate::{count, rate, tc};
 
 /// A packet whose bytes can be copied.
 pub trait Load: Packet {
@@ -95,7 +95,7 @@ pub fn answer<const LINK: u32>(packet: Skb) -> i32 {
         return Skb::DROP;
     }
     match segment::<Skb, LINK>(packet, &headers) {
-        Some(segment) => answer::answer::<LINK>(packet, &headers, &segment),
+        Some(segment) => tc::answer::<LINK>(packet, &headers, &segment),
         None => Skb::DROP,
     }
 }

@@ -2,7 +2,7 @@
 //! what the old one said, and quotes the header of the packet as its sender sent it, with eight bytes behind.
 //!
 //! Eight bytes are what RFC 792 asks for, and all that a sender needs to know its flow again and to see that the error is no
-//! forgery: ports and sequence number. Deliberately absent: errors within a family ([`crate::icmp`]).
+//! forgery: ports and sequence number. Deliberately absent: errors within a family ([`crate::error`]).
 
 use portway_datapath::abi::Tuple;
 use portway_datapath::checksum::Difference;
@@ -10,7 +10,7 @@ use portway_datapath::cookie::moved;
 use portway_datapath::icmp::{to_ipv4, to_ipv6};
 
 use crate::answer::{write_ip, write_ip_at};
-use crate::icmp::{Error, HEADER, ICMP, ICMPV6};
+use crate::error::{Error, HEADER, ICMP, ICMPV6};
 use crate::packet::Packet;
 use crate::parse::{IPV4, IPV4_HEADER, IPV6, IPV6_HEADER, UDP};
 use crate::rewrite::ports;

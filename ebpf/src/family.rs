@@ -12,11 +12,12 @@ use portway_datapath::checksum::Difference;
 use portway_datapath::tcp::{Mss, flags};
 
 use crate::answer::write_ip;
-use crate::careful::{Work, work};
+use crate::careful::work;
 use crate::packet::Packet;
 use crate::parse::{Headers, IPV4, IPV4_HEADER, IPV6, IPV6_HEADER, TCP, UDP};
 use crate::rewrite::ports;
 use crate::skb::Skb;
+use crate::work::Work;
 use portway_datapath::abi::Tuple;
 
 /// How much longer the header of IPv6 is.
@@ -70,6 +71,8 @@ pub fn translate<const LINK: u32>(packet: Skb, work: &mut Work) -> u32 {
     if !packet.change_family(if from_ipv4 { IPV6 } else { IPV4 }) {
         return REFUSED;
     }
+    // What is left in the place of the header, which the kernel has made shorter or longer.
+    let Some(left) = header_sum::<LINK>(packet, !from_ipv4) else { return REFUSED };
     let payload = headers.length.wrapping_sub(header) as u16;
     let (new, old) = (&work.new, &headers.tuple);
     let protocol = if headers.tcp { TCP } else { UDP };
@@ -77,6 +80,9 @@ pub fn translate<const LINK: u32>(packet: Skb, work: &mut Work) -> u32 {
     if !write_ip::<_, LINK>(packet, !from_ipv4, new, (protocol, lives, class as u8), payload) {
         return REFUSED;
     }
+    // A sum over the packet has the header in it, as it was and as it is.
+    let Some(written) = header_sum::<LINK>(packet, !from_ipv4) else { return REFUSED };
+    packet.update_complete(written.and(left.negated()).folded());
     if LINK != 0 {
         let Some(link) = packet.window::<14>(0) else { return REFUSED };
         link.set::<u16, 12>(if from_ipv4 { IPV6 } else { IPV4 });
@@ -109,6 +115,29 @@ pub fn translate<const LINK: u32>(packet: Skb, work: &mut Work) -> u32 {
         return REFUSED;
     }
     DONE
+}
+
+/// The sum over an IP header.
+#[inline(always)]
+fn header_sum<const LINK: u32>(packet: Skb, ipv4: bool) -> Option<Difference> {
+    if ipv4 {
+        let header = packet.window::<20>(LINK)?;
+        return Some(
+            Difference::NONE
+                .plus(header.get::<u32, 0>())
+                .plus(header.get::<u32, 4>())
+                .plus(header.get::<u32, 8>())
+                .plus(header.get::<u32, 12>())
+                .plus(header.get::<u32, 16>()),
+        );
+    }
+    let header = packet.window::<40>(LINK)?;
+    Some(
+        Difference::NONE
+            .plus_two(header.get::<u64, 0>())
+            .plus_address(header.address::<8, 16>())
+            .plus_address(header.address::<24, 32>()),
+    )
 }
 
 /// Takes the difference of the headers from the maximum segment size of a SYN: what answers it has the longer one on this

@@ -14,7 +14,6 @@ use portway_datapath::table::Memory;
 use portway_datapath::tcp;
 
 use crate::answer::{Shape, write};
-use crate::carry::swapped;
 use crate::cookie::segment;
 use crate::fast::port;
 use crate::listen::listener;
@@ -22,21 +21,17 @@ use crate::maps::RULES;
 use crate::memory::{self, Maps};
 use crate::packet::Packet;
 use crate::parse::{Headers, Parsed, parse};
+use crate::rewrite::swapped;
 use crate::xdp::Xdp;
 use crate::{count, rate};
 
 impl Shape for Xdp {
     #[inline(always)]
-    fn shape(self, length: u32) -> bool {
+    fn shape(self, _link: u32, length: u32) -> bool {
         // SAFETY: the context.
         unsafe {
             bpf_xdp_adjust_tail(self.0, length.wrapping_sub(bpf_xdp_get_buff_len(self.0) as u32) as i32) == 0
         }
-    }
-
-    #[inline(always)]
-    fn leaves_checksum(self, _at: u32) -> bool {
-        false
     }
 }
 

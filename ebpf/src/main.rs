@@ -9,12 +9,15 @@
 
 mod admit;
 mod answer;
+mod buffer;
 mod careful;
 mod carry;
 mod clock;
 mod cookie;
 mod count;
 mod crossing;
+mod cut;
+mod error;
 mod family;
 mod fast;
 mod flood;
@@ -28,6 +31,7 @@ mod opening;
 mod packet;
 mod parse;
 mod parts;
+mod quote;
 mod rate;
 mod replace;
 mod rewrite;
@@ -37,6 +41,7 @@ mod tc;
 mod tell;
 mod toa;
 mod way;
+mod work;
 mod xdp;
 
 use aya_ebpf::macros::{classifier, xdp};

@@ -20,7 +20,7 @@ use portway_datapath::record::Direction;
 use portway_datapath::tcp::flags;
 
 use crate::answer::{Segment, write};
-use crate::careful::{self, Work};
+use crate::careful;
 use crate::carry::leaving;
 use crate::clock::ticks;
 use crate::family::LONGER;
@@ -29,6 +29,7 @@ use crate::packet::Packet;
 use crate::parse::{Headers, IPV4, IPV4_HEADER, IPV6, IPV6_HEADER, Parsed, parse};
 use crate::skb::Skb;
 use crate::way::{self, way};
+use crate::work::Work;
 use crate::{cookie, count, toa};
 
 /// What is too large for the stack: the packet, and what it becomes.

@@ -57,6 +57,18 @@ pub fn ports(tuple: &Tuple) -> u32 {
     u32::from(tuple.source_port) | u32::from(tuple.destination_port) << 16
 }
 
+/// The tuple of what is answered by a tuple.
+#[inline(always)]
+pub fn swapped(tuple: &Tuple) -> Tuple {
+    Tuple {
+        source: tuple.destination,
+        destination: tuple.source,
+        source_port: tuple.destination_port,
+        destination_port: tuple.source_port,
+        protocol: tuple.protocol,
+    }
+}
+
 /// Rewrites an IPv4 header, whose own checksum covers the addresses and the time to live.
 #[inline(always)]
 fn ipv4<P: Packet, const LINK: u32>(packet: P, new: &Tuple, change: Difference) -> bool {

@@ -8,7 +8,7 @@ use portway_datapath::record::Direction;
 use portway_datapath::tcp::flags;
 
 use crate::admit::{BEGUN, COOKIE, REFUSED, begin};
-use crate::answer::{Segment, answer};
+use crate::answer::{Segment, write};
 use crate::careful::{LATER, OPENS, PARTS, SPECIAL, TOO_LARGE, TOO_OLD, careful};
 use crate::carry::{BEGINS, CAREFUL, Hook, carry, leaving};
 use crate::fragment::later;
@@ -18,9 +18,10 @@ use crate::memory;
 use crate::packet::Packet;
 use crate::parse::{Headers, IPV4, IPV6, Parsed, TCP, parse};
 use crate::replace;
+use crate::rewrite::swapped;
 use crate::skb::Skb;
 use crate::tell::{EXPIRED, NO_PORT, TOO_BIG, Told, tell};
-use crate::way::{self, Hop, Way, way};
+use crate::way::{self, Hop, Way, way, way_back};
 use crate::{ETHERNET, cookie, count, family, opening, parts};
 
 /// Makes a step two global functions, one for each kind of interface, and `$step` the choice between them. The verifier
@@ -151,6 +152,17 @@ fn refuse<const LINK: u32>(packet: Skb) -> i32 {
     answer::<LINK>(packet, &headers, &segment)
 }
 
+/// Makes the packet a segment to whoever has sent it, and sends it.
+#[inline(always)]
+pub fn answer<const LINK: u32>(packet: Skb, headers: &Headers, segment: &Segment) -> i32 {
+    let Some(way) = way_back(packet, &headers.tuple) else { return Skb::DROP };
+    let tuple = swapped(&headers.tuple);
+    if !write::<_, LINK>(packet, headers.ipv4, &tuple, segment) {
+        return Skb::DROP;
+    }
+    packet.send::<LINK>(headers.ipv4, way)
+}
+
 impl Hook for Skb {
     #[inline(always)]
     fn largest<const LINK: u32>(self, transport: u32, length: u32, protocol: u8) -> u32 {
@@ -197,6 +209,8 @@ impl Skb {
     #[inline(always)]
     pub fn send<const LINK: u32>(self, ipv4: bool, way: &Way) -> i32 {
         if way.resolve != 0 {
+            // The kernel adds this link header to a sum over the packet, and then puts another in its place.
+            self.forget_complete();
             // The kernel puts the link header in front, and wants room that is one (`__bpf_redirect_neigh`).
             if LINK == 0 && !self.grow_head(14) {
                 return Skb::DROP;

@@ -15,10 +15,11 @@ use portway_datapath::record::Direction;
 use portway_datapath::tcp::flags;
 use portway_datapath::toa::{Client, HEADER_MOST, LENGTH_V4, LENGTH_V6, ROOM, STEPS, Walk};
 
-use crate::careful::{Work, work};
+use crate::careful::work;
 use crate::packet::Packet;
 use crate::parse::{Headers, IPV4_HEADER, IPV6_HEADER};
 use crate::skb::Skb;
+use crate::work::Work;
 
 /// The options of an established connection's segments, by which nearly all are known that need no second look: two NOPs,
 /// and the beginning of timestamps (RFC 7323, appendix A).
@@ -133,7 +134,7 @@ pub fn append<const LINK: u32>(packet: Skb, work: &mut Work, record: &Record) ->
         return 1;
     }
     let Some(tcp) = packet.window::<20>(at) else { return 1 };
-    let longer = (u16::from_be(control) + (grows as u16 / 4 << 12)).to_be();
+    let longer = (u16::from_be(control) + ((grows as u16 / 4) << 12)).to_be();
     tcp.set::<u16, 12>(longer);
     let rest = Difference::NONE.minus(u32::from(control)).plus(u32::from(longer)).plus(sum as u32);
     let Some(ip) = packet.window::<20>(LINK) else { return 1 };

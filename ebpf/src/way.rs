@@ -14,11 +14,11 @@ use portway_datapath::abi::{Address, Config, Port, Side, TICKS_PER_SECOND, Tuple
 use portway_datapath::record::Direction;
 use portway_datapath::table::Memory;
 
-use crate::carry::swapped;
 use crate::clock::ticks;
 use crate::maps::{INTERFACES, PORTS, RECORDS};
 use crate::memory::Maps;
 use crate::packet::Packet;
+use crate::rewrite::swapped;
 use crate::skb::Skb;
 
 /// The answers of `bpf_fib_lookup` (`include/uapi/linux/bpf.h`).

@@ -12,15 +12,21 @@ use portway_datapath::abi::Address;
 pub enum Summed {
     /// Nothing, or that it is right: the packet's own is all there is.
     Nothing,
-    /// The transport's checksum holds the sum of the pseudo header; a device does the rest.
-    Partial,
+    /// The transport's checksum holds the sum of the pseudo header; a device adds all from `start` on and puts the whole at
+    /// `offset` from there.
+    Partial { start: usize, offset: usize },
     /// The sum of all bytes from the IP header on.
     Complete(u32),
 }
 
+/// The bytes of the link header, which a sum over the packet does not cover.
+pub const LINK: usize = 14;
+
 /// The packet of this thread.
 pub struct Buffer {
     pub bytes: Vec<u8>,
+    /// The family that the kernel takes it for.
+    pub ipv4: bool,
     pub summed: Summed,
     /// Whether the kernel shows that.
     pub shown: bool,
@@ -28,7 +34,7 @@ pub struct Buffer {
 
 thread_local! {
     static BUFFER: RefCell<Buffer> =
-        const { RefCell::new(Buffer { bytes: Vec::new(), summed: Summed::Nothing, shown: false }) };
+        const { RefCell::new(Buffer { bytes: Vec::new(), ipv4: false, summed: Summed::Nothing, shown: false }) };
 }
 
 /// Works on the packet of this thread.

@@ -5,6 +5,8 @@
 //! Deliberately absent: anything of the code that is tested.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test uses its part; tests may fail loudly")]
 
+pub mod vector;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// SplitMix64: numbers that a test can repeat.
@@ -293,11 +295,32 @@ impl Packet {
         packet
     }
 
-    /// With the client's address and port as TCP option 254 behind the other options, if there is room.
+    /// Without what a client has told by TCP option 254 itself, and without an end of the options that others could not be put
+    /// behind: there are NOPs.
+    pub fn disarmed(&self) -> Self {
+        let mut packet = self.clone();
+        let Body::Tcp { options, .. } = &mut packet.body else { return packet };
+        let mut at = 0;
+        while at < options.len() {
+            let size = match options[at] {
+                0 => options.len() - at,
+                1 => 1,
+                _ => usize::from(options[at + 1]),
+            };
+            if options[at] == 0 || options[at] == 254 && [8, 20].contains(&size) {
+                options[at..at + size].fill(1);
+            }
+            at += size;
+        }
+        packet
+    }
+
+    /// With the client's address and port as TCP option 254 behind the other options, if there is room, and no option of IP.
     pub fn told(mut self, client: SocketAddr) -> Self {
+        let alone = self.ip.options.is_empty();
         let Body::Tcp { options, payload, .. } = &mut self.body else { return self };
         let address = octets(client.ip());
-        if payload.is_empty() && options.len() + 4 + address.len() <= 40 {
+        if alone && payload.is_empty() && options.len() + 4 + address.len() <= 40 {
             options.extend([254, 4 + address.len() as u8]);
             options.extend(client.port().to_be_bytes());
             options.extend(address);
