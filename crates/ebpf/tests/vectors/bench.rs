@@ -1,14 +1,14 @@
 //! A gateway with rules whose programs are run on packets that are made up.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use portway_core::engine::Engine;
 use portway_core::snapshot::{EngineSnapshot, MemberCounters};
 use portway_ebpf::EbpfEngine;
 use portway_ebpf::trial::{Program, Ran, Trial};
 
-use crate::reference::{Body, Ends, Packet, Random, any_tcp, any_udp, flags, syn_options};
+use crate::reference::vector::between;
+use crate::reference::{Ends, Packet, Random, any_tcp, any_udp, flags};
 use crate::support::{self, Lab, apply, index, plan, rule};
 
 /// Verdicts (`include/uapi/linux/pkt_cls.h`, `bpf.h`).
@@ -150,20 +150,6 @@ pub fn ends(ipv4: bool, tcp: bool, port: u16) -> Ends {
     between(ipv4, ipv4, if tcp { (80, 8080) } else { (53, 5353) }, port)
 }
 
-/// The flow of a client's port to a listener's and a backend's.
-pub fn between(ipv4: bool, ipv4_there: bool, (listener, backend): (u16, u16), port: u16) -> Ends {
-    let of = |ipv4: bool, net: u8, host: u8, port: u16| {
-        let text = if ipv4 { format!("10.{net}.0.{host}") } else { format!("fd0{net}::{host}") };
-        SocketAddr::new(text.parse().unwrap(), port)
-    };
-    Ends {
-        client: of(ipv4, 1, 2, port),
-        listener: of(ipv4, 1, 1, listener),
-        source: of(ipv4_there, 2, 1, port),
-        backend: of(ipv4_there, 2, 2, backend),
-    }
-}
-
 /// All kinds of flows.
 pub const KINDS: [(bool, bool); 4] = [(true, true), (true, false), (false, true), (false, false)];
 
@@ -210,13 +196,6 @@ pub fn carry(bench: &mut Bench, forth: bool, packet: &Packet, expected: &Packet)
     same("at TC", packet, &ran.packet, &bench.leaving(forth, &expected.bytes()));
 }
 
-/// A SYN, or what answers it.
-pub fn syn(random: &mut Random, ipv4: bool, bits: u8) -> Packet {
-    let mut packet = any_tcp(random, ipv4, bits | flags::SYN);
-    let Body::Tcp { options, .. } = &mut packet.body else { unreachable!() };
-    *options = syn_options(random);
-    packet
-}
 impl Drop for Bench {
     fn drop(&mut self) {
         let _ = self.lab.gateway.within(|| self.engine.clear());

@@ -9,8 +9,9 @@ use std::net::SocketAddr;
 use portway_datapath::abi::{DROPS, Drop, REFUSALS, Refusal};
 use portway_ebpf::trial::Program;
 
-use crate::bench::{Bench, TC_NEXT, TC_REDIRECT, TC_SHOT, any, begin, between, carry, ends};
+use crate::bench::{Bench, TC_NEXT, TC_REDIRECT, TC_SHOT, any, begin, carry, ends};
 use crate::fragments::part;
+use crate::reference::vector::between;
 use crate::reference::{Body, Packet, Random, any_error, any_tcp, any_udp, flags};
 use crate::support::{rule, wait_for};
 

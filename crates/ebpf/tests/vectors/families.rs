@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use portway_ebpf::trial::Program;
 
-use crate::bench::{Bench, KINDS, TC_SHOT, any, between, carry, syn};
+use crate::bench::{Bench, KINDS, TC_SHOT, any, carry};
+use crate::reference::vector::{OF_IPV4, OF_IPV6, Said, between, syn};
 use crate::reference::{Body, Random, any_error, flags};
 
 #[test]
@@ -44,31 +45,6 @@ fn packets_cross_to_the_other_family() {
         .sum();
     assert_eq!(refused, unchecked_packets);
 }
-
-/// Errors, and what they say in the other family (RFC 7915, sections 4.2 and 5.2): type, code and second word. Those that
-/// say nothing there are dropped.
-type Said = ((u8, u8, u32), Option<(u8, u8, u32)>);
-const OF_IPV4: [Said; 9] = [
-    ((3, 1, 0), Some((1, 0, 0))),
-    ((3, 2, 0), Some((4, 1, 6))),
-    ((3, 3, 0), Some((1, 4, 0))),
-    ((3, 4, 1400), Some((2, 0, 1420))),
-    ((3, 4, 576), Some((2, 0, 1280))),
-    ((3, 13, 0), Some((1, 1, 0))),
-    ((11, 0, 0), Some((3, 0, 0))),
-    ((12, 0, 8 << 24), Some((4, 0, 7))),
-    ((12, 1, 0), None),
-];
-const OF_IPV6: [Said; 8] = [
-    ((1, 0, 0), Some((3, 1, 0))),
-    ((1, 1, 0), Some((3, 10, 0))),
-    ((1, 4, 0), Some((3, 3, 0))),
-    ((2, 0, 1400), Some((3, 4, 1380))),
-    ((2, 0, 1279), None),
-    ((3, 1, 0), Some((11, 1, 0))),
-    ((4, 0, 7), Some((12, 0, 8 << 24))),
-    ((4, 2, 40), None),
-];
 
 #[test]
 fn errors_cross_to_the_other_family() {

@@ -2,7 +2,8 @@
 
 use portway_ebpf::trial::Program;
 
-use crate::bench::{Bench, TC_REDIRECT, between, carry, same, syn};
+use crate::bench::{Bench, TC_REDIRECT, carry, same};
+use crate::reference::vector::{between, syn};
 use crate::reference::{self, Packet, Random, any_tcp, flags};
 
 #[test]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use portway_ebpf::trial::Program;
 
-use crate::bench::{Bench, TC_REDIRECT, TC_SHOT, any, begin, between, ends, same};
+use crate::bench::{Bench, TC_REDIRECT, TC_SHOT, any, begin, ends, same};
+use crate::reference::vector::between;
 use crate::reference::{Random, flags};
 
 /// Insists that so many new flows of a rule were refused when its backend had been chosen: counted for both, as what they are.
