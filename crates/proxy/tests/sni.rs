@@ -207,9 +207,10 @@ proptest! {
         prop_assert_eq!(server_name_in(&bytes, part), server_name_in(&bytes, bytes.len()));
     }
 
+    /// In as many records as a client likes; of what needs more than 16 KiB, headers of records included, no name is taken.
     #[test]
     fn a_name_is_found(name in "[a-z][a-z0-9-]{0,20}[a-z0-9](\\.[a-z]{2,6}){1,3}", record in 1usize..300, padding in 0usize..3000, part in 1usize..50) {
         let bytes = records(&client_hello(Some(&name.to_uppercase()), padding), record);
-        prop_assert_eq!(server_name_in(&bytes, part), Some(name));
+        prop_assert_eq!(server_name_in(&bytes, part), (bytes.len() <= 16 << 10).then_some(name));
     }
 }
