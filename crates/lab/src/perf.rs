@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::Ends;
 use records::{Record, records};
 use sys::{Event, Ring};
 
@@ -72,15 +73,6 @@ pub fn during<T>(period: u64, work: impl FnOnce() -> T) -> Result<(T, Sampled), 
         let sampled = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok((done, sampled))
     })
-}
-
-/// Says that all is over when it is dropped, also by a panic.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
 }
 
 impl Sampled {

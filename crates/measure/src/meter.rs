@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portway_lab::Process;
+use portway_lab::{Ends, Process};
 
 use crate::host;
 use crate::lane::Scheme;
@@ -140,15 +140,6 @@ pub fn measure(
 fn forwarder_memory(lane: &Lane) -> Option<Memory> {
     let held: Memory = lane.forwarder().map(|process| Memory::of_group(process.id())).sum();
     (held.total() > 0).then_some(held)
-}
-
-/// Says that the load is over when it is dropped, also by a panic.
-pub struct Ends<'a>(pub &'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Looks every now and then, in the gateway's namespace, until the load is over.

@@ -15,12 +15,12 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
+use portway_lab::Ends;
 use portway_lab::topology::{CLIENT4, SERVER4};
 
 use crate::actor;
 use crate::lane::setup::Lane;
 use crate::load::Load;
-use crate::meter::Ends;
 use crate::record::{Capture, Wire};
 use kinds::{Kind, Seen, count};
 use pcapng::File;

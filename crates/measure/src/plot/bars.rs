@@ -32,6 +32,14 @@ const BAR: f64 = 13.0;
 const LINE: f64 = 17.0;
 const ROUNDS: f64 = 160.0;
 
+/// Class and meaning of those parts that a bar has something of: of others there is no key.
+pub fn present<'a, T>(parts: &[(&'static str, &'a str, T)], bars: &[Bar]) -> Vec<(&'static str, &'a str)> {
+    let has = |class: &str| {
+        bars.iter().flat_map(|bar| &bar.parts).any(|(each, size)| *each == class && *size > 0.0)
+    };
+    parts.iter().filter(|(class, ..)| has(class)).map(|(class, meaning, _)| (*class, *meaning)).collect()
+}
+
 /// Draws bars. `parts` is what their classes mean, `axis` what is written below.
 pub fn bars(
     name: &str,

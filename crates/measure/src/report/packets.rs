@@ -4,7 +4,7 @@ use super::document::{Block, NOTHING, Table};
 use super::words;
 use crate::capture::kinds::{Counts, Kind};
 use crate::plot::Drawing;
-use crate::plot::bars::{Bar, bars};
+use crate::plot::bars::{Bar, bars, present};
 use crate::record::{Capture, Record};
 use crate::stats::Summary;
 use crate::subject::{Unit, subject};
@@ -126,14 +126,7 @@ fn drawing(captures: &[&Capture], load: &str) -> Option<Drawing> {
     let title = format!("Packets per {unit}, both wires");
     let each: Vec<String> = drawn.iter().map(|bar| format!("{} {}", bar.name, bar.figure)).collect();
     let alt = format!("{title}: {}.", each.join("; "));
-    let present = |class: &str| {
-        drawn.iter().flat_map(|bar| &bar.parts).any(|(each, size)| *each == class && *size > 0.0)
-    };
-    let parts: Vec<(&str, &str)> = PARTS
-        .iter()
-        .filter(|(class, ..)| present(class))
-        .map(|(class, meaning, _)| (*class, *meaning))
-        .collect();
+    let parts = present(&PARTS, &drawn);
     (!drawn.is_empty()).then(|| {
         bars(&format!("packets-{load}"), &title, alt, &parts, &format!("packets per {unit}"), &drawn)
     })

@@ -6,7 +6,7 @@
 use super::document::{Block, NOTHING, Table};
 use super::words;
 use crate::plot::Drawing;
-use crate::plot::bars::{Bar, bars};
+use crate::plot::bars::{Bar, bars, present};
 use crate::profile::areas::Area;
 use crate::quantity::{Part, Quantity};
 use crate::record::{Mode, Profile, Record};
@@ -181,13 +181,6 @@ fn drawing(load: &Subject<'_>, unit: &str, lanes: &[Divided<'_>]) -> Drawing {
         format!("{} {}: {}", bar.name, bar.figure, parts.join(", "))
     };
     let alt = format!("{title}, {unit}. {}.", drawn.iter().map(said).collect::<Vec<_>>().join("; "));
-    let present = |class: &str| {
-        drawn.iter().flat_map(|bar| &bar.parts).any(|(each, size)| *each == class && *size > 0.0)
-    };
-    let parts: Vec<(&str, &str)> = PARTS
-        .iter()
-        .filter(|(class, ..)| present(class))
-        .map(|(class, meaning, _)| (*class, *meaning))
-        .collect();
+    let parts = present(&PARTS, &drawn);
     bars(&format!("where-{}", load.name), &title, alt, &parts, unit, &drawn)
 }
